@@ -1,0 +1,1 @@
+"""Serves checkpoints over HTTP. Imports nothing here."""

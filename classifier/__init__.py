@@ -1,0 +1,1 @@
+"""What training and app must agree on. Imports nothing here."""

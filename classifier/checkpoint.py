@@ -1,0 +1,239 @@
+"""One checkpoint file: weights, manifest and the reference batch that proves them, as safetensors.
+
+    network.<state_dict name>   the weights
+    reference.encoded.<i>       uint8, 1-D: up to 8 images as PNG
+    reference.pixels            uint8 [n, height, width, channels]: what training's `to_pixels` made of them
+    reference.logits            float32 [n, classes]: what exactly these weights made of those
+    figures.<name>              large figures, such as a confusion matrix
+
+The header's metadata holds `manifest` (JSON) and `sha256`, over the manifest's UTF-8 bytes and then all bytes behind
+the header. Format: https://huggingface.co/docs/safetensors. No pickle is read or written.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from classifier.architectures import build
+from classifier.manifest import Manifest
+
+MAX_REFERENCES = 8
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_NO_DIGEST = "0" * 64
+
+
+class CheckpointError(Exception):
+    """A file that is not a sound checkpoint; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What can be known of a checkpoint without reading, or trusting, its weights."""
+
+    manifest: Manifest
+    manifest_json: str
+    sha256: str
+    body_offset: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises: CheckpointError; OSError where the file cannot be read."""
+        with path.open("rb") as file:
+            return cls.parse(file)
+
+    @classmethod
+    def parse(cls, file: BinaryIO) -> Self:
+        prefix = file.read(8)
+        header_bytes = int.from_bytes(prefix, "little")
+        size = os.fstat(file.fileno()).st_size
+        if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
+            raise CheckpointError("not a safetensors file, or cut short")
+        header = _json_object(file.read(header_bytes))
+        metadata = header.pop("__metadata__", None)
+        if not isinstance(metadata, dict) or not {"manifest", "sha256"} <= metadata.keys():
+            raise CheckpointError("a safetensors file, but no checkpoint: manifest or sha256 is missing in its header")
+        try:
+            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+            expected = 8 + header_bytes + int(end)
+            manifest = Manifest.model_validate_json(metadata["manifest"])
+        except ValidationError as error:
+            raise CheckpointError(f"the manifest is not of format 1: {_in_a_line(error)}") from error
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            raise CheckpointError("the header does not describe tensors") from error
+        if size != expected:
+            raise CheckpointError(f"the file has {size:,} bytes where its header says {expected:,}")
+        return cls(
+            manifest=manifest,
+            manifest_json=metadata["manifest"],
+            sha256=str(metadata["sha256"]),
+            body_offset=8 + header_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Images, pixels and logits that belong together: a server that cannot repeat them does not serve the weights."""
+
+    encoded: tuple[bytes, ...]
+    pixels: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    manifest: Manifest
+    network: Mapping[str, torch.Tensor]
+    reference: Reference
+    figures: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads the whole file once, so that nothing is left that a later change of it could pull away.
+
+        Raises:
+            CheckpointError: wrong format, hash, architecture, names, shapes, or weights that are not finite.
+            OSError: the file cannot be read.
+        """
+        with path.open("rb") as file:
+            header = Header.parse(file)
+            file.seek(0)
+            data = file.read()
+        digest = _digest(header.manifest_json, memoryview(data)[header.body_offset :])
+        if digest != header.sha256:
+            raise CheckpointError(f"the content does not match its hash: sha256 {digest}, header {header.sha256}")
+        try:
+            tensors = safetensors.torch.load(data)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise CheckpointError(f"not a sound safetensors file: {error}") from error
+        checkpoint = cls._from_tensors(header.manifest, tensors)
+        checkpoint._check()
+        return checkpoint
+
+    def save(self, path: Path) -> None:
+        """Writes the file and waits until it is on the disk. Publishing it is training's business.
+
+        Raises: CheckpointError if `load` would refuse it; OSError.
+        """
+        self._check()
+        manifest_json = self.manifest.model_dump_json()
+        data = safetensors.torch.save(self._tensors(), metadata={"manifest": manifest_json, "sha256": _NO_DIGEST})
+        body_offset = 8 + int.from_bytes(data[:8], "little")
+        body = memoryview(data)[body_offset:]
+        # The hash covers bytes that only exist once the file is laid out; it takes the place of as many zeros.
+        digest = _digest(manifest_json, body)
+        header = data[:body_offset].replace(f'"sha256":"{_NO_DIGEST}"'.encode(), f'"sha256":"{digest}"'.encode())
+        with path.open("wb") as file:
+            file.write(header)
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def build(self) -> nn.Module:
+        """The network with these weights (shared, not copied), on the CPU, in eval mode, without gradients."""
+        network = self._skeleton()
+        network.load_state_dict(dict(self.network), assign=True)
+        return network.eval().requires_grad_(False)
+
+    def _skeleton(self) -> nn.Module:
+        try:
+            with torch.device("meta"):
+                return build(self.manifest.architecture, len(self.manifest.labels))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+
+    def _check(self) -> None:
+        _check_network(self._skeleton(), self.network)
+        reference, count = self.reference, len(self.reference.encoded)
+        if not 1 <= count <= MAX_REFERENCES:
+            raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
+        _check_tensor("reference.pixels", reference.pixels, torch.uint8, (count, *self.manifest.preprocess.shape))
+        _check_tensor("reference.logits", reference.logits, torch.float32, (count, len(self.manifest.labels)))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        encoded = {
+            f"reference.encoded.{i}": torch.frombuffer(bytearray(png), dtype=torch.uint8)
+            for i, png in enumerate(self.reference.encoded)
+        }
+        tensors = (
+            {f"network.{name}": tensor for name, tensor in self.network.items()}
+            | encoded
+            | {"reference.pixels": self.reference.pixels, "reference.logits": self.reference.logits}
+            | {f"figures.{name}": tensor for name, tensor in self.figures.items()}
+        )
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def _from_tensors(cls, manifest: Manifest, tensors: dict[str, torch.Tensor]) -> Self:
+        network = _take(tensors, "network.")
+        encoded = _take(tensors, "reference.encoded.")
+        figures = _take(tensors, "figures.")
+        try:
+            reference = Reference(
+                encoded=tuple(bytes(encoded[str(i)].numpy()) for i in range(len(encoded))),
+                pixels=tensors.pop("reference.pixels"),
+                logits=tensors.pop("reference.logits"),
+            )
+        except KeyError as error:
+            raise CheckpointError(f"the reference batch lacks {error}") from error
+        if tensors:
+            raise CheckpointError(f"tensors that do not belong in a checkpoint: {', '.join(sorted(tensors)[:5])}")
+        return cls(manifest=manifest, network=network, reference=reference, figures=figures)
+
+
+def _take(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    expected = skeleton.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - expected.keys())
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the weights do not fit the architecture: missing {missing[:5]}, unexpected {unexpected[:5]}"
+        )
+    for name, tensor in weights.items():
+        _check_tensor(f"network.{name}", tensor, expected[name].dtype, tuple(expected[name].shape))
+    left_out = sorted(name for name, _ in skeleton.named_buffers() if name not in expected)
+    if left_out:
+        raise CheckpointError(f"the architecture has buffers that its state_dict does not save: {left_out[:5]}")
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise CheckpointError(f"{name} is {tensor.dtype} {list(tensor.shape)} where {dtype} {list(shape)} is expected")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{name} holds values that are not finite")
+
+
+def _digest(manifest_json: str, body: memoryview) -> str:
+    sha256 = hashlib.sha256(manifest_json.encode())
+    sha256.update(body)
+    return sha256.hexdigest()
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("not a safetensors file: its header is no JSON") from error
+    if not isinstance(value, dict):
+        raise CheckpointError("not a safetensors file: its header is no JSON object")
+    return value
+
+
+def _in_a_line(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}" for problem in error.errors()[:3]
+    )

@@ -1,0 +1,80 @@
+"""What a checkpoint says of itself: one JSON document in its header. Imports no torch.
+
+Sections that are None were not measured or do not apply. Unknown keys are refused: a reader of format 1 never
+silently ignores what a writer thought important.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from classifier.preprocess import Preprocess
+
+# A folder of the store, and so a model's name.
+MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+Label = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Metrics(Section):
+    """How good the weights are, measured once, on samples that training neither saw nor chose by."""
+
+    split: str = Field(description="which samples, e.g. `test`", min_length=1)
+    samples: int = Field(ge=1)
+    accuracy: float = Field(description="share of right top-1 answers", ge=0, le=1)
+    loss: float = Field(description="mean cross-entropy in nats", ge=0)
+
+
+class Dataset(Section):
+    name: str = Field(min_length=1)
+    samples: int = Field(description="of the training set, held-out ones included", ge=1)
+    fingerprint: str = Field(description="SHA-256 over all training images and targets", pattern="^[0-9a-f]{64}$")
+
+
+class Provenance(Section):
+    """Where the weights come from: enough to make them again."""
+
+    dataset: Dataset
+    recipe: dict[str, Any] = Field(description="the resolved recipe")
+    seed: int
+    epoch: int = Field(description="the published epoch, from 1", ge=1)
+    code_revision: str | None = Field(description="git commit of the training code; None outside a checkout")
+    versions: dict[str, str] = Field(description="of the libraries, e.g. `torch`")
+    created: datetime
+    parent: str | None = Field(description="`<model>/<version> <sha256>` of the checkpoint training started from")
+
+
+class Calibration(Section):
+    temperature: float = Field(description="logits are divided by it before the softmax", gt=0)
+
+
+class OutOfDistribution(Section):
+    method: Literal["max_logit", "max_probability", "energy"]
+    threshold: float = Field(description="a lower score means: like nothing seen in training")
+
+
+class Manifest(Section):
+    format: Literal[1] = 1
+    model: str = Field(pattern=MODEL_NAME)
+    architecture: str = Field(min_length=1)
+    labels: tuple[Label, ...] = Field(description="by class index", min_length=2)
+    preprocess: Preprocess
+    metrics: Metrics | None = None
+    provenance: Provenance | None = None
+    calibration: Calibration | None = None
+    out_of_distribution: OutOfDistribution | None = None
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two classes have the same label")
+        return self
+
+    @property
+    def temperature(self) -> float:
+        return 1.0 if self.calibration is None else self.calibration.temperature

@@ -1,0 +1,186 @@
+"""What happens to an image before a network sees it, as data, and the uint8 half of doing it.
+
+`Preprocess` is saved in every checkpoint; `to_pixels` is run by training and by the server alike, so both feed a
+network the same pixels. The other half, uint8 -> float, is `classifier.normalize`. Imports no torch.
+"""
+
+import hashlib
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# C-contiguous uint8 array of shape [height, width, channels]; channels is 1 (L) or 3 (RGB).
+Pixels = npt.NDArray[np.uint8]
+
+Edge = Annotated[int, Field(ge=1, le=4096)]
+
+# A long thin image would grow without bound when its short edge is scaled up to `resize`.
+MAX_RESIZED_PIXELS = 1 << 25
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says why, in words for the person who sent it."""
+
+
+class Preprocess(BaseModel):
+    """From any image to the pixels one network expects, and on to its floats.
+
+    Args:
+        mode: "L" (one channel, grey) or "RGB" (three).
+        resize: the length of the shorter edge (the longer keeps the ratio), or (height, width), or None to leave it.
+        crop: (height, width) cut from the middle; what is missing is filled with 0; None to leave it.
+        mean, std: per channel, of values scaled to [0, 1].
+        interpolation: how pixels are resampled; always antialiased, but for "nearest".
+        resizing: "exact" is torchvision's transform bit for bit; "box" resamples just what the crop keeps, which is
+            faster and at most 1 level apart.
+        background: the grey level, 0 to 255, that shows through where an image is transparent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["L", "RGB"]
+    resize: Edge | tuple[Edge, Edge] | None
+    crop: tuple[Edge, Edge] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    resizing: Literal["exact", "box"] = "exact"
+    background: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.crop is None and not isinstance(self.resize, tuple):
+            raise ValueError("either crop or both edges of resize must be given: a batch needs images of one size")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need {self.channels} values each for mode {self.mode}")
+        if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):
+            raise ValueError("mean must be finite, std finite and above 0")
+        return self
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.mode == "L" else 3
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """[height, width, channels] of every image's pixels."""
+        match self.crop, self.resize:
+            case ((height, width), _) | (None, (height, width)):
+                return height, width, self.channels
+        raise AssertionError("the validator has seen to it that one of them is a pair")
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for two that make the same pixels of every image; mean and std, applied later, do not count."""
+        pixel_part = self.model_dump_json(exclude={"mean", "std"})
+        return hashlib.sha256(pixel_part.encode()).hexdigest()
+
+    def to_pixels(self, image: Image.Image) -> Pixels:
+        """The pixels of `image`, of shape `self.shape`; an animated one gives its first frame.
+
+        The resizing and cropping equal torchvision's `Resize` and `CenterCrop` on a PIL image.
+
+        Raises:
+            ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
+        """
+        try:
+            image.load()
+            image = _with_channels(_upright(image), self.mode, self.background)
+            image = self._resized_and_cropped(image)
+            pixels = np.asarray(image)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise ImageError(f"the image is damaged: {error}") from error
+        return np.ascontiguousarray(pixels.reshape(self.shape))
+
+    def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
+        width, height = _resized_size(image.size, self.resize)
+        crop_height, crop_width = self.crop or (height, width)
+        # Python rounds halves to even, as torchvision's CenterCrop does.
+        left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
+        inside = crop_width <= width and crop_height <= height
+        if (width, height) != image.size:
+            if width * height > MAX_RESIZED_PIXELS:
+                raise ImageError(f"an image of {image.width}x{image.height} pixels is too long and thin")
+            resample = _INTERPOLATIONS[self.interpolation]
+            if self.resizing == "box" and inside:
+                x, y = image.width / width, image.height / height
+                box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
+                return image.resize((crop_width, crop_height), resample, box=box)
+            image = image.resize((width, height), resample)
+        if (crop_width, crop_height) == image.size:
+            return image
+        if not inside:  # torchvision pads first: one pixel more to the right and below
+            left = -((crop_width - width) // 2) if crop_width > width else left
+            top = -((crop_height - height) // 2) if crop_height > height else top
+        return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _resized_size(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) after resizing; the longer edge is truncated, as torchvision does."""
+    width, height = size
+    match resize:
+        case None:
+            return size
+        case (new_height, new_width):
+            return new_width, new_height
+        case int(shorter):
+            longer = int(shorter * max(size) / min(size))
+            return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`image` as the camera's EXIF orientation says it is to be seen."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return image  # the common small case, without building an Exif object
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
+        return image
+    transposition = _ORIENTATIONS.get(orientation)
+    return image if transposition is None else image.transpose(transposition)
+
+
+def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Image:
+    """`image` in 8 bits as "L" or "RGB", whatever it was, on `background` where it is transparent."""
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; send 8 or 16 bits")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (background, background, background, 255))
+        image = Image.alpha_composite(opaque, image.convert("RGBA"))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    levels: npt.NDArray[Any] = np.asarray(image).astype(np.uint16)
+    transparent = image.info.get("transparency")
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    if isinstance(transparent, int):
+        alpha = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, alpha))
+    return grey

@@ -1,0 +1,1 @@
+"""Makes checkpoints. Imports nothing here."""
