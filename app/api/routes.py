@@ -1,0 +1,64 @@
+"""Everything but the hot route: models, health, metrics, by FastAPI."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.api.document import problems
+from app.api.errors import Problem
+from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
+from app.engine import Engine, ModelInfo
+from app.metrics import Metrics
+
+
+def router(engine: Engine, metrics: Metrics) -> APIRouter:
+    api = APIRouter()
+
+    @api.get("/models", operation_id="listModels", tags=["models"])
+    async def models() -> ModelsBody:
+        """Everything the store holds, and what is served of it."""
+        return ModelsBody(models=await engine.models())
+
+    @api.get("/models/{model}", operation_id="getModel", tags=["models"], responses=problems("model_not_found"))
+    async def model(model: str) -> ModelInfo:
+        """One model: all its versions on disk, and which of them answers."""
+        for info in await engine.models():
+            if info.name == model:
+                return info
+        raise Problem("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+
+    @api.post(
+        "/models/{model}/reload",
+        operation_id="reloadModel",
+        tags=["models"],
+        response_model=ReloadBody,
+        responses={
+            409: {"model": ReloadBody, "description": "The newest version was refused; the old one serves on"},
+            **problems("model_not_found"),
+        },
+    )
+    async def reload(model: str) -> Response:
+        """Looks at the store now, instead of when the watcher does; answers when the swap is over."""
+        report = await engine.reload(model)
+        body = ReloadBody.model_validate(report)
+        return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)
+
+    @api.get("/health/live", operation_id="live", tags=["health"])
+    async def live() -> LiveBody:
+        """The process answers. Restart it when it does not."""
+        return LiveBody(status="live")
+
+    @api.get("/health/ready", operation_id="ready", tags=["health"], responses=problems("not_ready"))
+    async def ready() -> HealthBody:
+        """Predictions can be answered. Send no traffic while they cannot."""
+        status = await engine.status()
+        if not status.ready:
+            raise Problem("not_ready", status.detail)
+        return HealthBody(status="ready", served=status.served)
+
+    @api.get("/metrics", operation_id="metrics", tags=["health"], response_class=Response)
+    async def exposition() -> Response:
+        """In Prometheus's text format."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return api

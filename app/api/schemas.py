@@ -1,0 +1,79 @@
+"""The JSON bodies, as they stand in /openapi.json. Models and versions are the engine's own data, shown as they are."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.engine import ModelInfo, Refusal
+
+Probability = Annotated[float, Field(ge=0, le=1, examples=[0.998])]
+
+
+class PredictionBody(BaseModel):
+    label: str = Field(examples=["7"])
+    index: int = Field(description="the class's number", ge=0, examples=[7])
+    probability: Probability
+
+
+class ErrorBody(BaseModel):
+    code: str = Field(description="one of the codes of a problem", examples=["bad_image"])
+    detail: str = Field(examples=["these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF"])
+
+
+class AnswerBody(BaseModel):
+    """The answer to one image."""
+
+    model: str = Field(examples=["strokes"])
+    version: int = Field(ge=1, examples=[3])
+    predictions: list[PredictionBody] = Field(description="the likeliest first")
+
+
+class ResultBody(BaseModel):
+    """One image of several: its predictions or its error."""
+
+    filename: str | None = Field(examples=["seven.png"])
+    predictions: list[PredictionBody] | None = Field(None, description="absent where there is an error")
+    error: ErrorBody | None = Field(None, description="absent where there are predictions")
+
+
+class AnswersBody(BaseModel):
+    """The answer to several images, in their order; all from one version."""
+
+    model: str = Field(examples=["strokes"])
+    version: int | None = Field(description="null where no image could be read", examples=[3])
+    results: list[ResultBody]
+
+
+class ModelsBody(BaseModel):
+    models: list[ModelInfo]
+
+
+class ReloadBody(BaseModel):
+    """What a look at the store led to."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    model: str = Field(examples=["strokes"])
+    served_version: int | None = Field(examples=[3])
+    changed: bool = Field(description="whether another version is served now")
+    refused: list[Refusal] = Field(description="every file that is there and cannot be served")
+
+
+class HealthBody(BaseModel):
+    status: str = Field(examples=["ready"])
+    served: dict[str, int] = Field(description="the served version of each model", examples=[{"strokes": 3}])
+
+
+class LiveBody(BaseModel):
+    status: str = Field(examples=["live"])
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457: every error has this form, as application/problem+json."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["The image cannot be read"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF"])
+    code: str = Field(description="stable; programs may rely on it", examples=["bad_image"])
+    request_id: str = Field(description="the same as in the X-Request-ID header", examples=["6f1d0c9b2a3e4f58"])

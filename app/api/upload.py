@@ -1,0 +1,160 @@
+"""The images of one request: its body, read within bounds, and the files in it."""
+
+import asyncio
+import re
+from typing import NamedTuple
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Receive
+
+from app.api.errors import Problem
+
+FIELD = "file"
+
+# The form that nearly every client sends: one part with plain headers. All others are left to python-multipart.
+_PLAIN_HEAD = re.compile(
+    rb'content-disposition: form-data; name="file"; filename="([^"\\;\x00-\x1f\x7f]+)"'
+    rb"(?:\r\ncontent-type: [\x21-\x7e][\x20-\x7e]*)?",
+    re.IGNORECASE,
+)
+_PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
+
+
+class ClientLeft(Exception):
+    """The client hung up."""
+
+
+class File(NamedTuple):
+    filename: str | None
+    data: bytes
+
+
+def check_content_type(content_type: bytes) -> None:
+    """Raises: Problem (unsupported_content_type)."""
+    kind = _kind(content_type)
+    if not (kind.startswith(b"image/") or kind in (b"multipart/form-data", b"application/octet-stream")):
+        sent = content_type.decode("latin-1") or "missing"
+        raise Problem(
+            "unsupported_content_type",
+            f"the content type is {sent}; send multipart/form-data, image/* or application/octet-stream",
+        )
+
+
+async def read_body(receive: Receive, *, max_bytes: int, seconds: float) -> bytes:
+    """Raises: Problem (upload_too_large, upload_too_slow), ClientLeft."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientLeft
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise upload_too_large(max_bytes)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise Problem("upload_too_slow", f"the body did not come within {seconds:g} seconds") from error
+
+
+def upload_too_large(max_bytes: int) -> Problem:
+    return Problem("upload_too_large", f"a body may have {max_bytes:,} bytes at the most")
+
+
+def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
+    """The images in a body: the parts of a form that are named `file`, or the body itself.
+
+    Raises: Problem (bad_multipart, no_file, too_many_files).
+    """
+    if _kind(content_type) != b"multipart/form-data":
+        files = [File(None, body)] if body else []
+    elif plain := _plain_file(body, content_type):
+        files = [plain]
+    else:
+        files = _form_files(body, content_type)
+    if not files:
+        raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
+    if len(files) > max_files:
+        raise Problem("too_many_files", f"{len(files)} images in one request; at most {max_files} are accepted")
+    return files
+
+
+def _kind(content_type: bytes) -> bytes:
+    return content_type.split(b";", 1)[0].strip().lower()
+
+
+def _plain_file(body: bytes, content_type: bytes) -> File | None:
+    """The file of a body in the plain form; None for every other body, sound or not."""
+    boundary = _PLAIN_BOUNDARY.fullmatch(content_type)
+    if boundary is None:
+        return None
+    opening = b"--" + boundary[1] + b"\r\n"
+    delimiter = b"\r\n--" + boundary[1]
+    head_end = body.find(b"\r\n\r\n", 0, 2048)
+    if head_end < 0 or not body.startswith(opening):
+        return None
+    head = _PLAIN_HEAD.fullmatch(body, len(opening), head_end)
+    end = body.find(delimiter, head_end + 4)
+    if head is None or body[end + len(delimiter) :] not in (b"--\r\n", b"--") or end < 0:
+        return None
+    return File(head[1].decode(errors="replace"), body[head_end + 4 : end])
+
+
+def _form_files(body: bytes, content_type: bytes) -> list[File]:
+    form = _Form()
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary:
+        raise Problem("bad_multipart", "the content type names no boundary")
+    try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise Problem("bad_multipart", f"the multipart body cannot be read: {error}") from error
+    if not form.ended:
+        raise Problem("bad_multipart", "the multipart body ends before its last boundary")
+    return form.files
+
+
+class _Form:
+    """Collects what python-multipart finds."""
+
+    def __init__(self) -> None:
+        self.files: list[File] = []
+        self.ended = False
+        self._headers: dict[bytes, bytes] = {}
+        self._name = bytearray()
+        self._value = bytearray()
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self._end,
+            "on_end": self._all,
+        }
+
+    def _begin(self) -> None:
+        self._headers, self._data = {}, bytearray()
+
+    def _header(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if disposition != b"form-data" or b"name" not in options:
+            raise Problem("bad_multipart", "a part has no Content-Disposition: form-data with a name")
+        filename = options.get(b"filename")
+        chosen = bool(filename or self._data)  # a browser sends an empty part where nothing was picked
+        if options[b"name"] == FIELD.encode() and chosen:
+            self.files.append(File(filename.decode(errors="replace") if filename else None, bytes(self._data)))
+
+    def _all(self) -> None:
+        self.ended = True

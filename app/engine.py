@@ -1,0 +1,183 @@
+"""The seam between HTTP and models: the protocol, the plain data that crosses it, and its errors.
+
+HTTP and decoding can live in processes of their own; models, batches and devices belong to exactly one engine.
+Nothing is leased across the seam. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol
+
+from classifier.manifest import Metrics, Provenance
+from classifier.preprocess import Pixels, Preprocess
+
+
+class Engine(Protocol):
+    """What the HTTP side may ask of the models. Every method is called on the event loop."""
+
+    async def start(self) -> None:
+        """Returns at once; the first look at the store goes on behind it, and `status` says when it is over."""
+
+    async def close(self) -> None:
+        """Refuses what is new, answers what was accepted, then ends."""
+
+    async def started(self) -> "Status":
+        """Waits until the first look at the store is over, and says what came of it."""
+
+    async def failed(self) -> BaseException:
+        """Waits until a background task has died; the process should then end. May wait for ever."""
+
+    def target(self, model: str | None, version: int | None) -> "Target":
+        """What a decoder needs, from a local catalogue, without I/O. None: the default model, the served version.
+
+        Raises: NotFound, NotReady, Ambiguous.
+        """
+
+    async def submit(self, target: "Target", items: Sequence[Pixels], *, top_k: int, deadline: float) -> "Answer":
+        """The predictions for `items`, all from the version that is bound now; cancelling drops them.
+
+        Args:
+            top_k: how many predictions an item gets, at the most; from 1.
+            deadline: of `time.monotonic()`.
+
+        Raises: NotFound, NotReady, Stale, Overloaded, Expired.
+        """
+
+    async def models(self) -> list["ModelInfo"]:
+        """Everything the store holds, by name."""
+
+    async def reload(self, model: str) -> "ReloadReport":
+        """Looks at the store now. Raises: NotFound, NotReady."""
+
+    async def status(self) -> "Status":
+        """What readiness and metrics show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which model a request means, and how its images become pixels. `digest` is the preprocess's."""
+
+    model: str
+    version: int | None
+    preprocess: Preprocess
+    digest: str
+
+
+class Prediction(NamedTuple):
+    label: str
+    class_index: int
+    probability: float
+
+
+class ItemError(NamedTuple):
+    """One item that could not be computed, while its neighbours could."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One version for all items of a submit; the predictions of an item are sorted, the likeliest first."""
+
+    version: int
+    items: tuple[tuple[Prediction, ...] | ItemError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One file of the store. `reason` says why it was refused; what its header does not tell is None."""
+
+    version: int
+    state: Literal["loading", "ready", "available", "refused"]
+    reason: str | None
+    architecture: str | None
+    labels: tuple[str, ...] | None
+    input: Preprocess | None
+    metrics: Metrics | None
+    provenance: Provenance | None
+    file_size: int | None
+    sha256: str | None
+    device: str | None
+    loaded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    name: str
+    served_version: int | None
+    versions: tuple[VersionInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a look at the store led to. `refused` lists every file that is there and cannot be served."""
+
+    model: str
+    served_version: int | None
+    changed: bool
+    refused: tuple[Refusal, ...]
+    newest_refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`detail` says what is missing while `ready` is False, in words that say what to do."""
+
+    ready: bool
+    detail: str
+    device: str
+    served: dict[str, int]
+    waiting_items: int
+
+
+class EngineError(Exception):
+    """Why an engine did not answer. The message is for the client.
+
+    EngineError
+    ├── NotFound      the model or the version is not there
+    ├── NotReady      nothing to serve yet, or no longer
+    ├── Ambiguous     several models, and none was named
+    ├── Stale         the version swapped in meanwhile wants other pixels: decode again
+    ├── Overloaded    as much is waiting as may wait
+    └── Expired       the deadline has passed
+    """
+
+    code: str = "internal_error"
+
+
+class NotFound(EngineError):
+    def __init__(self, code: Literal["model_not_found", "version_not_found", "version_not_loaded"], detail: str):
+        super().__init__(detail)
+        self.code = code
+
+
+class NotReady(EngineError):
+    code = "not_ready"
+
+
+class Draining(NotReady):
+    code = "draining"
+
+
+class Ambiguous(EngineError):
+    code = "ambiguous_model"
+
+
+class Stale(EngineError):
+    code = "stale"
+
+
+class Overloaded(EngineError):
+    code = "overloaded"
+
+
+class Expired(EngineError):
+    code = "deadline_exceeded"

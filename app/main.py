@@ -1,0 +1,89 @@
+"""create_app: the HTTP side's composition root. Imports no torch."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.admission import Admission
+from app.api import pages
+from app.api.document import document
+from app.api.errors import HANDLERS
+from app.api.predict import PATH, Predict
+from app.api.routes import router
+from app.api.wrappers import Observe, Problems
+from app.engine import Engine
+from app.images import Decoder
+from app.metrics import Metrics
+from app.settings import Settings
+
+
+def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
+    """The whole server as one ASGI application; its lifespan is the engine's."""
+    admission = Admission(
+        requests=settings.max_requests,
+        body_bytes=settings.max_pending_mb * 1e6,
+        items=settings.max_queue,
+        pixels=settings.max_pending_megapixels * 1e6,
+    )
+    decoder = Decoder(
+        max_pixels=int(settings.max_megapixels * 1e6),
+        pixels=admission.pixels,
+        threads=settings.decode_threads or os.cpu_count() or 1,
+    )
+    predict = Predict(engine, decoder, admission, settings, metrics)
+    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, metrics)))
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Observe(app, metrics)
+
+
+class _Dispatch:
+    """The hot route on the left, FastAPI on the right."""
+
+    def __init__(self, predict: Predict, api: FastAPI) -> None:
+        self._predict = predict
+        self._api = api
+        self._route = Route(PATH, predict, methods=["POST"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == PATH:
+            scope["route"] = self._route
+            await self._predict(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+
+def _api(engine: Engine, metrics: Metrics) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+    api = FastAPI(
+        title="flambeau",
+        summary="Image classifiers over HTTP",
+        version=version("flambeau"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+    )
+    api.include_router(router(engine, metrics))
+    api.include_router(pages.router)
+    api.openapi = lambda: document(api)  # type: ignore[method-assign]
+    return api

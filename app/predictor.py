@@ -1,0 +1,70 @@
+"""ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> predictions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.engine import ItemError, Prediction
+from classifier.manifest import Manifest
+from classifier.normalize import normalizer
+from classifier.preprocess import Pixels
+
+
+class Item(NamedTuple):
+    """One image that waits for its predictions."""
+
+    pixels: Pixels
+    top_k: int
+
+
+class Predictor:
+    """Not thread-safe: the staging buffer is reused, so one thread at a time computes with it.
+
+    Args:
+        network: in eval mode, on the CPU; it is moved.
+        max_items: of one batch, which the staging buffer holds.
+    """
+
+    def __init__(self, network: nn.Module, manifest: Manifest, *, device: torch.device, max_items: int) -> None:
+        self.manifest = manifest
+        self.max_items = max_items
+        self.device = device
+        # channels_last: the layout that uint8 images have anyway, and the faster one for convolutions on CPU and GPU.
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._normalize = normalizer(manifest.preprocess, device=device)
+        self._staging = torch.empty(
+            (max_items, *manifest.preprocess.shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
+        )
+        self._rows = self._staging.numpy()
+
+    def logits(self, pixels: Sequence[Pixels]) -> torch.Tensor:
+        """float32 [n, classes] on the device, of 1 to `max_items` images."""
+        count = len(pixels)
+        np.stack(pixels, out=self._rows[:count])
+        with torch.inference_mode():
+            batch = self._staging[:count].to(self.device, non_blocking=True)
+            logits: torch.Tensor = self._network(self._normalize(batch))
+            return logits.float()
+
+    def predict(self, items: Sequence[Item]) -> list[tuple[Prediction, ...] | ItemError]:
+        """Predictions for 1 to `max_items` images, each sorted, the likeliest first."""
+        labels = self.manifest.labels
+        most = min(max(item.top_k for item in items), len(labels))
+        logits = self.logits([item.pixels for item in items])
+        with torch.inference_mode():
+            scores = torch.softmax(logits / self.manifest.temperature, dim=1)
+            probabilities, indices = torch.topk(scores, most, dim=1)
+            # One copy off the device for both; indices stay exact as float64.
+            both = torch.stack((probabilities.double(), indices.double()), dim=1).tolist()
+        return [
+            tuple(
+                Prediction(labels[int(index)], int(index), probability)
+                for probability, index in zip(row[0][: item.top_k], row[1][: item.top_k], strict=True)
+            )
+            if row[0][0] == row[0][0]  # NaN is unequal to itself
+            else ItemError("prediction_failed", "the network gave scores that are not finite")
+            for item, row in zip(items, both, strict=True)
+        ]

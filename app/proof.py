@@ -1,0 +1,69 @@
+"""Proves a checkpoint before it is served: this server, on its device, repeats what training saw.
+
+The reference batch in the file holds real images, the pixels that training made of them and the logits that exactly
+these weights gave. A wrong resize, a broken kernel or a damaged file does not repeat them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from app.images import ImageProblem, decode
+from app.predictor import Predictor
+from classifier.checkpoint import Checkpoint, CheckpointError
+
+# Resampling may round differently in another build of Pillow.
+MAX_LEVELS = 1
+# Bound on |Δ logit| / (1 + |logit|) in fp32 with TF32 off: sums are taken in another order on another device.
+MAX_LOGIT_ERROR = 1e-3
+
+
+def prove(path: Path, *, device: torch.device, max_items: int) -> Predictor:
+    """A warmed-up predictor of the checkpoint at `path`.
+
+    Raises:
+        CheckpointError: what is wrong with the file, or in what it does not repeat its reference batch.
+        OSError: the file cannot be read.
+    """
+    checkpoint = Checkpoint.load(path)
+    predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items)
+    _check_pixels(checkpoint)
+    _check_logits(checkpoint, predictor)
+    return predictor
+
+
+def _check_pixels(checkpoint: Checkpoint) -> None:
+    for i, (encoded, saved) in enumerate(
+        zip(checkpoint.reference.encoded, checkpoint.reference.pixels.numpy(), strict=True)
+    ):
+        try:
+            pixels = decode(encoded, checkpoint.manifest.preprocess)
+        except ImageProblem as error:
+            raise CheckpointError(f"reference image {i} cannot be decoded: {error}") from error
+        difference = int(np.abs(pixels.astype(np.int16) - saved).max())
+        if difference > MAX_LEVELS:
+            raise CheckpointError(
+                f"reference image {i} becomes other pixels here than in training: they differ by up to "
+                f"{difference} levels where {MAX_LEVELS} is allowed"
+            )
+
+
+def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
+    saved = checkpoint.reference.logits
+    images = list(checkpoint.reference.pixels.numpy())
+    # One by one and together: both warm up the shapes that serving meets, and both must agree.
+    alone = torch.cat([predictor.logits([image]).cpu() for image in images])
+    together = torch.cat(
+        [
+            predictor.logits(images[i : i + predictor.max_items]).cpu()
+            for i in range(0, len(images), predictor.max_items)
+        ]
+    )
+    for logits in (alone, together):
+        error = float(((logits - saved).abs() / (1 + saved.abs())).nan_to_num(torch.inf, torch.inf).max())
+        if error > MAX_LOGIT_ERROR:
+            raise CheckpointError(
+                f"the reference logits are not repeated on {predictor.device}: the relative difference is up to "
+                f"{error:.2g} where {MAX_LOGIT_ERROR:g} is allowed"
+            )

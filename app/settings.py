@@ -1,0 +1,95 @@
+"""All settings of the server: FLAMBEAU_* in the environment, a `.env` file, and flags of the same names."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "FLAMBEAU_"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the message names the setting, one line each."""
+
+
+class Settings(BaseSettings):
+    """Serves the checkpoints of a store. Each flag is FLAMBEAU_<NAME> in the environment or in .env, too; flags win."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        cli_prog_name="python -m app",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    store: Path = Field(Path("models_store"), description="folder of published checkpoints")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu; auto takes the first that is there")
+    model: str | None = Field(None, description="the model that answers when a request names none")
+
+    max_batch: int = Field(64, ge=1, le=4096, description="images in one batch")
+    max_batch_ms: float = Field(50, gt=0, description="how long one batch may take, by a running estimate")
+    max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
+    max_requests: int = Field(1024, ge=1, description="predictions that may be in progress")
+    max_files: int = Field(32, ge=1, description="images in one request")
+    max_upload_mb: float = Field(20, gt=0, description="size of one request's body")
+    max_pending_mb: float = Field(512, gt=0, description="bytes of all bodies held at once")
+    max_megapixels: float = Field(50, gt=0, description="size of one image")
+    max_pending_megapixels: float = Field(200, gt=0, description="of all images being decoded at once")
+    decode_threads: int = Field(0, ge=0, description="for large images; 0 takes one for each core")
+    torch_threads: int = Field(0, ge=0, description="threads of one batch on a CPU; 0 leaves it to torch")
+
+    deadline_seconds: float = Field(30, gt=0, description="after which a prediction is given up")
+    upload_seconds: float = Field(20, gt=0, description="within which a request's body must have come")
+    header_seconds: float = Field(10, gt=0, description="within which a request's head must have come")
+    keep_alive_seconds: int = Field(75, ge=1, description="how long an idle connection stays open")
+    grace_seconds: float = Field(30, gt=0, description="for accepted requests after SIGTERM")
+    poll_seconds: float = Field(10, gt=0, description="how long a new checkpoint may stay unseen at the most")
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose pages may call this server, separated by commas; * for all"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of what is logged")
+    log_format: Literal["lines", "json"] = Field("lines", description="for people or for machines")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> Self:
+        """From flags, the environment and `.env`. `--help` and flags that are not known end the process.
+
+        Raises: SettingsError.
+        """
+        _refuse_unknown_names(os.environ, "the environment", cls)
+        _refuse_unknown_names(dotenv_values(".env"), ".env", cls)
+        try:
+            return cls(_cli_parse_args=list(arguments))
+        except ValidationError as error:
+            lines = (f"{PREFIX}{_where(problem['loc']).upper()}: {problem['msg']}" for problem in error.errors())
+            raise SettingsError("\n".join(lines)) from error
+
+
+def _refuse_unknown_names(names: Mapping[str, object], where: str, settings: type[Settings]) -> None:
+    """A setting that is misspelt would silently do nothing."""
+    known = [PREFIX + name.upper() for name in settings.model_fields]
+    for name in names:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
+            raise SettingsError(f"{name} in {where} is no setting; the nearest is {near[0]} (see --help)")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return str(location[0]) if location else ""

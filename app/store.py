@@ -1,0 +1,225 @@
+"""ModelStore: which versions are there, which are served, and the swap from one to the next.
+
+The highest version of each model that passes its checks is served; one that does not pass changes nothing but what is
+said of it. Files are read and weights built in threads; every decision and every assignment happens on the event
+loop, one look at a time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from watchfiles import awatch
+
+from app.engine import ModelInfo, NotFound, Refusal, ReloadReport, VersionInfo
+from app.log import event
+from app.metrics import Metrics
+from app.versions import Found, model_names, scan
+from classifier.checkpoint import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Served(Generic[M]):
+    """A version that answers; `loaded` is what `load` made of its file."""
+
+    found: Found
+    loaded: M
+    loaded_at: datetime
+
+    @property
+    def version(self) -> int:
+        return self.found.version
+
+
+class ModelStore(Generic[M]):
+    """All models under one folder.
+
+    Args:
+        load: makes of a file, in a thread, what can answer. Raises CheckpointError or OSError for one that cannot.
+        retired: told, on the event loop, of what was replaced.
+        device: what is said of where loaded versions are.
+        poll_seconds: how long a change may stay unseen where the file system does not announce it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        load: Callable[[Path], M],
+        retired: Callable[[str, Served[M]], None],
+        metrics: Metrics,
+        device: str,
+        poll_seconds: float,
+    ) -> None:
+        self.folder = folder
+        self.served: Mapping[str, Served[M]] = {}
+        self.looked = asyncio.Event()  # the first look at all of the store is over
+        self._load = load
+        self._retired = retired
+        self._metrics = metrics
+        self._device = device
+        self._poll_seconds = poll_seconds
+        self._versions: dict[str, Mapping[int, Found]] = {}
+        self._loading: Found | None = None
+        self._turn = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Looks at everything, then again whenever something changes, for ever."""
+        while True:
+            await self.look_at_all()
+            if not self.folder.is_dir():
+                await asyncio.sleep(self._poll_seconds)
+                continue
+            changes = awatch(
+                self.folder,
+                watch_filter=None,
+                debounce=200,
+                rust_timeout=int(self._poll_seconds * 1000),
+                yield_on_timeout=True,
+                ignore_permission_denied=True,
+            )
+            async for _ in changes:
+                await self.look_at_all()
+                if not self.folder.is_dir():
+                    break
+
+    async def look_at_all(self) -> None:
+        names = await asyncio.to_thread(model_names, self.folder)
+        for name in sorted({*names, *self._versions}):
+            try:
+                await self.look(name)
+            except NotFound:  # its folder is gone, and nothing of it is served
+                continue
+        self.looked.set()
+
+    async def look(self, name: str) -> ReloadReport:
+        """Looks at one model's folder now, and swaps if something better is there. Raises: NotFound."""
+        async with self._turn:
+            before = self.served.get(name)
+            await self._scan(name)
+            for candidate in self._candidates(name):
+                if await self._take(name, candidate):
+                    break
+            return self._report(name, changed=self.served.get(name) is not before)
+
+    def models(self) -> list[ModelInfo]:
+        return [self._model_info(name) for name in sorted({*self._versions, *self.served})]
+
+    def knows(self, name: str) -> bool:
+        return name in self._versions or name in self.served
+
+    def on_disk(self, name: str, version: int) -> bool:
+        return version in self._versions.get(name, {})
+
+    def refusals(self, name: str) -> tuple[Refusal, ...]:
+        found = self._versions.get(name, {}).values()
+        return tuple(Refusal(each.version, each.refused) for each in found if each.refused is not None)
+
+    async def _scan(self, name: str) -> None:
+        known = self._versions.get(name, {})
+        found = await asyncio.to_thread(scan, self.folder / name, known)
+        if found is None and name not in self.served:
+            self._versions.pop(name, None)
+            raise NotFound("model_not_found", f"there is no model {name!r} in the store")
+        self._versions[name] = found or {}
+        for each in self._versions[name].values():
+            if each.refused is not None and known.get(each.version) != each:
+                self._refuse(name, each, each.refused)
+
+    def _candidates(self, name: str) -> Iterator[Found]:
+        """The files that would take over if they pass, the highest first."""
+        served = self.served.get(name)
+        found = self._versions[name]
+        for version, each in found.items():
+            if served is not None and served.version in found and version <= served.version:
+                if version == served.version and each.fingerprint != served.found.fingerprint and not each.refused:
+                    yield each
+                return
+            if each.refused is None:
+                yield each
+
+    async def _take(self, name: str, candidate: Found) -> bool:
+        self._loading = candidate
+        try:
+            loaded = await asyncio.to_thread(self._load, candidate.path)
+        except CheckpointError as error:
+            self._refuse(name, candidate, str(error))
+        except OSError as error:
+            self._refuse(name, candidate, f"cannot be read: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
+            self._refuse(name, candidate, f"cannot be loaded: {type(error).__name__}: {error}")
+        else:
+            self._swap(name, Served(candidate, loaded, datetime.now(UTC)))
+            return True
+        finally:
+            self._loading = None
+        return False
+
+    def _swap(self, name: str, new: Served[M]) -> None:
+        old = self.served.get(name)
+        self.served = {**self.served, name: new}
+        self._metrics.loads.labels(name).inc()
+        self._metrics.served_version.labels(name).set(new.version)
+        event(logger, "serving", model=name, version=new.version, was=old.version if old else None)
+        if old is not None:
+            self._retired(name, old)
+
+    def _refuse(self, name: str, found: Found, reason: str) -> None:
+        self._versions[name] = {**self._versions[name], found.version: replace(found, refused=reason)}
+        self._metrics.refusals.labels(name).inc()
+        event(logger, "refused", level=logging.WARNING, model=name, version=found.version, reason=reason)
+
+    def _report(self, name: str, *, changed: bool) -> ReloadReport:
+        served, refused = self.served.get(name), self.refusals(name)
+        newest = max(self._versions[name], default=None)
+        return ReloadReport(
+            model=name,
+            served_version=served.version if served else None,
+            changed=changed,
+            refused=refused,
+            newest_refused=any(refusal.version == newest for refusal in refused),
+        )
+
+    def _model_info(self, name: str) -> ModelInfo:
+        served = self.served.get(name)
+        found = dict(self._versions.get(name, {}))
+        if served is not None and found.get(served.version, served.found).refused is None:
+            found[served.version] = served.found  # what answers is told of, also when its file is gone
+        return ModelInfo(
+            name=name,
+            served_version=served.version if served else None,
+            versions=tuple(self._version_info(served, found[version]) for version in sorted(found, reverse=True)),
+        )
+
+    def _version_info(self, served: Served[M] | None, found: Found) -> VersionInfo:
+        state: Literal["loading", "ready", "available", "refused"] = "available"
+        serving = served is not None and found.version == served.version
+        if found.refused is not None:
+            state = "refused"
+        elif serving:
+            state = "ready"
+        elif found is self._loading:
+            state = "loading"
+        manifest = found.header.manifest if found.header else None
+        return VersionInfo(
+            version=found.version,
+            state=state,
+            reason=found.refused,
+            architecture=manifest.architecture if manifest else None,
+            labels=manifest.labels if manifest else None,
+            input=manifest.preprocess if manifest else None,
+            metrics=manifest.metrics if manifest else None,
+            provenance=manifest.provenance if manifest else None,
+            file_size=found.fingerprint.size,
+            sha256=found.header.sha256 if found.header else None,
+            device=self._device if serving else None,
+            loaded_at=served.loaded_at if serving and served is not None else None,
+        )

@@ -1,0 +1,75 @@
+"""What is on disk: the version files of each model in a store, and what their headers say. Loads no weights."""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier.checkpoint import CheckpointError, Header
+from classifier.manifest import MODEL_NAME
+
+_VERSION_FILE = re.compile(r"([1-9][0-9]{0,17})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A file whose fingerprint is the same is not read again."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version on disk: its header, or why it cannot be served."""
+
+    version: int
+    path: Path
+    fingerprint: Fingerprint
+    header: Header | None
+    refused: str | None = None
+
+
+def model_names(store: Path) -> list[str]:
+    """The folders of the store that are named as models are; none where there is no store."""
+    try:
+        with os.scandir(store) as entries:
+            return sorted(entry.name for entry in entries if re.fullmatch(MODEL_NAME, entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
+    """The versions in a model's folder, the highest first; None where there is no such folder.
+
+    What is in `known` with the same fingerprint is taken from there, a refusal included.
+    """
+    found: dict[int, Found] = {}
+    try:
+        paths = {int(match[1]): path for path in folder.iterdir() if (match := _VERSION_FILE.fullmatch(path.name))}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    for version, path in sorted(paths.items(), reverse=True):
+        try:
+            info = path.stat()
+        except OSError:  # gone since, or a link to nowhere
+            continue
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+            continue
+        fingerprint = Fingerprint(info.st_ino, info.st_size, info.st_mtime_ns)
+        before = known.get(version)
+        same = before is not None and before.fingerprint == fingerprint
+        found[version] = before if before is not None and same else _look_into(version, path, fingerprint)
+    return found
+
+
+def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> Found:
+    try:
+        return Found(version, path, fingerprint, Header.read(path))
+    except CheckpointError as error:
+        return Found(version, path, fingerprint, None, str(error))
+    except OSError as error:
+        return Found(version, path, fingerprint, None, f"cannot be read: {error.strerror}")
