@@ -1,0 +1,33 @@
+"""Which device to train on."""
+
+import torch
+
+from training.errors import TrainingError
+
+
+def choose(name: str) -> torch.device:
+    """The device of that name; "auto" is the first there is of cuda, mps and cpu.
+
+    Raises: TrainingError if there is no such device.
+    """
+    present = _present()
+    if name == "auto":
+        return torch.device(present[0])
+    try:
+        device = torch.device(name)
+        known = device.type in present and (device.index or 0) < _count(device.type)
+    except RuntimeError:
+        known = False
+    if not known:
+        raise TrainingError(f"no device {name!r}; here are {', '.join(present)} (or auto, the first of them)")
+    return device
+
+
+def _present() -> list[str]:
+    cuda = ["cuda"] if torch.cuda.is_available() else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def _count(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else 1

@@ -1,0 +1,73 @@
+"""What a run says while it goes on: a bar per step on a terminal, a line per step anywhere else."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import rich.progress
+from rich.console import Console
+from rich.text import Text
+
+
+class Advance(Protocol):
+    def __call__(self, count: int, /, note: str = "") -> None:
+        """`count` more are done; `note` says what is known by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Writes to `console`; `Progress.silent()` says nothing."""
+
+    console: Console = field(default_factory=Console)
+
+    @classmethod
+    def silent(cls) -> "Progress":
+        return cls(Console(quiet=True))
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
+        """A step of `total` units: its bar, or its line at the end, with how many went by in a second."""
+        if self.console.is_terminal:
+            yield from self._bar(title, total, unit)
+        else:
+            yield from self._line(title, unit)
+
+    def _bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TextColumn("{task.fields[note]}"),
+            _Rate(unit),
+            rich.progress.TimeElapsedColumn(),
+        )
+        with rich.progress.Progress(*columns, console=self.console) as bars:
+            task = bars.add_task(title, total=total, note="")
+            yield lambda count, /, note="": bars.update(task, advance=count, note=note)
+
+    def _line(self, title: str, unit: str) -> Iterator[Advance]:
+        done, last_note, start = 0, "", time.perf_counter()
+
+        def advance(count: int, /, note: str = "") -> None:
+            nonlocal done, last_note
+            done, last_note = done + count, note
+
+        yield advance
+        seconds = time.perf_counter() - start
+        details = [detail for detail in (last_note, f"{done / max(seconds, 1e-9):,.0f} {unit}/s") if detail]
+        self.say(f"{title}: {', '.join(details)}, {seconds:.1f} s")
+
+
+class _Rate(rich.progress.ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: rich.progress.Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} {self._unit}/s")
