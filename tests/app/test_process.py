@@ -1,0 +1,89 @@
+"""The server as a process: start, signals, exit codes, what it says."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+
+from tests.checkpoints import checkpoint, png, publish
+from tests.server import PATIENCE, PROJECT, serving
+
+
+def run(*flags: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "app", *flags],
+        cwd=PROJECT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_one_line_says_the_address_the_models_and_the_device(tmp_path: Path) -> None:
+    publish(tmp_path, 3, checkpoint())
+    with serving(tmp_path, "--device", "cpu") as server:
+        (line,) = [event for event in server.events if "address" in event]
+    assert line["event"] == "ready"
+    assert line["models"] == "digits 3"
+    assert line["device"] == "cpu"
+    assert line["address"].startswith("http://127.0.0.1:")
+
+
+def test_sigterm_ends_the_process_with_0(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    with serving(tmp_path) as server:
+        assert httpx2.post(f"{server.url}/predict", files={"file": png()}).status_code == 200
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_ctrl_c_ends_the_process_with_0(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_an_empty_store_is_live_but_not_ready_and_names_the_training_command(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        live, ready = httpx2.get(f"{server.url}/health/live"), httpx2.get(f"{server.url}/health/ready")
+        predict = httpx2.post(f"{server.url}/predict", files={"file": png()})
+    assert live.status_code == 200
+    assert ready.status_code == predict.status_code == 503
+    assert "python -m training strokes" in ready.json()["detail"]
+    assert "python -m training strokes" in predict.json()["detail"]
+    assert "retry-after" in predict.headers
+
+
+def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run("--store", str(tmp_path), "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 2
+    assert "Address already in use" in ended.stderr
+    assert "--port" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_device_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    ended = run("--store", str(tmp_path), "--device", "abacus")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "'abacus'" in ended.stderr
+    assert "cpu" in ended.stderr
+
+
+def test_a_misspelt_setting_is_refused_with_the_nearest_one() -> None:
+    ended = run(environment={"FLAMBEAU_PROT": "9000"})
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "FLAMBEAU_PORT" in ended.stderr
+
+
+def test_help_lists_every_setting_with_its_default() -> None:
+    ended = run("--help", environment={"COLUMNS": "200"})
+    assert ended.returncode == 0
+    assert "--max-batch " in ended.stdout
+    assert "(default: 8000)" in ended.stdout
