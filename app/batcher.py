@@ -120,7 +120,7 @@ class Lane(Generic[T, R]):
         unanswered: list[R | Exception] = [_UNANSWERED] * len(items)
         submission = _Submission(items, loop.create_future(), deadline, unanswered, 0, len(items))
         self.submissions[submission] = None
-        timer = loop.call_later(remaining, _expire, submission.answered)
+        timer = loop.call_later(remaining, _fail, submission.answered, Expired(_TOO_LATE))
         try:
             return await submission.answered
         finally:
@@ -135,7 +135,7 @@ class Lane(Generic[T, R]):
         for submission in list(self.submissions):
             if submission.answered.done() or submission.deadline <= now:
                 self._leave(submission)
-                _expire(submission.answered)
+                _fail(submission.answered, Expired(_TOO_LATE))
                 continue
             until = min(len(submission.items), submission.taken + room - len(places))
             places += [(submission, i) for i in range(submission.taken, until)]
@@ -153,6 +153,10 @@ class Lane(Generic[T, R]):
         started = self._clock()
         try:
             results = await self._compute([submission.items[i] for submission, i in places])
+        except asyncio.CancelledError:
+            for submission, _ in places:
+                _fail(submission.answered, Draining("the server has shut down"))
+            raise
         except Exception as error:  # noqa: BLE001  whatever a network raises belongs to the item that caused it
             if len(places) == 1:
                 _deliver(places[0], error)
@@ -167,8 +171,7 @@ class Lane(Generic[T, R]):
 
     def fail(self, error: Exception) -> None:
         for submission in self.submissions:
-            if not submission.answered.done():
-                submission.answered.set_exception(error)
+            _fail(submission.answered, error)
 
     def _leave(self, submission: _Submission[T, R]) -> None:
         if submission in self.submissions:
@@ -212,12 +215,13 @@ class Pace:
         return max(1, int((seconds - fixed) / per_item)) if per_item > 0 else 1_000_000
 
 
+_TOO_LATE = "the deadline passed while the images were waiting"
 _UNANSWERED = RuntimeError("not answered yet")
 
 
-def _expire(answered: "asyncio.Future[list[R | Exception]]") -> None:
+def _fail(answered: "asyncio.Future[list[R | Exception]]", error: Exception) -> None:
     if not answered.done():
-        answered.set_exception(Expired("the deadline passed while the images were waiting"))
+        answered.set_exception(error)
 
 
 def _deliver(place: "_Place[T, R]", result: "R | Exception") -> None:

@@ -71,6 +71,7 @@ class LocalEngine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._error: BaseException | None = None
         self._dead = asyncio.Event()
+        self._closing = False
 
     async def start(self) -> None:
         _strict_fp32()
@@ -83,6 +84,7 @@ class LocalEngine:
             self._tasks[name] = task
 
     async def close(self) -> None:
+        self._closing = True
         self._tasks["store"].cancel()
         self._batcher.close()
         await asyncio.wait(self._tasks.values())
@@ -202,8 +204,9 @@ class LocalEngine:
             event(logger, "retired", model=name, version=served.version)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = error
+        """Each of them works until `close`; an end before that is a failure, whatever it looks like."""
+        if not self._closing:
+            self._error = None if task.cancelled() else task.exception()
             self._dead.set()
 
 

@@ -7,7 +7,7 @@ loop, one look at a time.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from watchfiles import awatch
 from app.engine import ModelInfo, NotFound, Refusal, ReloadReport, VersionInfo
 from app.log import event
 from app.metrics import Metrics
-from app.versions import Found, model_names, scan
+from app.versions import Found, is_model_name, model_names, scan
 from classifier.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -73,23 +73,36 @@ class ModelStore(Generic[M]):
 
     async def watch(self) -> None:
         """Looks at everything, then again whenever something changes, for ever."""
+        polling = False
         while True:
             await self.look_at_all()
             if not self.folder.is_dir():
                 await asyncio.sleep(self._poll_seconds)
                 continue
-            changes = awatch(
-                self.folder,
-                watch_filter=None,
-                debounce=200,
-                rust_timeout=int(self._poll_seconds * 1000),
-                yield_on_timeout=True,
-                ignore_permission_denied=True,
-            )
-            async for _ in changes:
-                await self.look_at_all()
-                if not self.folder.is_dir():
-                    break
+            try:
+                async for _ in self._changes(force_polling=polling):
+                    await self.look_at_all()
+                    if not self.folder.is_dir():
+                        break
+            except OSError as error:
+                if polling:
+                    raise
+                event(logger, "cannot watch the store; looking now and then", level=logging.WARNING, reason=error)
+                polling = True
+
+    def _changes(self, *, force_polling: bool) -> AsyncGenerator[object, None]:
+        """Something whenever anything below the folder changes, and after `poll_seconds` without a change."""
+        milliseconds = int(self._poll_seconds * 1000)
+        return awatch(
+            self.folder,
+            watch_filter=None,
+            debounce=200,
+            rust_timeout=milliseconds,
+            yield_on_timeout=True,
+            force_polling=force_polling,
+            poll_delay_ms=milliseconds,
+            ignore_permission_denied=True,
+        )
 
     async def look_at_all(self) -> None:
         names = await asyncio.to_thread(model_names, self.folder)
@@ -125,7 +138,7 @@ class ModelStore(Generic[M]):
 
     async def _scan(self, name: str) -> None:
         known = self._versions.get(name, {})
-        found = await asyncio.to_thread(scan, self.folder / name, known)
+        found = await asyncio.to_thread(scan, self.folder / name, known) if is_model_name(name) else None
         if found is None and name not in self.served:
             self._versions.pop(name, None)
             raise NotFound("model_not_found", f"there is no model {name!r} in the store")

@@ -33,11 +33,16 @@ class Found:
     refused: str | None = None
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a folder of this name is a model; no other name reaches the disk."""
+    return re.fullmatch(MODEL_NAME, name) is not None
+
+
 def model_names(store: Path) -> list[str]:
     """The folders of the store that are named as models are; none where there is no store."""
     try:
         with os.scandir(store) as entries:
-            return sorted(entry.name for entry in entries if re.fullmatch(MODEL_NAME, entry.name) and entry.is_dir())
+            return sorted(entry.name for entry in entries if is_model_name(entry.name) and entry.is_dir())
     except FileNotFoundError:
         return []
 

@@ -1,7 +1,6 @@
 """Small sound checkpoints for tests: real networks with seeded weights, without the time that training takes."""
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -73,5 +72,5 @@ def publish(store: Path, version: int, content: Checkpoint | bytes, *, model: st
         temporary.write_bytes(content)
     else:
         content.save(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path

@@ -1,0 +1,286 @@
+"""The batcher alone, with ints for images and a gate for the device."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.batcher import Batcher, Lane, Pace
+from app.engine import Draining, Expired, Overloaded
+
+pytestmark = pytest.mark.anyio
+
+
+class Device:
+    """Computes tens when its gate is open; `poison` makes a batch fail."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.batches: list[list[int]] = []
+        self.poison: set[int] = set()
+        self.began = asyncio.Event()
+
+    async def compute(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.began.set()
+        await self.gate.wait()
+        if self.poison & set(items):
+            raise ValueError("poisoned")
+        return [10 * item for item in items]
+
+    async def busy(self, lane: "Lane[int, int]") -> "asyncio.Task[list[int | Exception]]":
+        """Occupies the device with item 0 until the gate opens."""
+        self.gate.clear()
+        self.began.clear()
+        task = asyncio.create_task(lane.submit([0], deadline=soon()))
+        await self.began.wait()
+        return task
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+@asynccontextmanager
+async def running(
+    *, max_items: int = 8, max_waiting: int = 100, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Batcher, Device, "Lane[int, int]"]]:
+    batcher = Batcher(max_items=max_items, max_seconds=60, max_waiting=max_waiting, clock=clock)
+    device = Device()
+    lane = batcher.lane(device.compute)
+    lane.pace.observe(1, 1e-6)  # known to be fast: batches are limited by number alone
+    task = asyncio.create_task(batcher.run())
+    try:
+        yield batcher, device, lane
+    finally:
+        batcher.close()
+        device.gate.set()
+        await task
+
+
+async def submitted(lane: "Lane[int, int]", *groups: list[int]) -> "list[asyncio.Task[list[int | Exception]]]":
+    """A waiting submit for each group."""
+    tasks = [asyncio.create_task(lane.submit(group, deadline=soon())) for group in groups]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_lone_item_is_computed_at_once() -> None:
+    async with running() as (_, device, lane):
+        assert await lane.submit([7], deadline=soon()) == [70]
+        assert device.batches == [[7]]
+
+
+async def test_whatever_waits_when_the_device_is_free_goes_together() -> None:
+    async with running() as (_, device, lane):
+        first = await device.busy(lane)
+        tasks = await submitted(lane, [1], [2, 3], [4])
+        device.gate.set()
+        assert [await task for task in tasks] == [[10], [20, 30], [40]]
+        assert await first == [0]
+        assert device.batches == [[0], [1, 2, 3, 4]]
+
+
+async def test_a_batch_has_max_items_at_the_most_and_a_large_submit_spans_several() -> None:
+    async with running(max_items=4) as (_, device, lane):
+        await device.busy(lane)
+        tasks = await submitted(lane, [1, 2, 3], list(range(4, 10)), [10])
+        device.gate.set()
+        assert [await task for task in tasks] == [[10, 20, 30], [40, 50, 60, 70, 80, 90], [100]]
+        assert device.batches[1:] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+
+
+async def test_a_full_queue_refuses_a_submit_whole_and_takes_the_next_when_there_is_room() -> None:
+    async with running(max_waiting=4) as (batcher, device, lane):
+        await device.busy(lane)
+        (waiting,) = await submitted(lane, [1, 2, 3])
+        with pytest.raises(Overloaded):
+            await lane.submit([4, 5], deadline=soon())
+        assert batcher.waiting == 3
+        device.gate.set()
+        assert await waiting == [10, 20, 30]
+        assert await lane.submit([4, 5], deadline=soon()) == [40, 50]
+        assert batcher.waiting == 0
+
+
+async def test_a_cancelled_caller_is_not_computed_and_its_neighbours_are() -> None:
+    async with running() as (batcher, device, lane):
+        await device.busy(lane)
+        before, leaving, after = await submitted(lane, [1], [2, 3], [4])
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert batcher.waiting == 2
+        device.gate.set()
+        assert (await before, await after) == ([10], [40])
+        assert device.batches[1:] == [[1, 4]]
+
+
+async def test_a_caller_that_leaves_while_it_is_computed_disturbs_nobody() -> None:
+    async with running() as (batcher, device, lane):
+        await device.busy(lane)
+        leaving, staying = await submitted(lane, [1], [2])
+        device.began.clear()
+        gate, device.gate = device.gate, asyncio.Event()
+        gate.set()
+        await device.began.wait()
+        leaving.cancel()
+        device.gate.set()
+        assert await staying == [20]
+        assert leaving.cancelled()
+        assert batcher.waiting == 0
+
+
+async def test_the_places_of_those_who_left_are_free_again() -> None:
+    async with running(max_waiting=2) as (_, device, lane):
+        await device.busy(lane)
+        (leaving,) = await submitted(lane, [1, 2])
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        (next_one,) = await submitted(lane, [3, 4])
+        device.gate.set()
+        assert await next_one == [30, 40]
+
+
+async def test_what_is_past_its_deadline_when_the_batch_is_formed_costs_no_compute() -> None:
+    now = 1000.0
+    async with running(clock=lambda: now) as (batcher, device, lane):
+        device.gate.clear()
+        first = asyncio.create_task(lane.submit([0], deadline=2000))
+        await device.began.wait()
+        late = asyncio.create_task(lane.submit([1], deadline=1010))
+        patient = asyncio.create_task(lane.submit([2], deadline=2000))
+        await asyncio.sleep(0)
+        now = 1020.0
+        device.gate.set()
+        with pytest.raises(Expired):
+            await late
+        assert (await first, await patient) == ([0], [20])
+        assert device.batches == [[0], [2]]
+        assert batcher.waiting == 0
+
+
+async def test_a_deadline_is_kept_while_the_device_hangs() -> None:
+    async with running() as (batcher, device, lane):
+        await device.busy(lane)
+        with pytest.raises(Expired):
+            await lane.submit([1], deadline=time.monotonic() + 0.01)
+        assert batcher.waiting == 0
+
+
+async def test_a_deadline_that_has_passed_is_refused_at_once() -> None:
+    async with running() as (_, device, lane):
+        with pytest.raises(Expired):
+            await lane.submit([1], deadline=time.monotonic() - 1)
+        assert device.batches == []
+
+
+async def test_one_poisoned_item_of_eight_fails_alone() -> None:
+    async with running() as (_, device, lane):
+        await device.busy(lane)
+        tasks = await submitted(lane, *([i] for i in range(1, 9)))
+        device.poison = {5}
+        device.gate.set()
+        results = [(await task)[0] for task in tasks]
+        assert results[:4] + results[5:] == [10, 20, 30, 40, 60, 70, 80]
+        assert isinstance(results[4], ValueError)
+        assert max(map(len, device.batches)) == 8
+
+
+async def test_a_poisoned_item_leaves_its_own_submit_the_other_answers() -> None:
+    async with running() as (_, device, lane):
+        device.poison = {2}
+        first, second, third = await lane.submit([1, 2, 3], deadline=soon())
+        assert (first, third) == (10, 30)
+        assert isinstance(second, ValueError)
+
+
+async def test_closing_refuses_what_is_new_and_answers_what_waits() -> None:
+    batcher = Batcher(max_items=2, max_seconds=60, max_waiting=100)
+    device = Device()
+    lane = batcher.lane(device.compute)
+    task = asyncio.create_task(batcher.run())
+    await device.busy(lane)
+    waiting = await submitted(lane, [1], [2], [3])
+    batcher.close()
+    with pytest.raises(Draining):
+        await lane.submit([4], deadline=soon())
+    device.gate.set()
+    assert [await each for each in waiting] == [[10], [20], [30]]
+    await task
+
+
+async def test_a_batcher_that_dies_fails_what_waits_instead_of_leaving_it_hanging() -> None:
+    batcher = Batcher(max_items=2, max_seconds=60, max_waiting=100)
+    device = Device()
+    lane = batcher.lane(device.compute)
+    task = asyncio.create_task(batcher.run())
+    in_batch = await device.busy(lane)
+    (waiting,) = await submitted(lane, [1])
+    task.cancel()
+    for each in (in_batch, waiting):
+        with pytest.raises(Draining):
+            await each
+
+
+async def test_a_flood_in_one_lane_does_not_hold_up_another() -> None:
+    async with running(max_items=2) as (batcher, device, lane):
+        other = batcher.lane(device.compute)
+        other.pace.observe(1, 1e-6)
+        await device.busy(lane)
+        flood = await submitted(lane, list(range(1, 9)))
+        (quiet,) = await submitted(other, [100])
+        device.gate.set()
+        assert await quiet == [1000]
+        assert (await flood[0])[-1] == 80
+        assert device.batches.index([100]) == 2
+
+
+async def test_batches_of_two_lanes_are_never_mixed() -> None:
+    async with running() as (batcher, device, lane):
+        other = batcher.lane(device.compute)
+        await device.busy(lane)
+        tasks = await submitted(lane, [1]) + await submitted(other, [2]) + await submitted(lane, [3])
+        device.gate.set()
+        assert [await task for task in tasks] == [[10], [20], [30]]
+        assert device.batches[1:] == [[1, 3], [2]]
+
+
+async def test_a_batch_is_no_larger_than_what_fits_the_time_it_may_take() -> None:
+    batcher = Batcher(max_items=64, max_seconds=0.05, max_waiting=100)
+    device = Device()
+    lane = batcher.lane(device.compute)
+    for items in (1, 2, 4):
+        lane.pace.observe(items, 0.010 + 0.008 * items)
+    task = asyncio.create_task(batcher.run())
+    assert len(await lane.submit(list(range(20)), deadline=soon())) == 20
+    assert len(device.batches[0]) == 5
+    batcher.close()
+    await task
+
+
+def test_the_pace_tells_the_fixed_cost_from_the_cost_of_an_item() -> None:
+    pace = Pace()
+    for items in (1, 8, 3, 5):
+        pace.observe(items, 0.004 + 0.002 * items)
+    assert pace.items_within(0.050) == 23
+    assert pace.items_within(0.001) == 1
+
+
+def test_the_pace_starts_with_a_single_item_and_then_counts_all_cost_as_per_item() -> None:
+    pace = Pace()
+    assert pace.items_within(10) == 1
+    pace.observe(1, 0.01)
+    assert pace.items_within(0.05) == 5
+
+
+def test_the_pace_forgets_an_outlier() -> None:
+    pace = Pace()
+    pace.observe(1, 5.0)
+    for i in range(200):
+        pace.observe(1 + i % 4, 0.001 * (1 + i % 4))
+    assert pace.items_within(0.05) == pytest.approx(50, abs=1)

@@ -1,0 +1,288 @@
+"""What every engine promises: the contract of app.engine.Engine, run over each implementation."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.engine import (
+    Ambiguous,
+    Draining,
+    Engine,
+    Expired,
+    ItemError,
+    NotFound,
+    NotReady,
+    Overloaded,
+    Stale,
+)
+from app.local import LocalEngine
+from app.metrics import Metrics
+from app.settings import Settings
+from classifier.preprocess import Pixels
+from tests.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
+
+pytestmark = pytest.mark.anyio
+
+# An engine of a store with some settings, started, after its first look.
+Start = Callable[..., AbstractAsyncContextManager[Engine]]
+
+
+def local_engine(settings: Settings) -> Engine:
+    return LocalEngine(settings, Metrics())
+
+
+@pytest.fixture(params=[local_engine])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
+    @asynccontextmanager
+    async def started(**settings: Any) -> AsyncIterator[Engine]:
+        engine: Engine = request.param(Settings(store=tmp_path, device="cpu", **settings))
+        await engine.start()
+        await engine.started()
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+    return started
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+def images(count: int) -> list[Pixels]:
+    return [to_pixels(png(i)) for i in range(count)]
+
+
+async def test_an_item_is_answered_with_its_predictions_by_the_served_version(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 4, checkpoint())
+    async with start() as engine:
+        answer = await engine.submit(engine.target(None, None), images(1), top_k=3, deadline=soon())
+    assert answer.version == 4
+    (item,) = answer.items
+    assert not isinstance(item, ItemError)
+    assert len(item) == 3
+    assert 1 >= item[0].probability >= item[1].probability >= item[2].probability >= 0
+
+
+async def test_items_are_answered_in_their_order_and_as_if_alone(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(max_batch=4) as engine:
+        target = engine.target("digits", 1)
+        together = await engine.submit(target, images(10), top_k=10, deadline=soon())
+        for image, item in zip(images(10), together.items, strict=True):
+            (alone,) = (await engine.submit(target, [image], top_k=10, deadline=soon())).items
+            assert not isinstance(alone, ItemError)
+            assert not isinstance(item, ItemError)
+            assert [each.class_index for each in item] == [each.class_index for each in alone]
+            assert [each.probability for each in item] == pytest.approx([e.probability for e in alone], abs=1e-5)
+
+
+async def test_a_target_tells_a_decoder_what_it_needs(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        target = engine.target(None, None)
+    assert (target.model, target.version) == ("digits", None)
+    assert target.preprocess == DIGITS
+    assert target.digest == DIGITS.digest
+
+
+async def test_nothing_to_serve_is_not_ready(start: Start) -> None:
+    async with start() as engine:
+        with pytest.raises(NotReady, match="python -m training strokes"):
+            engine.target(None, None)
+        assert not (await engine.status()).ready
+
+
+async def test_what_is_not_there_is_not_found(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path, 2, checkpoint())
+    async with start() as engine:
+        for model, version, code in (
+            ("birds", None, "model_not_found"),
+            ("digits", 3, "version_not_found"),
+            ("digits", 1, "version_not_loaded"),
+        ):
+            with pytest.raises(NotFound) as caught:
+                engine.target(model, version)
+            assert caught.value.code == code
+
+
+async def test_a_model_all_of_whose_versions_are_refused_is_not_ready_and_says_why(
+    start: Start, tmp_path: Path
+) -> None:
+    publish(tmp_path, 1, b"junk")
+    async with start() as engine:
+        with pytest.raises(NotReady, match="version 1: not a safetensors file"):
+            engine.target("digits", None)
+        assert "not a safetensors file" in (await engine.status()).detail
+
+
+async def test_several_models_and_none_named_is_ambiguous(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path, 1, checkpoint(), model="numbers")
+    async with start() as engine:
+        with pytest.raises(Ambiguous, match="digits, numbers"):
+            engine.target(None, None)
+        assert engine.target("numbers", None).model == "numbers"
+
+
+async def test_the_default_model_answers_where_none_is_named_and_readiness_waits_for_it(
+    start: Start, tmp_path: Path
+) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(model="numbers") as engine:
+        status = await engine.status()
+        assert not status.ready
+        assert "numbers" in status.detail
+        publish(tmp_path, 1, checkpoint(), model="numbers")
+        await engine.reload("numbers")
+        assert (await engine.status()).ready
+        assert engine.target(None, None).model == "numbers"
+
+
+async def test_a_reload_swaps_and_says_so(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(poll_seconds=600) as engine:
+        publish(tmp_path, 2, checkpoint(seed=1))
+        await engine.reload("digits")
+        report = await engine.reload("digits")
+        assert (report.served_version, report.refused, report.newest_refused) == (2, (), False)
+        assert (await engine.status()).served == {"digits": 2}
+
+
+async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        publish(tmp_path, 2, b"junk")
+        report = await engine.reload("digits")
+        assert (report.served_version, report.changed, report.newest_refused) == (1, False, True)
+        assert [refusal.version for refusal in report.refused] == [2]
+        assert (await engine.status()).ready
+        (model,) = await engine.models()
+        assert [(v.version, v.state) for v in model.versions] == [(2, "refused"), (1, "ready")]
+
+
+async def test_a_reload_of_a_model_that_is_not_there_is_not_found(start: Start) -> None:
+    async with start() as engine:
+        with pytest.raises(NotFound):
+            await engine.reload("birds")
+
+
+@pytest.mark.parametrize("name", ["..", "../digits", "a/b", "", "Digits"])
+async def test_a_name_that_no_model_can_have_reaches_no_folder(start: Start, tmp_path: Path, name: str) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        with pytest.raises(NotFound):
+            await engine.reload(name)
+
+
+async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint(seed=1))
+    async with start(max_batch=1) as engine:
+        target = engine.target(None, None)
+        alone = await engine.submit(target, images(1), top_k=10, deadline=soon())
+        waiting = asyncio.create_task(engine.submit(target, images(1) * 300, top_k=10, deadline=soon()))
+        await asyncio.sleep(0)
+        publish(tmp_path, 2, checkpoint(seed=2))
+        await engine.reload("digits")
+        answer = await waiting
+        assert answer.version == 1
+        assert all(item == alone.items[0] for item in answer.items)
+        after = await engine.submit(target, images(1), top_k=10, deadline=soon())
+        assert after.version == 2
+        assert after.items != alone.items
+
+
+async def test_pixels_made_for_another_preprocess_are_stale(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        target = engine.target(None, None)
+        publish(tmp_path, 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 255})))
+        await engine.reload("digits")
+        with pytest.raises(Stale):
+            await engine.submit(target, images(1), top_k=5, deadline=soon())
+
+
+async def test_a_version_that_was_asked_for_by_number_and_replaced_is_not_loaded(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        target = engine.target("digits", 1)
+        publish(tmp_path, 2, checkpoint(seed=1))
+        await engine.reload("digits")
+        with pytest.raises(NotFound) as caught:
+            await engine.submit(target, images(1), top_k=5, deadline=soon())
+        assert caught.value.code == "version_not_loaded"
+
+
+async def test_more_than_may_wait_is_overloaded(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(max_queue=4) as engine:
+        with pytest.raises(Overloaded):
+            await engine.submit(engine.target(None, None), images(5), top_k=5, deadline=soon())
+
+
+async def test_past_the_deadline_is_expired(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        with pytest.raises(Expired):
+            await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
+
+
+async def test_cancelling_a_submit_drops_its_items(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(max_batch=1) as engine:
+        task = asyncio.create_task(engine.submit(engine.target(None, None), images(1) * 1000, top_k=5, deadline=soon()))
+        await asyncio.sleep(0)
+        assert (await engine.status()).waiting_items == 1000
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await engine.status()).waiting_items == 0
+
+
+async def test_an_item_that_fails_leaves_its_neighbours_their_answers(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        good = images(2)
+        odd = good[0][:20]
+        answer = await engine.submit(engine.target(None, None), [good[0], odd, good[1]], top_k=5, deadline=soon())
+        first, second, third = answer.items
+        assert isinstance(second, ItemError)
+        assert second.code == "prediction_failed"
+        assert not isinstance(first, ItemError)
+        assert not isinstance(third, ItemError)
+
+
+async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start(max_batch=1) as engine:
+        target = engine.target(None, None)
+        waiting = asyncio.create_task(engine.submit(target, images(1) * 200, top_k=5, deadline=soon()))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0)
+        with pytest.raises(Draining):
+            await engine.submit(target, images(1), top_k=5, deadline=soon())
+        assert len((await waiting).items) == 200
+        await closing
+
+
+async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("inotify is gone")
+
+    monkeypatch.setattr("app.store.awatch", broken)
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        assert str(await engine.failed()) == "inotify is gone"
+        status = await engine.status()
+        assert not status.ready
+        assert "store" in status.detail

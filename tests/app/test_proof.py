@@ -1,0 +1,74 @@
+"""A checkpoint goes live only if this server repeats its reference batch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.proof import prove
+from classifier.checkpoint import Checkpoint, CheckpointError, Reference
+from tests.checkpoints import DIGITS, PHOTOS, checkpoint, png
+
+CPU = torch.device("cpu")
+
+
+def saved(content: Checkpoint, folder: Path) -> Path:
+    content.save(folder / "1.safetensors")
+    return folder / "1.safetensors"
+
+
+@pytest.mark.parametrize(("architecture", "preprocess"), [("mnist_cnn", DIGITS), ("resnet18", PHOTOS)])
+def test_a_sound_checkpoint_is_proven(architecture: str, preprocess: object, tmp_path: Path) -> None:
+    content = checkpoint(architecture=architecture, preprocess=PHOTOS if preprocess is PHOTOS else DIGITS)
+    predictor = prove(saved(content, tmp_path), device=CPU, max_items=3)
+    assert predictor.manifest == content.manifest
+
+
+def test_logits_that_these_weights_do_not_give_are_refused(tmp_path: Path) -> None:
+    content = checkpoint()
+    logits = content.reference.logits.clone()
+    logits[2, 5] += 0.1
+    with pytest.raises(CheckpointError, match="logits are not repeated on cpu"):
+        prove(
+            saved(replace(content, reference=replace(content.reference, logits=logits)), tmp_path),
+            device=CPU,
+            max_items=8,
+        )
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    content = replace(checkpoint(seed=0), network=checkpoint(seed=1).network)
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        prove(saved(content, tmp_path), device=CPU, max_items=8)
+
+
+def test_a_difference_of_rounding_is_allowed(tmp_path: Path) -> None:
+    content = checkpoint()
+    reference = replace(content.reference, logits=content.reference.logits * (1 + 1e-4))
+    prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+
+
+def test_pixels_that_this_decoder_does_not_make_are_refused(tmp_path: Path) -> None:
+    content = checkpoint()
+    pixels = content.reference.pixels.clone()
+    pixels[1, 14, 14, 0] = pixels[1, 14, 14, 0].bitwise_xor(4)
+    reference = replace(content.reference, pixels=pixels)
+    with pytest.raises(CheckpointError, match="reference image 1 becomes other pixels"):
+        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+
+
+def test_a_resize_that_training_did_not_do_is_refused(tmp_path: Path) -> None:
+    large = tuple(png(i, (61, 47)) for i in range(4))
+    content = checkpoint()
+    made_otherwise = checkpoint(preprocess=DIGITS.model_copy(update={"interpolation": "nearest"}))
+    reference = Reference(large, made_otherwise.reference.pixels, content.reference.logits)
+    with pytest.raises(CheckpointError, match="becomes other pixels here than in training"):
+        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+
+
+def test_a_reference_image_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    content = checkpoint()
+    reference = replace(content.reference, encoded=(*content.reference.encoded[:3], b"no picture"))
+    with pytest.raises(CheckpointError, match="reference image 3 cannot be decoded"):
+        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
