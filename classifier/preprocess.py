@@ -11,16 +11,18 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from classifier.box_resize import box_resize
 
 # C-contiguous uint8 array of shape [height, width, channels]; channels is 1 (L) or 3 (RGB).
 Pixels = npt.NDArray[np.uint8]
 
 Edge = Annotated[int, Field(ge=1, le=4096)]
 
-# A long thin image would grow without bound when its short edge is scaled up to `resize`.
-MAX_RESIZED_PIXELS = 1 << 25
+# A long thin image would grow without bound when its shorter edge is scaled up to `resize`.
+MAX_ENLARGED_PIXELS = 1 << 25
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -51,8 +53,8 @@ class Preprocess(BaseModel):
         crop: (height, width) cut from the middle; what is missing is filled with 0; None to leave it.
         mean, std: per channel, of values scaled to [0, 1].
         interpolation: how pixels are resampled; always antialiased, but for "nearest".
-        resizing: "exact" is torchvision's transform bit for bit; "box" resamples just what the crop keeps, which is
-            faster and at most 1 level apart.
+        resizing: "exact" is torchvision's transform bit for bit; "box" leaves out some of what the crop would cut off,
+            which is faster and at most 1 level apart.
         background: the grey level, 0 to 255, that shows through where an image is transparent.
     """
 
@@ -104,42 +106,32 @@ class Preprocess(BaseModel):
             ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
         """
         try:
-            image.load()
+            _load(image)
             image = _with_channels(_upright(image), self.mode, self.background)
             image = self._resized_and_cropped(image)
             pixels = np.asarray(image)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise ImageError(f"the image is damaged: {error}") from error
+            raise ImageError(f"the image is damaged: {str(error) or type(error).__name__}") from error
         return np.ascontiguousarray(pixels.reshape(self.shape))
 
     def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
         width, height = _resized_size(image.size, self.resize)
         crop_height, crop_width = self.crop or (height, width)
-        # Python rounds halves to even, as torchvision's CenterCrop does.
-        left, top = round((width - crop_width) / 2), round((height - crop_height) / 2)
-        inside = crop_width <= width and crop_height <= height
+        left, top = _margin(width, crop_width), _margin(height, crop_height)
+        window = (left, top, left + crop_width, top + crop_height)
         if (width, height) != image.size:
-            if width * height > MAX_RESIZED_PIXELS:
-                raise ImageError(f"an image of {image.width}x{image.height} pixels is too long and thin")
             resample = _INTERPOLATIONS[self.interpolation]
-            if self.resizing == "box" and inside:
-                x, y = image.width / width, image.height / height
-                box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
-                return image.resize((crop_width, crop_height), resample, box=box)
+            inside = crop_width <= width and crop_height <= height
+            if self.resizing == "box" and inside and resample != Image.Resampling.NEAREST:
+                return box_resize(image, size=(width, height), window=window, resample=resample)
             image = image.resize((width, height), resample)
-        if (crop_width, crop_height) == image.size:
-            return image
-        if not inside:  # torchvision pads first: one pixel more to the right and below
-            left = -((crop_width - width) // 2) if crop_width > width else left
-            top = -((crop_height - height) // 2) if crop_height > height else top
-        return image.crop((left, top, left + crop_width, top + crop_height))
+        return image if window == (0, 0, *image.size) else image.crop(window)
 
 
 def _resized_size(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
     """(width, height) after resizing; the longer edge is truncated, as torchvision does."""
-    width, height = size
     match resize:
         case None:
             return size
@@ -147,18 +139,36 @@ def _resized_size(size: tuple[int, int], resize: int | tuple[int, int] | None) -
             return new_width, new_height
         case int(shorter):
             longer = int(shorter * max(size) / min(size))
-            return (shorter, longer) if width <= height else (longer, shorter)
+            if shorter > min(size) and shorter * longer > MAX_ENLARGED_PIXELS:
+                raise ImageError(f"an image of {size[0]}x{size[1]} pixels is too long and thin")
+            return (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+
+
+def _margin(edge: int, crop: int) -> int:
+    """What is cut off before the crop; below 0 where the crop is longer, and 0s are put there instead."""
+    # As torchvision: halves are rounded to even where it cuts, and the odd pixel of padding comes last.
+    return round((edge - crop) / 2) if crop <= edge else -((crop - edge) // 2)
+
+
+def _load(image: Image.Image) -> None:
+    """Decodes the file, and mends the colour key of a PNG, which Pillow leaves in the depth of the file."""
+    depth = image.tile[0].args if isinstance(image, PngImagePlugin.PngImageFile) and image.tile else None
+    image.load()
+    match depth, image.info.get("transparency"):
+        case "L;2", int(level):
+            image.info["transparency"] = level * 85
+        case "L;4", int(level):
+            image.info["transparency"] = level * 17
+        case "RGB;16B", (int(red), int(green), int(blue)):
+            image.info["transparency"] = (red >> 8, green >> 8, blue >> 8)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """`image` as the camera's EXIF orientation says it is to be seen."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return image  # the common small case, without building an Exif object
+    """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
         return image
-    transposition = _ORIENTATIONS.get(orientation)
     return image if transposition is None else image.transpose(transposition)
 
 
@@ -169,17 +179,29 @@ def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Imag
     if image.mode.startswith("I;16"):
         image = _eight_bits(image)
     if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; send 8 or 16 bits")
+        raise ImageError(f"pixels of 32 bits or with a sign (mode {image.mode}) have no agreed range")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, (background, background, background, 255))
-        image = Image.alpha_composite(opaque, image.convert("RGBA"))
+        image = Image.alpha_composite(opaque, _as_rgba(image))
+    if image.mode == "LAB":
+        image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
+def _as_rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    levels: npt.NDArray[Any] = np.asarray(image).astype(np.uint16)
+    """The upper 8 bits of grey pixels that have 16, or 12 in some TIFF files."""
+    levels: npt.NDArray[Any] = np.asarray(image)
+    bits, zero_is_white = 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    upper = (levels >> (bits - 8)).astype(np.uint8)
+    grey = Image.fromarray(255 - upper if zero_is_white else upper)
     transparent = image.info.get("transparency")
-    grey = Image.fromarray((levels >> 8).astype(np.uint8))
     if isinstance(transparent, int):
         alpha = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
         return Image.merge("LA", (grey, alpha))
