@@ -28,7 +28,7 @@ class Shelf:
         self.loads: list[int] = []
         self.retired: list[int] = []
         self.faulty: dict[int, Exception] = {}
-        self.loaded: Callable[[int], object] = lambda version: None
+        self.loaded: Callable[[int], object] = self.loads.append
         self.metrics = Metrics()
         self.store = ModelStore(
             folder,
@@ -57,7 +57,6 @@ class Shelf:
 
     def _load(self, path: Path) -> int:
         version = int(path.stem)
-        self.loads.append(version)
         self.loaded(version)
         if version in self.faulty:
             raise self.faulty[version]
@@ -251,7 +250,7 @@ async def test_two_looks_at_once_load_a_file_once(shelf: Shelf) -> None:
 async def test_what_is_being_loaded_is_said_to_be_loading(shelf: Shelf) -> None:
     shelf.publish(1)
     seen: list[dict[int, str]] = []
-    shelf.store._load = lambda path: seen.append(shelf.states()) or 1
+    shelf.loaded = lambda _: seen.append(shelf.states())
     await shelf.look()
     assert seen == [{1: "loading"}]
 
@@ -288,10 +287,10 @@ async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes
 async def test_where_the_system_cannot_watch_it_looks_now_and_then(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_watches_left(*_: object, force_polling: bool | None, **options: Any) -> AsyncGenerator[Any, None]:
+    def no_watches_left(folder: Path, *, force_polling: bool, **options: Any) -> AsyncGenerator[Any, None]:
         if not force_polling:
             raise OSError("OS file watch limit reached.")
-        return awatch(*_, force_polling=force_polling, **options)
+        return awatch(folder, force_polling=force_polling, **options)
 
     monkeypatch.setattr("app.store.awatch", no_watches_left)
     loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()

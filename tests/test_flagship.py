@@ -1,0 +1,82 @@
+"""The promise of the project: what was trained is what is served, to the last image."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+
+from classifier.checkpoint import Checkpoint
+from tests.checkpoints import encoded
+from tests.server import serving
+from training import data as datasets
+from training.progress import Progress
+from training.recipes import STROKES, StrokesSource
+from training.train import train
+
+pytestmark = pytest.mark.anyio
+
+CLIENTS = 32
+# What summing in another order may change of a probability in fp32.
+SAME = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    version: int
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_one_given_alone(tmp_path: Path) -> None:
+    recipe = STROKES.but(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
+    path = train(recipe, store=tmp_path / "store", runs=tmp_path / "runs", device="cpu")
+    metrics = Checkpoint.load(path).manifest.metrics
+    assert metrics is not None
+    test = datasets.load(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
+    files = [encoded(Image.fromarray(image.squeeze())) for image in test.images.numpy()]
+    truth = [str(target) for target in test.targets.tolist()]
+
+    with serving(tmp_path / "store", "--device", "cpu") as server:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=60) as client:
+            together = await posted_at_once(client, files)
+            alone = [await post(client, file) for file in files]
+
+    right = sum(answer.labels[0] == label for answer, label in zip(together, truth, strict=True))
+    assert right / len(files) == pytest.approx(metrics.accuracy, abs=1e-12)
+    assert metrics.samples == len(files)
+    for crowd, single in zip(together, alone, strict=True):
+        assert crowd.version == single.version == 1
+        assert by_label(crowd) == pytest.approx(by_label(single), abs=SAME)
+        if single.probabilities[0] - single.probabilities[1] > SAME:
+            assert crowd.labels[0] == single.labels[0]
+
+
+async def posted_at_once(client: httpx2.AsyncClient, files: list[bytes]) -> list[Answer]:
+    """All of them, by many clients that each post one after the other."""
+    answers: dict[int, Answer] = {}
+    waiting = iter(enumerate(files))
+
+    async def work() -> None:
+        for index, file in waiting:
+            answers[index] = await post(client, file)
+
+    await asyncio.gather(*(work() for _ in range(CLIENTS)))
+    return [answers[index] for index in range(len(files))]
+
+
+async def post(client: httpx2.AsyncClient, file: bytes) -> Answer:
+    response = await client.post("/predict?top_k=10", files={"file": ("digit.png", file, "image/png")})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    return Answer(
+        body["version"],
+        tuple(each["label"] for each in body["predictions"]),
+        tuple(each["probability"] for each in body["predictions"]),
+    )
+
+
+def by_label(answer: Answer) -> dict[str, float]:
+    return dict(zip(answer.labels, answer.probabilities, strict=True))
