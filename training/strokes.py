@@ -84,11 +84,11 @@ def _draw_chunk(job: _Job) -> tuple[Images, Targets]:
 
 def _draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images:
     curves = _curves(glyph, count, random)
-    pens = np.clip(random.lognormal(math.log(2.3), 0.3, count), 1.0, 4.6)  # pixels wide
+    pens = np.clip(random.lognormal(math.log(2.5), 0.33, count), 1.1, 6.0)  # pixels wide
     ends = np.cumsum([len(_spline(len(stroke))) for stroke in glyph.strokes])[:-1]
     curves = _fitted(_deformed(curves, random), pens, ends)
-    blurs = random.uniform(0.25, 0.75, count)
-    contrasts = random.uniform(1.0, 1.5, count)
+    blurs = random.uniform(0.0, 0.5, count)
+    contrasts = random.uniform(1.0, 2.0, count)
     images = np.empty((count, SIZE, SIZE), np.float64)
     for i in range(count):
         strokes = np.split(curves[i], ends)
@@ -99,7 +99,7 @@ def _draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images
 def _curves(glyph: Glyph, count: int, random: np.random.Generator) -> _Points:
     """[count, points, 2]: the glyph's strokes one after another, each time with its control points elsewhere."""
     distinct = list(dict.fromkeys(point for stroke in glyph.strokes for point in stroke))
-    moved = np.array(distinct) + random.normal(0, 0.045 * glyph.wobble, (count, len(distinct), 2))
+    moved = np.array(distinct) + random.normal(0, 0.085 * glyph.wobble, (count, len(distinct), 2))
     parts = [
         np.einsum("pk,nkd->npd", _spline(len(stroke)), moved[:, [distinct.index(point) for point in stroke]])
         for stroke in glyph.strokes
@@ -125,14 +125,14 @@ def _deformed(curves: _Points, random: np.random.Generator) -> _Points:
     count = len(curves)
     centred = curves - 0.5
     for axis in range(2):
-        amplitude = random.normal(0, 0.035, (count, 1, 2))
+        amplitude = random.normal(0, 0.045, (count, 1, 2))
         phase = random.uniform(0, 2 * math.pi, (count, 1, 2))
         waves = amplitude * np.sin(2 * math.pi * random.uniform(0.4, 1.0, (count, 1, 2)) * centred + phase)
         centred[..., axis] += waves.sum(axis=2)
     x, y = centred[..., 0], centred[..., 1]
     x = x * np.exp(random.normal(math.log(0.72), 0.2, (count, 1)))
-    x = x - y * random.normal(0.2, 0.24, (count, 1))
-    turn = random.normal(0, 0.1, (count, 1))
+    x = x - y * random.normal(0.2, 0.28, (count, 1))
+    turn = random.normal(0, 0.13, (count, 1))
     return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=2)
 
 
