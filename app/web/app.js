@@ -68,8 +68,9 @@ async function refresh() {
 function showEmpty(models, trouble) {
   const versions = models.flatMap((model) => model.versions.map((version) => ({ ...version, name: model.name })));
   const loading = versions.some((version) => version.state === "loading");
-  const title = trouble ? "The server gives no list of models" : loading ? "A model is being loaded" : "No model is served yet";
-  if (byId("empty-title").textContent !== title) byId("empty-title").textContent = title; // announced once, not at each look
+  const none = loading ? "A model is being loaded" : "No model is served yet";
+  const title = trouble ? "The server gives no list of models" : none;
+  if (byId("empty-title").textContent !== title) byId("empty-title").textContent = title; // announced but once
   byId("empty-text").textContent = trouble || (loading ? "" : "Train one:");
   byId("empty-command").hidden = Boolean(trouble) || loading;
   byId("empty-versions").replaceChildren(...versions.map(({ name, version, state, reason }) =>
@@ -89,8 +90,12 @@ function showModel() {
   const digits = labels.length > 0 && labels.every((label) => /^[0-9]$/.test(label));
   const some = labels.slice(0, 10).map((label) => (label.length > 24 ? `${label.slice(0, 23)}…` : label));
   if (labels.length > 10) some.push("…");
-  const good = metrics ? ` It was right on ${percent(metrics.accuracy)} of ${metrics.samples.toLocaleString("en")} ${metrics.split} images.` : "";
-  byId("about").textContent = `${name}, version ${version}, knows ${labels.length} labels: ${some.join(", ")}.${good}`;
+  const about = [`${name}, version ${version}, knows ${labels.length} labels: ${some.join(", ")}.`];
+  if (metrics) {
+    const images = `${metrics.samples.toLocaleString("en")} ${metrics.split} images`;
+    about.push(`It was right on ${(100 * metrics.accuracy).toFixed(2)} % of ${images}.`);
+  }
+  byId("about").textContent = about.join(" ");
   byId("drawing").hidden = mode !== "L";
   byId("drawing-title").textContent = digits ? "Draw a digit" : "Draw";
   byId("picture-title").textContent = mode === "L" ? "Or choose a picture" : "Choose a picture";
@@ -137,8 +142,8 @@ function showInput(image, { caption, drawn, name }) {
 }
 
 function percent(share) {
-  if (share > 0.9995 && share < 1) return "> 99.9 %";
-  if (share < 0.0005 && share > 0) return "< 0.1 %";
+  if (share > 0.9995) return "> 99.9 %"; // no softmax is ever sure
+  if (share < 0.0005) return "< 0.1 %";
   return `${(100 * share).toFixed(1)} %`;
 }
 
@@ -157,7 +162,8 @@ function showAnswer({ model, version, predictions }, milliseconds) {
     item.append(element("span", "label", label), track, element("span", "share", percent(probability)));
     return item;
   }));
-  byId("from").textContent = `${model}, version ${version}, in ${Math.max(1, Math.round(milliseconds))} ms there and back`;
+  const time = Math.max(1, Math.round(milliseconds));
+  byId("from").textContent = `${model}, version ${version}, in ${time} ms there and back`;
   byId("spoken").textContent = `${best.label}, ${percent(best.probability)}`;
   if (!served.some((each) => each.name === model && each.version === version)) refresh(); // a newer one took over
 }
@@ -185,7 +191,8 @@ function offer(files) {
   const [file] = files;
   if (!file || !served.length) return;
   const more = files.length > 1 ? `, the first of ${files.length}` : "";
-  ask({ image: file, name: file.name, caption: `${file.name}, ${bytes(file.size)}${more}`, drawn: false });
+  const caption = `${file.name}, ${bytes(file.size)}${more}`;
+  ask({ image: file, name: file.name, caption, drawn: false });
 }
 
 function bytes(size) {

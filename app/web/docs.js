@@ -3,172 +3,217 @@
 const METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 const ROOT = new URL(".", location.href).href; // the server's address, with its path prefix if it has one
 
-/** An element of `tag`, or of "tag.class", with text and other elements inside; empty ones are left out. */
+/** An element of `tag`, or "tag.class", with texts and elements inside; what is empty is left out. */
 function make(tag, ...children) {
   const [name, ...classes] = tag.split(".");
   const made = document.createElement(name);
   made.className = classes.join(" ");
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  made.append(...children.flat().filter(Boolean));
   return made;
 }
 
+function link(href, ...children) {
+  return Object.assign(make("a", ...children), { href, rel: "noreferrer" });
+}
+
 /** The little Markdown that descriptions use: paragraphs, lists, `code` and links. */
-function prose(text = "") {
+function prose(text) {
   const inline = (line) => line.split(/(`[^`]+`|\[[^\]]+\]\(https?:[^)\s]+\))/).map((part) => {
-    if (part.startsWith("`")) return make("code", part.slice(1, -1));
-    const [, words, href] = part.match(/^\[(.+)\]\((https?:.+)\)$/) ?? [];
-    return href ? Object.assign(make("a", words), { href, rel: "noreferrer" }) : part;
+    const [, words, href] = part.match(/^\[(.+)\]\((.+)\)$/) ?? [];
+    if (href) return link(href, words);
+    return part.startsWith("`") ? make("code", part.slice(1, -1)) : part;
   });
-  return text.split(/\n\s*\n/).filter((block) => block.trim()).map((block) => {
-    const items = block.split(/^\s*[-*] /m);
-    if (items.length === 1) return make("p", inline(block));
-    return make("div", items[0].trim() && make("p", inline(items[0])), make("ul.list", items.slice(1).map((item) => make("li", inline(item)))));
+  return (text ?? "").split(/\n\s*\n/).filter((block) => block.trim()).flatMap((block) => {
+    const [start, ...items] = block.split(/^\s*[-*] /m);
+    const list = items.length ? make("ul.list", items.map((item) => make("li", inline(item)))) : null;
+    return [start.trim() ? make("p", inline(start)) : null, list];
   });
 }
 
-const json = (value) => JSON.stringify(value, null, 2);
-const refName = (schema) => schema.$ref?.split("/").at(-1);
-const follow = (spec, node) => {
+// --- schemas ---
+
+const nameOf = (node) => node.$ref?.split("/").at(-1);
+const choicesOf = (schema) => schema.anyOf ?? schema.oneOf ?? [];
+const isFile = (schema) => schema.format === "binary" || Boolean(schema.contentMediaType);
+
+/** `node`, or what its $ref points to inside of `spec`. */
+function follow(spec, node) {
+  const unescaped = (key) => key.replaceAll("~1", "/").replaceAll("~0", "~");
   if (!node?.$ref?.startsWith("#/")) return node ?? {};
-  return node.$ref.slice(2).split("/").reduce((place, key) => place?.[key.replaceAll("~1", "/").replaceAll("~0", "~")], spec) ?? {};
-};
+  return node.$ref.slice(2).split("/").reduce((place, key) => place?.[unescaped(key)], spec) ?? {};
+}
 
 /** A schema's type in a few words, such as `array of Prediction | null`. */
 function typeOf(schema) {
-  if (schema.$ref) return refName(schema);
+  const { items, prefixItems, additionalProperties: rest } = schema;
+  if (schema.$ref) return nameOf(schema);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
-  const choices = schema.anyOf ?? schema.oneOf;
-  if (choices) return choices.map(typeOf).join(" | ");
+  if (choicesOf(schema).length) return choicesOf(schema).map(typeOf).join(" | ");
   if (schema.allOf) return schema.allOf.map(typeOf).join(" & ");
-  if (schema.prefixItems) return `[${schema.prefixItems.map(typeOf).join(", ")}]`;
-  if (schema.type === "array") return `array of ${schema.items ? typeOf(schema.items) : "anything"}`;
+  if (prefixItems) return `[${prefixItems.map(typeOf).join(", ")}]`;
+  if (schema.type === "array") return `array of ${items ? typeOf(items) : "anything"}`;
   if (isFile(schema)) return "file";
-  if (typeof schema.additionalProperties === "object" && !schema.properties) return `object of ${typeOf(schema.additionalProperties)}`;
+  if (typeof rest === "object" && !schema.properties) return `object of ${typeOf(rest)}`;
   const type = [schema.type ?? "anything"].flat().join(" | ");
   return schema.format ? `${type} (${schema.format})` : type;
 }
 
-const isFile = (schema) => schema.format === "binary" || Boolean(schema.contentMediaType);
-
 function limits(schema) {
-  const { prefixItems, minLength, maxLength, minItems, maxItems } = schema;
-  const size = (noun, low, high) => (low === high ? [`${noun} =`, low] : [`${noun} ${low ?? 0} to`, high ?? "any"]);
-  const sized = (noun, low, high) => (low ?? high) !== undefined && [size(noun, low, high)];
+  const { minLength, maxLength, minItems, maxItems, prefixItems, examples } = schema;
+  const span = (low, high) => {
+    if (low === undefined || high === undefined) return low === undefined ? high && `≤ ${high}` : `≥ ${low}`;
+    return low === high ? low : `${low} to ${high}`;
+  };
   const told = [
     ["≥", schema.minimum], [">", schema.exclusiveMinimum], ["≤", schema.maximum], ["<", schema.exclusiveMaximum],
-    ["multiple of", schema.multipleOf], ["pattern", schema.pattern],
-    ...(sized("length", minLength, maxLength) || []),
-    ...(prefixItems ? [] : sized("items", minItems, maxItems) || []),
+    ["multiple of", schema.multipleOf],
+    ["length", span(minLength, maxLength)],
+    ["items", prefixItems ? undefined : span(minItems, maxItems)],
+    ["pattern", schema.pattern],
     ["default", schema.default === null ? undefined : JSON.stringify(schema.default)],
-    ["e.g.", typeof schema.examples?.[0] === "object" ? undefined : schema.examples?.[0]],
-  ].filter(([, value]) => value !== undefined).map(([words, value]) => `${words}\u00a0${value}`);
-  return [...told, ...(schema.anyOf ?? schema.oneOf ?? []).flatMap(limits)];
+    ["e.g.", typeof examples?.[0] === "object" ? undefined : examples?.[0]],
+  ];
+  const words = told.filter(([, value]) => value !== undefined).map(([name, value]) => `${name}\u00a0${value}`);
+  return [...words, ...choicesOf(schema).flatMap(limits)];
 }
 
-/** One named value: a field, a parameter or a header. */
-function named(name, schema, { required, place, description }, inside) {
-  const facts = [place, required && "required", schema.deprecated && "deprecated", ...limits(schema)].filter(Boolean);
-  return make("li", make("code.name", name), " ", make("span.type", typeOf(schema)), " ",
-    make("span.quiet", facts.join(", ")), prose(description ?? schema.description), inside);
+/** One line of a list: a field, a parameter or a header, and what is inside of it. */
+function named(name, schema, { required, place, description, inside }) {
+  const facts = [place, required && "required", schema.deprecated && "deprecated", ...limits(schema)];
+  const type = [make("code.name", name), " ", make("span.type", typeOf(schema)), " "];
+  const about = make("span.quiet", facts.filter(Boolean).join(", "));
+  return make("li", type, about, prose(description ?? schema.description), inside);
 }
 
-/** The fields of whatever objects a schema is made of; `seen` ends schemas that hold themselves. */
+/** The fields of whatever objects a schema is made of, or null; `seen` ends schemas that hold themselves. */
 function fields(spec, schema, seen = []) {
   if (schema.$ref) {
-    if (seen.includes(schema.$ref)) return null;
-    return fields(spec, follow(spec, schema), [...seen, schema.$ref]);
+    return seen.includes(schema.$ref) ? null : fields(spec, follow(spec, schema), [...seen, schema.$ref]);
   }
-  const choices = schema.anyOf ?? schema.oneOf ?? schema.allOf ?? schema.prefixItems ?? [];
-  const nested = [...choices, schema.items, schema.additionalProperties].map((part) => (
-    part && typeof part === "object" ? [refName(part), fields(spec, part, seen)] : []
-  )).filter(([, inner]) => inner);
-  const labelled = nested.map(([name, inner]) => (
-    nested.length > 1 && name ? make("div.choice", make("p.quiet", name), inner) : inner
+  const own = Object.entries(schema.properties ?? {}).map(([name, property]) => {
+    const inside = fields(spec, property, seen);
+    return named(name, property, { required: schema.required?.includes(name), inside });
+  });
+  const parts = [
+    ...choicesOf(schema), ...(schema.allOf ?? schema.prefixItems ?? []), schema.items, schema.additionalProperties,
+  ];
+  const nested = parts.filter((part) => typeof part === "object")
+    .map((part) => [nameOf(part), fields(spec, part, seen)])
+    .filter(([, inside]) => inside);
+  const shown = nested.map(([name, inside]) => (
+    nested.length > 1 && name ? make("div.choice", make("p.quiet", name), inside) : inside
   ));
-  const own = Object.entries(schema.properties ?? {}).map(([name, property]) =>
-    named(name, property, { required: schema.required?.includes(name) }, fields(spec, property, seen)));
-  const all = [own.length ? make("ul.fields", own) : null, ...labelled].filter(Boolean);
-  return all.length ? make("div", all) : null;
+  if (!own.length) return shown.length ? make("div", shown) : null;
+  return make("div", make("ul.fields", own), shown);
 }
 
-/** What a media type's examples are, as [name, value]. */
-function examples(spec, media) {
-  if (media.example !== undefined) return [["Example", media.example]];
-  const several = Object.entries(media.examples ?? {}).map(([name, example]) => [`Example: ${example.summary ?? name}`, follow(spec, example).value]);
-  if (several.length) return several;
-  const schema = follow(spec, media.schema);
-  const value = schema.example ?? schema.examples?.[0];
+// --- bodies ---
+
+/** The examples of a media type, as [title, value]. */
+function examplesOf(spec, { example, examples, schema }) {
+  const several = Object.entries(examples ?? {});
+  if (several.length) {
+    return several.map(([name, each]) => [`Example: ${follow(spec, each).summary ?? name}`, follow(spec, each).value]);
+  }
+  const { example: own, examples: [first] = [] } = follow(spec, schema);
+  const value = example ?? own ?? first;
   return value === undefined ? [] : [["Example", value]];
 }
 
-function content(spec, types = {}) {
-  return Object.entries(types).map(([type, media]) => make("div.media",
-    make("p", make("code", type), media.schema ? make("span.type", ` ${typeOf(media.schema)}`) : null),
-    media.schema ? prose(media.schema.description) : null,
-    media.schema ? fields(spec, media.schema) : null,
-    examples(spec, media).map(([name, value]) => make("figure", make("figcaption.quiet", name), make("pre", make("code", typeof value === "string" ? value : json(value)))))));
+function content(spec, types) {
+  return Object.entries(types ?? {}).map(([type, media]) => {
+    const schema = media.schema ?? {};
+    const figures = examplesOf(spec, media).map(([title, value]) => {
+      const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+      return make("figure", make("figcaption.quiet", title), make("pre", make("code", text)));
+    });
+    const head = make("p", make("code", type), " ", make("span.type", typeOf(schema)));
+    return make("div.media", head, prose(schema.description), fields(spec, schema), figures);
+  });
 }
 
-function curl(spec, { method, path, parameters, body }) {
-  const quote = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  const value = ({ name, schema = {}, example }) => String(example ?? schema.example ?? schema.examples?.[0] ?? schema.default ?? name.toUpperCase());
-  const needed = (place) => parameters.filter((each) => each.in === place && each.required);
-  let route = path.slice(1);
-  for (const each of needed("path")) route = route.replace(`{${each.name}}`, encodeURIComponent(value(each)));
-  const query = new URLSearchParams(needed("query").map((each) => [each.name, value(each)]));
-  const words = ["curl", ...needed("header").flatMap((each) => ["-H", quote(`${each.name}: ${value(each)}`)])];
-  const [[type, media] = []] = Object.entries(body?.content ?? {});
-  if (type?.startsWith("multipart/")) {
-    const { properties = {}, required = [] } = follow(spec, media.schema);
-    for (const name of required) {
-      const part = properties[name].items ?? properties[name];
-      words.push("-F", quote(`${name}=${isFile(part) ? "@seven.png" : value({ name, schema: part })}`));
-    }
-  } else if (type === "application/json") words.push("-H", quote(`Content-Type: ${type}`), "-d", quote(JSON.stringify(examples(spec, media)[0]?.[1] ?? {})));
-  else if (type) words.push("-H", quote(`Content-Type: ${type}`), "--data-binary", "@seven.png");
-  const usual = type ? "post" : "get";
-  if (method !== usual) words.push("-X", method.toUpperCase());
-  return [...words, quote(`${ROOT}${route}${query.size ? `?${query}` : ""}`)].join(" ");
-}
-
-function response(spec, [status, node]) {
+function response(spec, status, node) {
   const { description, headers = {}, content: types } = follow(spec, node);
-  const shown = make("details.response", make("summary", make(`code.status.s${status[0]}`, status), " ", make("span", description)),
-    make("div.inside", Object.keys(headers).length ? make("ul.fields", Object.entries(headers).map(([name, header]) =>
-      named(name, follow(spec, header).schema ?? {}, { place: "header", ...follow(spec, header) }))) : null,
-    content(spec, types), types || Object.keys(headers).length ? null : make("p.quiet", "No body is documented.")));
+  const list = Object.entries(headers).map(([name, reference]) => {
+    const header = follow(spec, reference);
+    return named(name, header.schema ?? {}, { place: "header", ...header });
+  });
+  const inside = [list.length ? make("ul.fields", list) : null, ...content(spec, types)].filter(Boolean);
+  const summary = make("summary", make(`code.status.s${status[0]}`, status), " ", description);
+  const shown = make("details.response", summary,
+    make("div.inside", inside.length ? inside : make("p.quiet", "No body is documented.")));
   shown.open = status.startsWith("2");
   return shown;
 }
 
-function operation(spec, { method, path, id, summary, description, parameters, body, responses }) {
-  const link = Object.assign(make("a", summary), { href: `#${id}` });
-  const part = (title, inside) => (inside ? [make("h3", title), inside] : []);
-  const shown = make("article.card.operation", make("h2", link),
-    make("p.path", make(`span.method.${method}`, method.toUpperCase()), " ", make("span", path)), prose(description),
-    part("Parameters", parameters.length ? make("ul.fields", parameters.map((each) =>
-      named(each.name, each.schema ?? {}, { required: each.required, place: `in ${each.in}`, description: each.description }))) : null),
-    part(`Request body${body?.required ? ", required" : ""}`, body ? make("div.inside", prose(body.description), content(spec, body.content)) : null),
-    part("Try it", make("pre", make("code", curl(spec, { method, path, parameters, body })))),
-    part("Responses", make("div.responses", Object.entries(responses ?? {}).map((each) => response(spec, each)))));
+// --- operations ---
+
+function operationsOf(spec) {
+  return Object.entries(spec.paths ?? {}).flatMap(([path, item]) => (
+    METHODS.filter((method) => item[method]).map((method) => {
+      const node = item[method];
+      const parameters = [...(item.parameters ?? []), ...(node.parameters ?? [])].map((each) => follow(spec, each));
+      const id = node.operationId ?? `${method}${path.replaceAll(/\W+/g, "-")}`;
+      const body = node.requestBody && follow(spec, node.requestBody);
+      return { summary: id, ...node, id, method, path, parameters, body };
+    })
+  ));
+}
+
+/** A line for a shell that sends the operation's request, with the parameters that it cannot do without. */
+function curl(spec, { method, path, parameters, body }) {
+  const quote = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const valueOf = ({ name, schema = {}, example }) => (
+    String(example ?? schema.example ?? schema.examples?.[0] ?? schema.default ?? name.toUpperCase())
+  );
+  const needed = (place) => parameters.filter((each) => each.in === place && each.required);
+  const words = needed("header").flatMap((each) => ["-H", `${each.name}: ${valueOf(each)}`]);
+  const [[type, media] = []] = Object.entries(body?.content ?? {});
+  if (method !== (type ? "post" : "get")) words.push("-X", method.toUpperCase());
+  if (type?.startsWith("multipart/")) {
+    const { properties = {}, required = [] } = follow(spec, media.schema);
+    for (const name of required) {
+      const schema = properties[name].items ?? properties[name];
+      words.push("-F", `${name}=${isFile(schema) ? "@seven.png" : valueOf({ name, schema })}`);
+    }
+  } else if (type) {
+    const json = JSON.stringify(examplesOf(spec, media)[0]?.[1] ?? {});
+    words.push("-H", `Content-Type: ${type}`, "--data-binary", /\bjson$/.test(type) ? json : "@seven.png");
+  }
+  const route = needed("path").reduce((text, each) => (
+    text.replace(`{${each.name}}`, encodeURIComponent(valueOf(each)))
+  ), path.slice(1));
+  const query = new URLSearchParams(needed("query").map((each) => [each.name, valueOf(each)]));
+  return ["curl", ...words, `${ROOT}${route}${query.size ? `?${query}` : ""}`].map(quote).join(" ");
+}
+
+const badge = (method) => make(`span.method.${method}`, method.toUpperCase());
+
+function article(spec, operation) {
+  const { id, method, path, summary, description, parameters, body, responses = {} } = operation;
+  const part = (title, ...inside) => [make("h3", title), ...inside];
+  const list = parameters.map((each) => (
+    named(each.name, each.schema ?? {}, { ...each, place: `in ${each.in}` })
+  ));
+  const needed = body?.required ? "Request body, required" : "Request body";
+  const shown = make("article.card.operation", make("h2", link(`#${id}`, summary)),
+    make("p.path", badge(method), " ", path), prose(description),
+    list.length ? part("Parameters", make("ul.fields", list)) : null,
+    body ? part(needed, make("div.inside", prose(body.description), content(spec, body.content))) : null,
+    part("Try it", make("pre", make("code", curl(spec, operation)))),
+    part("Responses", ...Object.entries(responses).map(([status, node]) => response(spec, status, node))));
   shown.id = id;
   return shown;
 }
 
-function operations(spec) {
-  return Object.entries(spec.paths ?? {}).flatMap(([path, item]) => METHODS.filter((method) => item[method]).map((method) => {
-    const node = item[method];
-    const parameters = [...(item.parameters ?? []), ...(node.parameters ?? [])].map((each) => follow(spec, each));
-    const id = node.operationId ?? `${method}${path.replaceAll(/\W+/g, "-")}`;
-    return { ...node, method, path, id, parameters, summary: node.summary ?? `${method.toUpperCase()} ${path}`, body: node.requestBody && follow(spec, node.requestBody) };
-  }));
-}
-
-function contents(all) {
-  const tags = Map.groupBy(all, (each) => each.tags?.[0] ?? "operations");
-  return [...tags].map(([tag, those]) => make("div", make("h2", tag), make("ul", those.map(({ id, method, path }) =>
-    make("li", Object.assign(make("a", make(`span.method.${method}`, method.toUpperCase()), " ", path), { href: `#${id}` }))))));
+function contents(operations) {
+  const groups = new Map();
+  for (const each of operations) {
+    const tag = each.tags?.[0] ?? "operations";
+    groups.set(tag, [...(groups.get(tag) ?? []), make("li", link(`#${each.id}`, badge(each.method), each.path))]);
+  }
+  return [...groups].map(([tag, items]) => make("div", make("h2", tag), make("ul", items)));
 }
 
 async function show() {
@@ -177,9 +222,11 @@ async function show() {
     const answer = await fetch("openapi.json");
     if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
     const spec = await answer.json();
-    const all = operations(spec);
-    main.append(make("div.about", make("h1", `${spec.info.title} ${spec.info.version}`), prose(spec.info.description)), ...all.map((each) => operation(spec, each)));
-    document.getElementById("contents").append(...contents(all));
+    const { title, version, summary, description } = spec.info;
+    const operations = operationsOf(spec);
+    main.append(make("div.about", make("h1", `${title} ${version}`), prose(summary), prose(description)));
+    main.append(...operations.map((each) => article(spec, each)));
+    document.getElementById("contents").append(...contents(operations));
     document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
   } catch (error) {
     main.append(make("p.card.problem", `openapi.json could not be shown: ${error.message}`));
