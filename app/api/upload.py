@@ -12,11 +12,13 @@ from app.api.errors import Problem
 
 FIELD = "file"
 
+# Fields beside the images. A body of many megabytes could hold hundreds of thousands of empty parts.
+_MAX_OTHER_PARTS = 100
+
 # The form that nearly every client sends: one part with plain headers. All others are left to python-multipart.
 _PLAIN_HEAD = re.compile(
-    rb'content-disposition: form-data; name="file"; filename="([^"\\;\x00-\x1f\x7f]+)"'
-    rb"(?:\r\ncontent-type: [\x21-\x7e][\x20-\x7e]*)?",
-    re.IGNORECASE,
+    rb'(?i:content-disposition: form-data; name=)"file"(?i:; filename=)"([^"\\;\x00-\x1f\x7f]+)"'
+    rb"(?:\r\n(?i:content-type): [\x21-\x7e][\x20-\x7e]*)?"
 )
 _PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
 
@@ -73,11 +75,9 @@ def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
     elif plain := _plain_file(body, content_type):
         files = [plain]
     else:
-        files = _form_files(body, content_type)
+        files = _form_files(body, content_type, max_files=max_files)
     if not files:
         raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
-    if len(files) > max_files:
-        raise Problem("too_many_files", f"{len(files)} images in one request; at most {max_files} are accepted")
     return files
 
 
@@ -102,8 +102,8 @@ def _plain_file(body: bytes, content_type: bytes) -> File | None:
     return File(head[1].decode(errors="replace"), body[head_end + 4 : end])
 
 
-def _form_files(body: bytes, content_type: bytes) -> list[File]:
-    form = _Form()
+def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
+    form = _Form(max_files)
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
         raise Problem("bad_multipart", "the content type names no boundary")
@@ -121,9 +121,11 @@ def _form_files(body: bytes, content_type: bytes) -> list[File]:
 class _Form:
     """Collects what python-multipart finds."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_files: int) -> None:
         self.files: list[File] = []
         self.ended = False
+        self._max_files = max_files
+        self._other_parts = 0
         self._headers: dict[bytes, bytes] = {}
         self._name = bytearray()
         self._value = bytearray()
@@ -154,7 +156,16 @@ class _Form:
         filename = options.get(b"filename")
         chosen = bool(filename or self._data)  # a browser sends an empty part where nothing was picked
         if options[b"name"] == FIELD.encode() and chosen:
-            self.files.append(File(filename.decode(errors="replace") if filename else None, bytes(self._data)))
+            self._add(File(filename.decode(errors="replace") if filename else None, bytes(self._data)))
+            return
+        self._other_parts += 1
+        if self._other_parts > _MAX_OTHER_PARTS:
+            raise Problem("bad_multipart", f"more than {_MAX_OTHER_PARTS} parts of the form are no images")
+
+    def _add(self, file: File) -> None:
+        if len(self.files) == self._max_files:
+            raise Problem("too_many_files", f"more than {self._max_files} images in one request")
+        self.files.append(file)
 
     def _all(self) -> None:
         self.ended = True
