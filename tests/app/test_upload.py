@@ -170,7 +170,7 @@ class TestBothWaysAgree:
             plain += 1
             general = upload._form_files(body, content_type, max_files=32)
             assert general == [quick], (body, content_type)
-        assert plain > 4000  # or the comparison would say little
+        assert plain > 2000  # or the comparison would say little
 
     def test_on_every_single_byte_changed(self) -> None:
         body = form(part(b"\r\n-image"))
@@ -243,8 +243,8 @@ def generated(seeded: random.Random, count: int) -> Iterator[tuple[bytes, bytes]
 ODD_BOUNDARIES = [b"b", b"-", b"--", b"a=b", b"'(x)+,./:?", b"x" * 70, b"B" * 71, b'"quoted"', b"a b", b"\xe9", b""]
 ODD_NAMES = [b"FILE", b"file[]", b"", b"fil\xc3\xa9", b'f"', b"file\\"]
 ODD_FILENAMES = [
-    None, b"", b" ", b" a ", b"a;b", b"a\\b", b"C:\\a.png", b"\\\\host\\a.png", b'a"b', b"a=b", b"=", b"*", b"a%22", b"\xe9",
-    "七".encode(), b"a\tb", b"a\x7f", b"'", b"filename=", b'; name="x', b"\xa0a\xa0", b"\x85", b"..", b"x" * 3000,
+    None, b"", b" ", b" a ", b"a;b", b"a\\b", b"C:\\a.png", b"\\\\host\\a.png", b'a"b', b"a=b", b"=", b"*", b"a%22",
+    b"\xe9", "七".encode(), b"a\tb", b"a\x7f", b"'", b"filename=", b'; name="x', b"\xa0a\xa0", b"\x85", b"..", b"x" * 3000,
 ]  # fmt: skip
 ODD_KINDS = [None, b"", b"text/plain; charset=x", b'a/b; c="d', b"image/png ", b"\xe9", b" image/png"]
 ODD_ENDS = [b"--", b"", b"-", b"--\n", b"--\r\nepilogue", b"--\r\n\r\n", b"\r\n", b"-- \r\n", b"--\r"]
@@ -275,7 +275,8 @@ def receiving(*messages: Message) -> Receive:
     async def receive() -> Message:
         for message in waiting:
             return message
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
 
     return receive
 
