@@ -22,8 +22,6 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
 def build(architecture: str, num_classes: int) -> nn.Module:
     """A network with fresh weights that maps float [n, channels, height, width] to logits [n, num_classes].
 
-    Under `torch.device("meta")` nothing is allocated, and no random number is drawn.
-
     Raises:
         ValueError: the architecture is not known; the message names near ones.
         ImportError: torchvision cannot be imported; the message says what to install.
@@ -39,6 +37,19 @@ def build(architecture: str, num_classes: int) -> nn.Module:
     options = _TORCHVISION_OPTIONS.get(architecture, {})
     network: nn.Module = models.get_model(architecture, weights=None, num_classes=num_classes, **options)
     return network
+
+
+def skeleton(architecture: str, num_classes: int) -> nn.Module:
+    """The same network on the meta device: names, types and shapes without values. Draws no random number.
+
+    Raises: as `build`.
+    """
+    try:
+        with torch.device("meta"):
+            return build(architecture, num_classes)
+    except NotImplementedError:  # torchvision's RegNets work out their widths with tensors, which needs values
+        with torch.random.fork_rng(devices=[]):
+            return build(architecture, num_classes).to("meta")
 
 
 class MnistCnn(nn.Module):

@@ -11,73 +11,27 @@ the header. Format: https://huggingface.co/docs/safetensors. No pickle is read o
 """
 
 import hashlib
-import json
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Self
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from torch import nn
 
-from classifier.architectures import build
+from classifier.architectures import skeleton
+from classifier.header import CheckpointError, Header
 from classifier.manifest import Manifest
 
+__all__ = ["MAX_REFERENCES", "Checkpoint", "CheckpointError", "Header", "Reference"]
+
 MAX_REFERENCES = 8
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _NO_DIGEST = "0" * 64
-
-
-class CheckpointError(Exception):
-    """A file that is not a sound checkpoint; the message says what is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What can be known of a checkpoint without reading, or trusting, its weights."""
-
-    manifest: Manifest
-    manifest_json: str
-    sha256: str
-    body_offset: int
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Raises: CheckpointError; OSError where the file cannot be read."""
-        with path.open("rb") as file:
-            return cls.parse(file)
-
-    @classmethod
-    def parse(cls, file: BinaryIO) -> Self:
-        prefix = file.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        size = os.fstat(file.fileno()).st_size
-        if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
-            raise CheckpointError("not a safetensors file, or cut short")
-        header = _json_object(file.read(header_bytes))
-        metadata = header.pop("__metadata__", None)
-        if not isinstance(metadata, dict) or not {"manifest", "sha256"} <= metadata.keys():
-            raise CheckpointError("a safetensors file, but no checkpoint: manifest or sha256 is missing in its header")
-        try:
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-            expected = 8 + header_bytes + int(end)
-            manifest = Manifest.model_validate_json(metadata["manifest"])
-        except ValidationError as error:
-            raise CheckpointError(f"the manifest is not of format 1: {_in_a_line(error)}") from error
-        except (TypeError, KeyError, IndexError, ValueError) as error:
-            raise CheckpointError("the header does not describe tensors") from error
-        if size != expected:
-            raise CheckpointError(f"the file has {size:,} bytes where its header says {expected:,}")
-        return cls(
-            manifest=manifest,
-            manifest_json=metadata["manifest"],
-            sha256=str(metadata["sha256"]),
-            body_offset=8 + header_bytes,
-        )
+_FIGURES = (torch.float32, torch.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +57,17 @@ class Checkpoint:
         Raises:
             CheckpointError: wrong format, hash, architecture, names, shapes, or weights that are not finite.
             OSError: the file cannot be read.
+            ImportError: as `classifier.architectures.build`.
         """
-        with path.open("rb") as file:
-            header = Header.parse(file)
-            file.seek(0)
-            data = file.read()
+        Header.read(path)  # first: what is no checkpoint need not be read whole
+        data = path.read_bytes()
+        header = Header.parse(io.BytesIO(data), len(data))
         digest = _digest(header.manifest_json, memoryview(data)[header.body_offset :])
         if digest != header.sha256:
             raise CheckpointError(f"the content does not match its hash: sha256 {digest}, header {header.sha256}")
         try:
             tensors = safetensors.torch.load(data)
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:  # KeyError: a type that torch has not
             raise CheckpointError(f"not a sound safetensors file: {error}") from error
         checkpoint = cls._from_tensors(header.manifest, tensors)
         checkpoint._check()
@@ -146,8 +100,7 @@ class Checkpoint:
 
     def _skeleton(self) -> nn.Module:
         try:
-            with torch.device("meta"):
-                return build(self.manifest.architecture, len(self.manifest.labels))
+            return skeleton(self.manifest.architecture, len(self.manifest.labels))
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 
@@ -156,8 +109,13 @@ class Checkpoint:
         reference, count = self.reference, len(self.reference.encoded)
         if not 1 <= count <= MAX_REFERENCES:
             raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
+        if not all(reference.encoded):
+            raise CheckpointError("a reference image is empty")
         _check_tensor("reference.pixels", reference.pixels, torch.uint8, (count, *self.manifest.preprocess.shape))
         _check_tensor("reference.logits", reference.logits, torch.float32, (count, len(self.manifest.labels)))
+        for name, figure in self.figures.items():
+            if figure.dtype not in _FIGURES:
+                raise CheckpointError(f"figures.{name} is {figure.dtype}, where float32 or int64 is expected")
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         encoded = {
@@ -179,7 +137,7 @@ class Checkpoint:
         figures = _take(tensors, "figures.")
         try:
             reference = Reference(
-                encoded=tuple(bytes(encoded[str(i)].numpy()) for i in range(len(encoded))),
+                encoded=tuple(_png(i, encoded[str(i)]) for i in range(len(encoded))),
                 pixels=tensors.pop("reference.pixels"),
                 logits=tensors.pop("reference.logits"),
             )
@@ -223,17 +181,7 @@ def _digest(manifest_json: str, body: memoryview) -> str:
     return sha256.hexdigest()
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("not a safetensors file: its header is no JSON") from error
-    if not isinstance(value, dict):
-        raise CheckpointError("not a safetensors file: its header is no JSON object")
-    return value
-
-
-def _in_a_line(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}" for problem in error.errors()[:3]
-    )
+def _png(i: int, tensor: torch.Tensor) -> bytes:
+    if tensor.dtype != torch.uint8 or tensor.dim() != 1:
+        raise CheckpointError(f"reference.encoded.{i} is {tensor.dtype} {list(tensor.shape)}, not a row of bytes")
+    return tensor.numpy().tobytes()

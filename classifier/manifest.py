@@ -4,15 +4,22 @@ Sections that are None were not measured or do not apply. Unknown keys are refus
 silently ignores what a writer thought important.
 """
 
+import json
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from classifier.preprocess import Preprocess
 
 # A folder of the store, and so a model's name.
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(value, allow_nan=False)  # raises ValueError: pydantic lets NaN pass here, and no answer could carry it
+    return value
+
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -40,7 +47,7 @@ class Provenance(Section):
     """Where the weights come from: enough to make them again."""
 
     dataset: Dataset
-    recipe: dict[str, Any] = Field(description="the resolved recipe")
+    recipe: Annotated[dict[str, JsonValue], AfterValidator(_finite)] = Field(description="the resolved recipe")
     seed: int
     epoch: int = Field(description="the published epoch, from 1", ge=1)
     code_revision: str | None = Field(description="git commit of the training code; None outside a checkout")

@@ -109,12 +109,12 @@ class Preprocess(BaseModel):
             _load(image)
             image = _with_channels(_upright(image), self.mode, self.background)
             image = self._resized_and_cropped(image)
-            pixels = np.asarray(image)
+            pixels = np.array(image).reshape(self.shape)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise ImageError(f"the image is damaged: {str(error) or type(error).__name__}") from error
-        return np.ascontiguousarray(pixels.reshape(self.shape))
+        return pixels
 
     def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
         width, height = _resized_size(image.size, self.resize)

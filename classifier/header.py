@@ -1,0 +1,99 @@
+"""What the header of a checkpoint file says, read without its weights and without trusting them. Imports no torch."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from pydantic import ValidationError
+
+from classifier.manifest import Manifest
+
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MAX_REASON = 500
+
+
+class CheckpointError(Exception):
+    """A file that is not a sound checkpoint; the message says what is wrong with it, in one line."""
+
+    def __init__(self, reason: str) -> None:
+        # Names in a foreign file may be long, or break lines in a log.
+        line = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
+        super().__init__(line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What can be known of a checkpoint without reading, or trusting, its weights."""
+
+    manifest: Manifest
+    manifest_json: str
+    sha256: str
+    body_offset: int
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises: CheckpointError; OSError where the file cannot be read."""
+        with path.open("rb") as file:
+            return cls.parse(file, os.fstat(file.fileno()).st_size)
+
+    @classmethod
+    def parse(cls, file: BinaryIO, size: int) -> Self:
+        """From the beginning of a file of `size` bytes; reads no further than the header."""
+        prefix = file.read(8)
+        header_bytes = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
+            raise CheckpointError("not a safetensors file, or cut short")
+        tensors = _json_object(file.read(header_bytes))
+        metadata = tensors.pop("__metadata__", None)
+        if not isinstance(metadata, dict) or metadata.keys() != {"manifest", "sha256"}:
+            raise CheckpointError("a safetensors file, but no checkpoint: its metadata is not a manifest and a sha256")
+        try:
+            manifest = Manifest.model_validate_json(metadata["manifest"])
+        except ValidationError as error:
+            raise CheckpointError(f"the manifest is not of format 1: {_problems(error)}") from error
+        expected = 8 + header_bytes + _body_bytes(tensors)
+        if size != expected:
+            raise CheckpointError(f"the file has {size:,} bytes where its header says {expected:,}")
+        return cls(
+            manifest=manifest,
+            manifest_json=metadata["manifest"],
+            sha256=str(metadata["sha256"]),
+            body_offset=8 + header_bytes,
+        )
+
+
+def _body_bytes(tensors: Mapping[str, Any]) -> int:
+    """How long the body is, by a header whose tensors stand in their order: by name within each type.
+
+    The hash does not cover the header. The writer's order does what it cannot: nobody can swap the names of two tensors
+    of one shape.
+    """
+    try:
+        places = sorted((tensor["dtype"], tensor["data_offsets"], name) for name, tensor in tensors.items())
+        end = max((offsets[1] for _, offsets, _ in places), default=0)
+    except (TypeError, KeyError, IndexError) as error:
+        raise CheckpointError("the header does not describe tensors") from error
+    if not isinstance(end, int):
+        raise CheckpointError("the header does not describe tensors")
+    if [(dtype, name) for dtype, _, name in places] != sorted((dtype, name) for dtype, _, name in places):
+        raise CheckpointError("the tensors do not lie in the order of their names: the header was changed")
+    return end
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("not a safetensors file: its header is no JSON") from error
+    if not isinstance(value, dict):
+        raise CheckpointError("not a safetensors file: its header is no JSON object")
+    return value
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}" for problem in error.errors()[:3]
+    )
