@@ -1,0 +1,310 @@
+"""The main job, end to end, with real processes: train, publish, serve, ask, swap, and lose nothing.
+
+    python examples/demo.py
+
+Ends with 0, or with 1 if anything was lost or wrong. Leaves a good model in the store, and no more than five versions.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from io import BytesIO
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from PIL import Image
+
+from app.versions import scan
+from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.manifest import Manifest
+from training import data as datasets
+from training.progress import Progress
+from training.recipes import STROKES, Recipe
+
+PROJECT = Path(__file__).parent.parent
+MODEL = "strokes"
+KEEP = 5
+CLIENTS = 8
+BOUNDARY = "flambeau-demo"
+
+
+class Wrong(Exception):
+    """Something was lost or is not as it should be."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What clients saw; shared by their threads, which only append."""
+
+    seconds: list[float] = field(default_factory=list)
+    versions: Counter[int] = field(default_factory=Counter)
+    answers: dict[int, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train, publish, serve, ask, swap; with real processes.")
+    parser.add_argument("--store", type=Path, default=PROJECT / "models_store", help="where the model is published")
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs", help="scratch of training")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    try:
+        _demo(arguments.store, arguments.runs)
+    except Wrong as wrong:
+        print(f"\nWRONG: {wrong}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was published stays", file=sys.stderr)
+        return 130
+    print(f"\nall of it took {time.monotonic() - began:.0f} s. Next: make serve, and open http://127.0.0.1:8000/")
+    return 0
+
+
+def _demo(store: Path, runs: Path) -> None:
+    newest = _newest(store)
+    if newest is None:
+        _say("1. train the seeds' CNN on digits that the project draws itself, and publish it")
+        _train(store, runs)
+        newest = _published(store, after=0)
+    else:
+        _say(f"1. train: done before, {_shown(newest)} is in the store")
+    manifest = Checkpoint.load(newest).manifest
+    images, labels = _test_digits(manifest, runs)
+
+    _say("2. start the server on a free port")
+    with _server(store) as (address, port, server):
+        print(f"   {address} serves {MODEL} {_version(newest)}")
+
+        seven = PROJECT / "seven.png"
+        seven.write_bytes(images[labels.index("7")])
+        _say(f"3. ask it what {seven.name} shows")
+        _bars(_post(HTTPConnection("127.0.0.1", port, timeout=60), seven.read_bytes()))
+        print(f"   the same by hand:  curl -F file=@{seven.name} {address}/predict")
+
+        _say(f"4. post all {len(images):,} test digits, {CLIENTS} clients at once")
+        crowd, seconds = _post_all(port, images)
+        right = sum(crowd.answers.get(i) == label for i, label in enumerate(labels))
+        print(f"   {right / len(labels):.2%} are read rightly")
+        if manifest.metrics is not None and manifest.metrics.samples == len(labels):
+            _check(
+                right == round(manifest.metrics.accuracy * len(labels)),
+                f"over HTTP {right} digits are right; training counted {manifest.metrics.accuracy:.2%}",
+            )
+
+        _say("5. train it one epoch further and publish that, while posting goes on")
+        with _posting(port, images) as meanwhile:
+            _train(store, runs, "--epochs", "1", "--from", str(newest))
+            following = _published(store, after=_version(newest))
+            _wait_for_answers_of(_version(following), meanwhile)
+        told = ", ".join(f"{count:,} by version {version}" for version, count in sorted(meanwhile.versions.items()))
+        print(f"   answered meanwhile: {told}; the answers moved to {_shown(following)}")
+
+        _say("6. stop the server")
+        server.send_signal(signal.SIGTERM)
+        _check(server.wait(60) == 0, f"the server ended with {server.returncode}")
+    _prune(store)
+
+    lost = [*crowd.lost, *meanwhile.lost]
+    percentiles = quantiles(crowd.seconds, n=100)
+    _say("measured")
+    print(f"   accuracy over HTTP   {right / len(labels):.2%} of {len(labels):,} digits")
+    print(
+        f"   requests/s           {len(crowd.seconds) / seconds:,.0f} ({CLIENTS} clients written in Python beside it)"
+    )
+    print(f"   p50 / p99            {percentiles[49] * 1000:.1f} ms / {percentiles[98] * 1000:.1f} ms")
+    print(f"   swaps                {len(meanwhile.versions) - 1}")
+    print(f"   lost requests: {len(lost)}")
+    _check(not lost, f"the first that was lost: {lost[:1]}")
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Wrong(otherwise)
+
+
+# The store.
+
+
+def _newest(store: Path) -> Path | None:
+    """The highest version that is sound."""
+    for found in (scan(store / MODEL, {}) or {}).values():
+        try:
+            Checkpoint.load(found.path)
+        except (CheckpointError, OSError):
+            continue
+        return found.path
+    return None
+
+
+def _published(store: Path, *, after: int) -> Path:
+    newest = _newest(store)
+    if newest is None or _version(newest) <= after:
+        raise Wrong("training ended, but there is no new version in the store")
+    return newest
+
+
+def _version(path: Path) -> int:
+    return int(path.stem)
+
+
+def _shown(path: Path) -> str:
+    return f"{MODEL} {_version(path)}"
+
+
+# The processes.
+
+
+def _train(store: Path, runs: Path, *flags: str) -> None:
+    command = ["-m", "training", MODEL, "--store", str(store), "--runs", str(runs), *flags]
+    code = subprocess.run([sys.executable, *command], cwd=PROJECT, check=False).returncode
+    _check(code == 0, f"training ended with {code}; its last line says why")
+
+
+def _prune(store: Path) -> None:
+    command = ["-m", "training", "prune", MODEL, "--keep", str(KEEP), "--store", str(store)]
+    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def _server(store: Path) -> "Iterator[tuple[str, int, subprocess.Popen[str]]]":
+    """`python -m app` once it is ready: its address, its port, its process."""
+    command = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--log-format", "json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAMBEAU_")}
+    server = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        ready = _until_ready(server)
+        yield ready["address"], int(ready["address"].rpartition(":")[2]), server
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.wait()
+
+
+def _until_ready(server: "subprocess.Popen[str]") -> dict[str, Any]:
+    for line in server.stderr or ():
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            print(f"   {line.rstrip()}", file=sys.stderr)
+            continue
+        if "address" in event:
+            _check(event["event"] == "ready", f"the server is not ready: {event}")
+            # Read on, or the server would wait for room in the pipe one day.
+            threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
+            return event
+    raise Wrong("the server ended before it was ready")
+
+
+# The clients.
+
+
+def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]]:
+    """PNG files of the digits that the model was tested on, and what they show. Training never saw them."""
+    recipe = STROKES if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
+    dataset = datasets.load(recipe, folder=runs, scratch=runs, progress=Progress.silent())
+    files = []
+    for pixels in dataset.test.images.numpy():
+        buffer = BytesIO()
+        Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    return files, [dataset.labels[target] for target in dataset.test.targets.tolist()]
+
+
+def _post(connection: HTTPConnection, image: bytes) -> dict[str, Any]:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="digit.png"\r\n\r\n'
+    body = head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+    connection.request("POST", "/predict", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+    response = connection.getresponse()
+    answer: dict[str, Any] = json.loads(response.read())
+    if response.status != 200:
+        raise HTTPException(f"{response.status}: {answer}")
+    return answer
+
+
+def _post_all(port: int, images: Sequence[bytes]) -> tuple[Tally, float]:
+    """Each image once."""
+    tally = Tally()
+    work = iter(list(enumerate(images)))
+    began = time.monotonic()
+    _join([_client(port, work, tally) for _ in range(CLIENTS)])
+    return tally, time.monotonic() - began
+
+
+@contextmanager
+def _posting(port: int, images: Sequence[bytes]) -> Iterator[Tally]:
+    """Posts at a moderate pace until the block is left: training needs the processor, too."""
+    tally, over = Tally(), threading.Event()
+
+    def paced() -> Iterator[tuple[int, bytes]]:
+        for i in itertools.count():
+            if over.wait(0.02):
+                return
+            yield i, images[i % len(images)]
+
+    clients = [_client(port, paced(), tally) for _ in range(2)]
+    try:
+        yield tally
+    finally:
+        over.set()
+        _join(clients)
+
+
+def _client(port: int, work: Iterator[tuple[int, bytes]], tally: Tally) -> threading.Thread:
+    """One that posts on one connection until the work is done or a request is lost."""
+
+    def post() -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        for i, image in work:
+            began = time.perf_counter()
+            try:
+                answer = _post(connection, image)
+            except (OSError, HTTPException, ValueError) as error:
+                tally.lost.append(repr(error))
+                return
+            tally.seconds.append(time.perf_counter() - began)
+            tally.versions[answer["version"]] += 1
+            tally.answers[i] = answer["predictions"][0]["label"]
+        connection.close()
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    return thread
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
+
+
+def _wait_for_answers_of(version: int, tally: Tally) -> None:
+    deadline = time.monotonic() + 30
+    while tally.versions[version] < 20:
+        _check(not tally.lost, f"a request was lost: {tally.lost[:1]}")
+        _check(time.monotonic() < deadline, f"no answers by version {version} within 30 s of its publication")
+        time.sleep(0.05)
+
+
+def _bars(answer: dict[str, Any]) -> None:
+    for prediction in answer["predictions"]:
+        bar = "█" * round(prediction["probability"] * 40)
+        print(f"   {prediction['label']:>3}  {prediction['probability']:>6.1%}  {bar}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
