@@ -6,9 +6,9 @@ silently ignores what a writer thought important.
 
 import json
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from classifier.preprocess import Preprocess
 
@@ -76,11 +76,12 @@ class Manifest(Section):
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
 
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels):
             raise ValueError("two classes have the same label")
-        return self
+        return labels
 
     @property
     def temperature(self) -> float:

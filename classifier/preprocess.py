@@ -181,15 +181,20 @@ def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Imag
     if image.mode in ("I", "F"):
         raise ImageError(f"pixels of 32 bits or with a sign (mode {image.mode}) have no agreed range")
     if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, (background, background, background, 255))
-        image = Image.alpha_composite(opaque, _as_rgba(image))
+        image = _flattened(image, background)
     if image.mode == "LAB":
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
 
 
-def _as_rgba(image: Image.Image) -> Image.Image:
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+def _flattened(image: Image.Image, background: int) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    opaque = Image.new("RGB", image.size, (background, background, background))
+    opaque.paste(image, mask=image)
+    return opaque
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -200,9 +205,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
         zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     upper = (levels >> (bits - 8)).astype(np.uint8)
-    grey = Image.fromarray(255 - upper if zero_is_white else upper)
+    grey = Image.fromarray(~upper if zero_is_white else upper)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        alpha = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
+        alpha = Image.fromarray(np.where(levels == transparent, np.uint8(0), np.uint8(255)))
         return Image.merge("LA", (grey, alpha))
     return grey

@@ -1,0 +1,1 @@
+"""The specification of classifier, one file for each of its modules."""

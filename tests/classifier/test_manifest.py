@@ -1,0 +1,163 @@
+"""What a manifest takes and refuses: a reader of format 1 never silently ignores what a writer thought important."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from classifier.manifest import Manifest
+
+
+def _document() -> dict[str, Any]:
+    """A whole one, as JSON reads it."""
+    return {
+        "format": 1,
+        "model": "digits",
+        "architecture": "mnist_cnn",
+        "labels": ["0", "1"],
+        "preprocess": {"mode": "L", "resize": [28, 28], "crop": None, "mean": [0.1307], "std": [0.3081]},
+        "metrics": {"split": "test", "samples": 10000, "accuracy": 0.99, "loss": 0.03},
+        "provenance": {
+            "dataset": {"name": "strokes", "samples": 40000, "fingerprint": "ab" * 32},
+            "recipe": {"lr": 0.05, "layers": [1, None, {"deep": True}]},
+            "seed": 0,
+            "epoch": 3,
+            "code_revision": None,
+            "versions": {"torch": "2.15.0"},
+            "created": "2026-11-23T12:00:00Z",
+            "parent": None,
+        },
+        "calibration": {"temperature": 1.5},
+        "out_of_distribution": {"method": "energy", "threshold": -3.5},
+    }
+
+
+def _read(document: object) -> Manifest:
+    return Manifest.model_validate_json(json.dumps(document))
+
+
+def _changed(place: str, value: object) -> dict[str, Any]:
+    document = _document()
+    *path, last = place.split(".")
+    section: Any = document
+    for key in path:
+        section = section[key]
+    section[last] = value
+    return document
+
+
+def test_a_manifest_survives_the_way_through_json() -> None:
+    manifest = _read(_document())
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert manifest.preprocess.resize == (28, 28)
+    assert manifest.temperature == 1.5
+
+
+@pytest.mark.parametrize("section", ["metrics", "provenance", "calibration", "out_of_distribution"])
+def test_an_optional_section_may_be_null_or_left_out(section: str) -> None:
+    absent = _document()
+    del absent[section]
+    assert _read(absent) == _read(_changed(section, None))
+    assert getattr(_read(absent), section) is None
+
+
+def test_without_a_calibration_the_temperature_is_one() -> None:
+    assert _read(_changed("calibration", None)).temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "surprise",
+        "preprocess.surprise",
+        "metrics.surprise",
+        "provenance.surprise",
+        "provenance.dataset.surprise",
+        "calibration.surprise",
+        "out_of_distribution.surprise",
+    ],
+)
+def test_an_unknown_key_is_refused_wherever_it_stands(place: str) -> None:
+    with pytest.raises(ValidationError, match="surprise"):
+        _read(_changed(place, 1))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["model", "architecture", "labels", "preprocess", "metrics.split", "provenance.seed", "calibration.temperature"],
+)
+def test_what_is_not_optional_must_be_there(place: str) -> None:
+    with pytest.raises(ValidationError):
+        _read(_changed(place, None))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("format", 2),
+        ("format", "1"),
+        ("format", None),
+        ("labels", ["same", "same"]),
+        ("labels", ["one"]),
+        ("labels", ["a", ""]),
+        ("labels", ["a", "b" * 257]),
+        ("labels", "01"),
+        ("architecture", ""),
+        ("preprocess.mode", "CMYK"),
+        ("preprocess.mean", [0.5, 0.5]),
+        ("preprocess.std", [0.0]),
+        ("metrics.accuracy", 1.01),
+        ("metrics.samples", 0),
+        ("metrics.loss", -0.1),
+        ("provenance.epoch", 0),
+        ("provenance.created", "yesterday"),
+        ("provenance.dataset.fingerprint", "AB" * 32),
+        ("provenance.dataset.fingerprint", "ab" * 31),
+        ("calibration.temperature", 0),
+        ("out_of_distribution.method", "guess"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(place: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=place.split(".")[0]):
+        _read(_changed(place, value))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "preprocess.mean",
+        "preprocess.std",
+        "metrics.accuracy",
+        "metrics.loss",
+        "provenance.recipe.lr",
+        "provenance.recipe.layers",
+        "calibration.temperature",
+        "out_of_distribution.threshold",
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(place: str, number: float) -> None:
+    wanted = [number] if place.endswith(("mean", "std", "layers")) else number
+    with pytest.raises(ValidationError):
+        _read(_changed(place, wanted))  # JSON as Python writes it has NaN and Infinity
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(_changed(place, wanted))
+
+
+@pytest.mark.parametrize("name", ["a", "0", "digits", "resnet18-v1.5_b", "a" * 64])
+def test_a_models_name_may_be_a_folder_of_the_store(name: str) -> None:
+    assert _read(_changed("model", name)).model == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A", "-a", ".a", "_a", "a b", "a/b", "../a", "a\n", "a\x00", "é", "a" * 65, "a\\b", "٣"]
+)
+def test_any_other_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="model"):
+        _read(_changed("model", name))
+
+
+def test_a_manifest_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        _read(_document()).model = "other"  # type: ignore[misc]
