@@ -2,15 +2,20 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
+from typing import TypeVar
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from app.admission import Budget
 from app.engine import Expired
 from classifier.preprocess import ImageError, Pixels, Preprocess
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 # Importing a plugin is what makes Pillow know its format; nothing else of them is used.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
@@ -69,34 +74,67 @@ class Decoder:
         self._pixels = pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    async def decode(self, data: bytes, preprocess: Preprocess, *, deadline: float) -> Pixels:
-        """The pixels of an uploaded image; cancelling it drops what has not begun.
+    async def decode(
+        self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float
+    ) -> list[Pixels | ImageProblem]:
+        """The pixels of a request's images, or what is wrong with each; cancelling it drops what has not begun.
 
-        Raises: ImageProblem, Overloaded, Expired.
+        Raises: Overloaded, Expired; then none of them was decoded.
         """
-        if len(data) <= _INLINE_BYTES:
-            image = _opened(data, max_pixels=self._max_pixels)
-            if image.width * image.height <= _INLINE_PIXELS:
-                return _to_pixels(image, preprocess)
+        outcomes = [self._inline(data, preprocess) for data in images]
+        large = [i for i, outcome in enumerate(outcomes) if outcome is None]
+        if large:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    found = await self._in_pool([images[i] for i in large], preprocess)
+            except TimeoutError as error:
+                raise Expired("the deadline passed before the images were decoded") from error
+            for i, outcome in zip(large, found, strict=True):
+                outcomes[i] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _inline(self, data: bytes, preprocess: Preprocess) -> Pixels | ImageProblem | None:
+        """None for what is better left to the pool."""
+        if len(data) > _INLINE_BYTES:
+            return None
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._in_pool(data, preprocess)
-        except TimeoutError as error:
-            raise Expired("the deadline passed before the image was decoded") from error
+            image = _opened(data, max_pixels=self._max_pixels)
+            return _to_pixels(image, preprocess) if image.width * image.height <= _INLINE_PIXELS else None
+        except ImageProblem as problem:
+            return problem
 
-    async def _in_pool(self, data: bytes, preprocess: Preprocess) -> Pixels:
+    async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[Pixels | ImageProblem]:
+        """Admitted whole: an image for which there is no room while its neighbours hold theirs could never get in."""
+        open_one = partial(_opened, max_pixels=self._max_pixels)
+        opened = await _all(self._pool.submit(_or_problem, open_one, data) for data in images)
+        amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
+        self._pixels.take(sum(amounts))
         loop = asyncio.get_running_loop()
-        image = await loop.run_in_executor(self._pool, partial(_opened, data, max_pixels=self._max_pixels))
-        amount = image.width * image.height
-        self._pixels.take(amount)
-        work = self._pool.submit(_to_pixels, image, preprocess)
+        to_pixels = partial(_to_pixels, preprocess=preprocess)
+        work: list[Future[Pixels | ImageProblem]] = []
+        for image, amount in zip(opened, amounts, strict=True):
+            done = self._pool.submit(_or_problem, to_pixels, image)
+            # When the thread is through, not when the caller stops waiting: until then the memory is held.
+            done.add_done_callback(partial(self._through, loop, amount))
+            work.append(done)
+        return await _all(work)
 
-        def over(_: Future[Pixels]) -> None:
-            loop.call_soon_threadsafe(self._pixels.give_back, amount)
+    def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[Pixels | ImageProblem]) -> None:
+        loop.call_soon_threadsafe(self._pixels.give_back, amount)
 
-        # When the thread is through, not when the caller stops waiting: until then the memory is held.
-        work.add_done_callback(over)
-        return await asyncio.wrap_future(work)
+
+async def _all(work: Iterable[Future[T]]) -> list[T]:
+    return await asyncio.gather(*map(asyncio.wrap_future, work))
+
+
+def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImageProblem:
+    """One step of one image, in a thread; what is wrong with an image is an outcome like others."""
+    if isinstance(value, ImageProblem):
+        return value
+    try:
+        return step(value)
+    except ImageProblem as problem:
+        return problem
 
 
 def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:

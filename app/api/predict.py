@@ -120,10 +120,9 @@ class Predict:
 
     async def _one(self, target: Target, file: File, top_k: int, deadline: float) -> bytes:
         started = time.perf_counter()
-        try:
-            pixels = await self._decoder.decode(file.data, target.preprocess, deadline=deadline)
-        except ImageProblem as error:
-            raise Problem(error.code, str(error)) from error
+        (pixels,) = await self._decoder.decode([file.data], target.preprocess, deadline=deadline)
+        if isinstance(pixels, ImageProblem):
+            raise Problem(pixels.code, str(pixels)) from pixels
         answer = await self._submit(target, [pixels], top_k, deadline, started)
         item = answer.items[0]
         if isinstance(item, ItemError):
@@ -132,8 +131,8 @@ class Predict:
 
     async def _several(self, target: Target, files: Sequence[File], top_k: int, deadline: float) -> bytes:
         started = time.perf_counter()
-        decoded = await asyncio.gather(*(self._decoded(file, target, deadline) for file in files))
-        sound = [pixels for pixels in decoded if not isinstance(pixels, ItemError)]
+        decoded = await self._decoder.decode([file.data for file in files], target.preprocess, deadline=deadline)
+        sound = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
         version = target.version
         answered: list[tuple[Prediction, ...] | ItemError] = []
         if sound:
@@ -141,16 +140,10 @@ class Predict:
             version, answered = answer.version, list(answer.items)
         rows = iter(answered)
         results = b",".join(
-            _result(file.filename, pixels if isinstance(pixels, ItemError) else next(rows))
+            _result(file.filename, pixels if isinstance(pixels, ImageProblem) else next(rows))
             for file, pixels in zip(files, decoded, strict=True)
         )
         return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(target.model), _json(version), results)
-
-    async def _decoded(self, file: File, target: Target, deadline: float) -> Pixels | ItemError:
-        try:
-            return await self._decoder.decode(file.data, target.preprocess, deadline=deadline)
-        except ImageProblem as error:
-            return ItemError(error.code, str(error))
 
     async def _submit(
         self, target: Target, items: Sequence[Pixels], top_k: int, deadline: float, started: float
@@ -201,7 +194,9 @@ def _bars(predictions: Sequence[Prediction]) -> bytes:
     return f"[{','.join(rows)}]".encode()
 
 
-def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError) -> bytes:
+def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError | ImageProblem) -> bytes:
+    if isinstance(item, ImageProblem):
+        item = ItemError(item.code, str(item))
     if isinstance(item, ItemError):
         return b'{"filename":%s,"error":%s}' % (_json(filename), _json({"code": item.code, "detail": item.detail}))
     return b'{"filename":%s,"predictions":%s}' % (_json(filename), _bars(item))
