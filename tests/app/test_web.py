@@ -194,9 +194,13 @@ def test_an_answer_to_an_older_drawing_never_shows(page: Page) -> None:
 
 
 def test_undo_takes_back_a_stroke_and_clear_all_of_them(page: Page) -> None:
-    draw(page, SEVEN[0], ONE)
-    page.locator("#undo").click()
-    expect(page.locator("#best-label")).to_have_text("7")
+    draw(page, SEVEN[0])
+    first = last_sent(page).tobytes()
+    draw(page, ONE)
+    assert last_sent(page).tobytes() != first
+    with page.expect_request("**/predict?*"):
+        page.locator("#undo").click()
+    assert last_sent(page).tobytes() == first
     page.locator("#clear").click()
     expect(page.locator("#bars li")).to_have_count(0)
     expect(page.locator("#waiting")).to_be_visible()
