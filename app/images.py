@@ -1,6 +1,7 @@
 """ALL the decoding: uploaded bytes become pixels, small images at once, large ones in a pool of threads."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, Tif
 # Up to here a hop to another thread costs more than the decoding.
 _INLINE_BYTES = 32 * 1024
 _INLINE_PIXELS = 128 * 128
+# Chunks of a PNG that may inflate to a thousand times their size.
+_INFLATING = re.compile(b"zTXt|iTXt|iCCP")
 
 _ACCEPTED = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -95,7 +98,7 @@ class Decoder:
 
     def _inline(self, data: bytes, preprocess: Preprocess) -> Pixels | ImageProblem | None:
         """None for what is better left to the pool."""
-        if len(data) > _INLINE_BYTES:
+        if len(data) > _INLINE_BYTES or _INFLATING.search(data):
             return None
         try:
             image = _opened(data, max_pixels=self._max_pixels)

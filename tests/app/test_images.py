@@ -51,13 +51,13 @@ def picture(size: tuple[int, int] = (28, 28)) -> Image.Image:
 
 def png_that_claims(width: int, height: int) -> bytes:
     """A sound header, and data for a few pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     pieces = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + pieces
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @pytest.mark.anyio
@@ -248,6 +248,22 @@ class TestPool:
         assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
         gate.set()
         await busy
+
+    async def test_a_small_file_that_may_inflate_to_much_is_left_to_the_pool(self) -> None:
+        text = chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(1 << 19)))
+        small = png()
+        inflating = small[:33] + text * 20 + small[33:]
+        assert len(inflating) < 32_000
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        waiting = asyncio.create_task(pool.decode([inflating], DIGITS, deadline=soon()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await busy
+        assert np.array_equal((await waiting)[0], decode(small, DIGITS))  # type: ignore[arg-type]
 
     async def test_what_has_no_room_is_refused_and_what_has_is_not(self) -> None:
         preprocess, gate, begun = gated()
