@@ -244,7 +244,8 @@ ODD_BOUNDARIES = [b"b", b"-", b"--", b"a=b", b"'(x)+,./:?", b"x" * 70, b"B" * 71
 ODD_NAMES = [b"FILE", b"file[]", b"", b"fil\xc3\xa9", b'f"', b"file\\"]
 ODD_FILENAMES = [
     None, b"", b" ", b" a ", b"a;b", b"a\\b", b"C:\\a.png", b"\\\\host\\a.png", b'a"b', b"a=b", b"=", b"*", b"a%22",
-    b"\xe9", "七".encode(), b"a\tb", b"a\x7f", b"'", b"filename=", b'; name="x', b"\xa0a\xa0", b"\x85", b"..", b"x" * 3000,
+    b"\xe9", "七".encode(), b"a\tb", b"a\x7f", b"'", b"filename=", b'; name="x', b"\xa0a\xa0", b"\x85", b"..",
+    b"x" * 3000,
 ]  # fmt: skip
 ODD_KINDS = [None, b"", b"text/plain; charset=x", b'a/b; c="d', b"image/png ", b"\xe9", b" image/png"]
 ODD_ENDS = [b"--", b"", b"-", b"--\n", b"--\r\nepilogue", b"--\r\n\r\n", b"\r\n", b"-- \r\n", b"--\r"]

@@ -1,0 +1,62 @@
+"""Budgets: what is held, what is refused, and that nothing is taken by what was refused."""
+
+import pytest
+
+from app.admission import Admission, Budget
+from app.engine import Overloaded
+
+
+def test_it_fills_to_its_limit_and_not_beyond() -> None:
+    budget = Budget("images", 3)
+    budget.take(2)
+    budget.take(1)
+    with pytest.raises(Overloaded):
+        budget.take(1)
+    assert budget.held == 3
+
+
+def test_a_refusal_takes_nothing() -> None:
+    budget = Budget("images", 3)
+    budget.take(2)
+    with pytest.raises(Overloaded):
+        budget.take(2)
+    budget.take(1)
+
+
+def test_what_was_given_back_can_be_taken_again() -> None:
+    budget = Budget("images", 1)
+    for _ in range(3):
+        budget.take(1)
+        budget.give_back(1)
+    assert budget.held == 0
+
+
+def test_what_is_more_than_all_of_it_gets_in_alone_or_it_could_never_get_in() -> None:
+    budget = Budget("pixels", 10)
+    budget.take(11)
+    with pytest.raises(Overloaded):
+        budget.take(1)
+    budget.give_back(11)
+    budget.take(1)
+    with pytest.raises(Overloaded):
+        budget.take(11)
+
+
+def test_nothing_at_all_always_gets_in() -> None:
+    budget = Budget("pixels", 1)
+    budget.take(1)
+    budget.take(0)
+
+
+def test_the_refusal_names_what_there_is_too_much_of_and_how_much_may_be() -> None:
+    budget = Budget("images", 1024)
+    budget.take(1024)
+    with pytest.raises(Overloaded, match=r"images.*1024"):
+        budget.take(1)
+
+
+def test_each_budget_of_a_process_has_its_own_limit() -> None:
+    admission = Admission(requests=1, body_bytes=20e6, items=2, pixels=3)
+    budgets = admission.requests, admission.body_bytes, admission.items, admission.pixels
+    assert [budget.limit for budget in budgets] == [1, 20e6, 2, 3]
+    assert len({budget.name for budget in budgets}) == 4
