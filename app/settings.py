@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FLAMBEAU_"
+_DAY = 86_400  # seconds; timers have an end
 
 
 class SettingsError(Exception):
@@ -23,8 +24,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=".env",
+        env_ignore_empty=True,  # FLAMBEAU_MODEL= in a .env or a compose file means: not set
         extra="ignore",
         frozen=True,
+        allow_inf_nan=False,
         cli_prog_name="python -m app",
         cli_kebab_case=True,
         cli_hide_none_type=True,
@@ -44,17 +47,19 @@ class Settings(BaseSettings):
     max_files: int = Field(32, ge=1, description="images in one request")
     max_upload_mb: float = Field(20, gt=0, description="size of one request's body")
     max_pending_mb: float = Field(512, gt=0, description="bytes of all bodies held at once")
-    max_megapixels: float = Field(50, gt=0, description="size of one image")
+    max_megapixels: float = Field(50, gt=0, le=178, description="size of one image")
     max_pending_megapixels: float = Field(200, gt=0, description="of all images being decoded at once")
-    decode_threads: int = Field(0, ge=0, description="for large images; 0 takes one for each core")
-    torch_threads: int = Field(0, ge=0, description="threads of one batch on a CPU; 0 leaves it to torch")
+    decode_threads: int = Field(0, ge=0, le=1024, description="for large images; 0 takes one for each core")
+    torch_threads: int = Field(0, ge=0, le=1024, description="threads of one batch on a CPU; 0 leaves it to torch")
 
-    deadline_seconds: float = Field(30, gt=0, description="after which a prediction is given up")
-    upload_seconds: float = Field(20, gt=0, description="within which a request's body must have come")
-    header_seconds: float = Field(10, gt=0, description="within which a request's head must have come")
-    keep_alive_seconds: int = Field(75, ge=1, description="how long an idle connection stays open")
-    grace_seconds: float = Field(30, gt=0, description="for accepted requests after SIGTERM")
-    poll_seconds: float = Field(10, gt=0, description="how long a new checkpoint may stay unseen at the most")
+    deadline_seconds: float = Field(30, gt=0, le=_DAY, description="after which a prediction is given up")
+    upload_seconds: float = Field(20, gt=0, le=_DAY, description="within which a request's body must have come")
+    header_seconds: float = Field(10, gt=0, le=_DAY, description="within which a request's head must have come")
+    keep_alive_seconds: int = Field(75, ge=1, le=_DAY, description="how long an idle connection stays open")
+    grace_seconds: float = Field(30, gt=0, le=_DAY, description="for accepted requests after SIGTERM")
+    poll_seconds: float = Field(
+        10, ge=0.1, le=_DAY, description="how long a new checkpoint may stay unseen at the most"
+    )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins whose pages may call this server, separated by commas; * for all"
@@ -84,11 +89,11 @@ class Settings(BaseSettings):
 
 def _refuse_unknown_names(names: Mapping[str, object], where: str, settings: type[Settings]) -> None:
     """A setting that is misspelt would silently do nothing."""
-    known = [PREFIX + name.upper() for name in settings.model_fields]
+    known = [name.upper() for name in settings.model_fields]
     for name in names:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)
-            raise SettingsError(f"{name} in {where} is no setting; the nearest is {near[0]} (see --help)")
+        if name.upper().startswith(PREFIX) and name.upper().removeprefix(PREFIX) not in known:
+            (near,) = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0)
+            raise SettingsError(f"{name} in {where} is no setting; the nearest is {PREFIX}{near} (see --help)")
 
 
 def _where(location: tuple[int | str, ...]) -> str:

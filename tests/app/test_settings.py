@@ -1,0 +1,179 @@
+"""Settings: from flags, the environment and `.env`; what is misspelt or cannot be is told of, in one line each."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the server is started, which may hold a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(*flags: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(flags)
+    return str(caught.value).splitlines()
+
+
+class TestSources:
+    def test_without_anything_the_server_listens_on_loopback_only(self) -> None:
+        settings = Settings.read([])
+        assert (settings.host, settings.port, settings.store, settings.device, settings.model) == (
+            "127.0.0.1",
+            8000,
+            Path("models_store"),
+            "auto",
+            None,
+        )
+        assert settings.cors_origins == ()
+
+    def test_flags_win_over_the_environment_and_that_over_env_file(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / ".env").write_text("FLAMBEAU_PORT=1\nFLAMBEAU_HOST=one\nFLAMBEAU_MODEL=one\n")
+        monkeypatch.setenv("FLAMBEAU_PORT", "2")
+        monkeypatch.setenv("FLAMBEAU_HOST", "two")
+        settings = Settings.read(["--port", "3"])
+        assert (settings.port, settings.host, settings.model) == (3, "two", "one")
+
+    @pytest.mark.parametrize("name", Settings.model_fields)
+    def test_every_setting_is_a_flag_of_its_name(self, name: str) -> None:
+        default = getattr(Settings(), name)
+        value = default if default not in (None, ()) else "x"
+        assert getattr(Settings.read([f"--{name.replace('_', '-')}", f"{value}"]), name) == (
+            ("x",) if default == () else value
+        )
+
+    def test_names_count_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("flambeau_port", "9")
+        assert Settings.read([]).port == 9
+
+    def test_foreign_names_are_no_concern_of_ours(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / ".env").write_text(
+            "POSTGRES_PASSWORD=x\nPORT=1\nNOT A LINE\n# FLAMBEAU_PROT=1\nexport FLAMBEAU_PORT=7\n"
+        )
+        monkeypatch.setenv("HOST", "elsewhere")
+        settings = Settings.read([])
+        assert (settings.port, settings.host) == (7, "127.0.0.1")
+
+    def test_an_empty_value_means_not_set(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / ".env").write_text("FLAMBEAU_PORT=\n")
+        monkeypatch.setenv("FLAMBEAU_MODEL", "")
+        monkeypatch.setenv("FLAMBEAU_STORE", "")
+        settings = Settings.read(["--host="])
+        assert (settings.port, settings.model, settings.store) == (8000, None, Path("models_store"))
+        assert settings.host == "127.0.0.1"  # an empty address would be all of them
+
+    def test_settings_do_not_change(self) -> None:
+        with pytest.raises(ValueError, match="frozen"):
+            Settings.read([]).port = 1  # type: ignore[misc]
+
+    @pytest.mark.parametrize(
+        ("value", "origins"),
+        [
+            ("*", ("*",)),
+            ("https://a.example", ("https://a.example",)),
+            (" https://a.example , http://localhost:3000,", ("https://a.example", "http://localhost:3000")),
+        ],
+    )
+    def test_origins_are_separated_by_commas(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]
+    ) -> None:
+        assert Settings.read(["--cors-origins", value]).cors_origins == origins
+        monkeypatch.setenv("FLAMBEAU_CORS_ORIGINS", value)
+        assert Settings.read([]).cors_origins == origins
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [
+            ("FLAMBEAU_PROT", "FLAMBEAU_PORT"),
+            ("flambeau_hosts", "FLAMBEAU_HOST"),
+            ("FLAMBEAU_MAXBATCH", "FLAMBEAU_MAX_BATCH"),
+            ("FLAMBEAU_MODELS_STORE", "FLAMBEAU_STORE"),
+            ("FLAMBEAU_DEADLINE", "FLAMBEAU_DEADLINE_SECONDS"),
+        ],
+    )
+    def test_one_in_the_environment_is_refused_with_the_nearest(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
+    ) -> None:
+        monkeypatch.setenv(name, "1")
+        (line,) = problems()
+        assert name in line
+        assert nearest in line
+        assert "environment" in line
+
+    def test_one_in_env_file_is_refused_too_and_the_file_is_named(self, folder: Path) -> None:
+        (folder / ".env").write_text("FLAMBEAU_PROT=1\n")
+        (line,) = problems()
+        assert "FLAMBEAU_PROT in .env" in line
+        assert "FLAMBEAU_PORT" in line
+
+    @pytest.mark.parametrize("flag", ["--prot", "--por", "--max_batch", "positional"])
+    def test_an_unknown_flag_ends_with_2(self, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            Settings.read([flag, "1"])
+        assert caught.value.code == 2
+        assert flag in capsys.readouterr().err
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("flag", "value"),
+        [
+            ("--port", "http"),
+            ("--port", "65536"),
+            ("--port", "-1"),
+            ("--port", "80.5"),
+            ("--max-batch", "0"),
+            ("--max-megapixels", "inf"),
+            ("--max-megapixels", "nan"),
+            ("--max-megapixels", "1e9"),
+            ("--deadline-seconds", "inf"),
+            ("--deadline-seconds", "1e300"),
+            ("--deadline-seconds", "0"),
+            ("--poll-seconds", "0.000001"),
+            ("--log-level", "loud"),
+            ("--log-format", "xml"),
+        ],
+    )
+    def test_one_that_cannot_be_gives_one_line_that_names_it(self, flag: str, value: str) -> None:
+        (line,) = problems(f"{flag}={value}")
+        assert line.startswith("FLAMBEAU_" + flag[2:].replace("-", "_").upper() + ": ")
+
+    def test_several_give_one_line_each_wherever_they_stand(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / ".env").write_text("FLAMBEAU_MAX_BATCH=many\n")
+        monkeypatch.setenv("FLAMBEAU_MAX_QUEUE", "none")
+        lines = problems("--port", "http")
+        assert sorted(line.partition(":")[0] for line in lines) == [
+            "FLAMBEAU_MAX_BATCH",
+            "FLAMBEAU_MAX_QUEUE",
+            "FLAMBEAU_PORT",
+        ]
+
+    def test_the_largest_values_that_are_allowed_work(self) -> None:
+        for name, field in Settings.model_fields.items():
+            for bound in field.metadata:
+                limit: Any = getattr(bound, "le", None)
+                if limit is not None:
+                    assert getattr(Settings.read([f"--{name.replace('_', '-')}={limit}"]), name) == limit
+
+
+def test_help_names_every_setting_with_its_default_and_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Settings.read(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        flag, told = name.replace("_", "-"), re.escape(field.description or "nothing")
+        assert re.search(rf"--{flag} \S+ {told} \(default: ", text), name
