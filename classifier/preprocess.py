@@ -7,14 +7,17 @@ network the same pixels. The other half, uint8 -> float, is `classifier.normaliz
 import hashlib
 import math
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from classifier.box_resize import box_resize
+from classifier.visible import ImageError, visible
+
+__all__ = ["ImageError", "Pixels", "Preprocess"]
 
 # C-contiguous uint8 array of shape [height, width, channels]; channels is 1 (L) or 3 (RGB).
 Pixels = npt.NDArray[np.uint8]
@@ -29,19 +32,6 @@ _INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the message says why, in words for the person who sent it."""
 
 
 class Preprocess(BaseModel):
@@ -106,15 +96,12 @@ class Preprocess(BaseModel):
             ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
         """
         try:
-            _load(image)
-            image = _with_channels(_upright(image), self.mode, self.background)
-            image = self._resized_and_cropped(image)
-            pixels = np.array(image).reshape(self.shape)
+            seen = visible(image, mode=self.mode, background=self.background)
+            return np.array(self._resized_and_cropped(seen)).reshape(self.shape)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise ImageError(f"the image is damaged: {str(error) or type(error).__name__}") from error
-        return pixels
 
     def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
         width, height = _resized_size(image.size, self.resize)
@@ -148,66 +135,3 @@ def _margin(edge: int, crop: int) -> int:
     """What is cut off before the crop; below 0 where the crop is longer, and 0s are put there instead."""
     # As torchvision: halves are rounded to even where it cuts, and the odd pixel of padding comes last.
     return round((edge - crop) / 2) if crop <= edge else -((crop - edge) // 2)
-
-
-def _load(image: Image.Image) -> None:
-    """Decodes the file, and mends the colour key of a PNG, which Pillow leaves in the depth of the file."""
-    depth = image.tile[0].args if isinstance(image, PngImagePlugin.PngImageFile) and image.tile else None
-    image.load()
-    match depth, image.info.get("transparency"):
-        case "L;2", int(level):
-            image.info["transparency"] = level * 85
-        case "L;4", int(level):
-            image.info["transparency"] = level * 17
-        case "RGB;16B", (int(red), int(green), int(blue)):
-            image.info["transparency"] = (red >> 8, green >> 8, blue >> 8)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
-    try:
-        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return image
-    return image if transposition is None else image.transpose(transposition)
-
-
-def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Image:
-    """`image` in 8 bits as "L" or "RGB", whatever it was, on `background` where it is transparent."""
-    if image.mode == mode and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of 32 bits or with a sign (mode {image.mode}) have no agreed range")
-    if image.has_transparency_data:
-        image = _flattened(image, background)
-    if image.mode == "LAB":
-        image = image.convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _flattened(image: Image.Image, background: int) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode not in ("LA", "RGBA"):
-        image = image.convert("RGBA")
-    opaque = Image.new("RGB", image.size, (background, background, background))
-    opaque.paste(image, mask=image)
-    return opaque
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The upper 8 bits of grey pixels that have 16, or 12 in some TIFF files."""
-    levels: npt.NDArray[Any] = np.asarray(image)
-    bits, zero_is_white = 16, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
-        zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    upper = (levels >> (bits - 8)).astype(np.uint8)
-    grey = Image.fromarray(~upper if zero_is_white else upper)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        alpha = Image.fromarray(np.where(levels == transparent, np.uint8(0), np.uint8(255)))
-        return Image.merge("LA", (grey, alpha))
-    return grey

@@ -1,0 +1,101 @@
+"""What is to be seen of an image file: upright, in 8 bits, grey or in colour, on a background. Imports no torch."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageChops, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says why, in words for the person who sent it."""
+
+
+def visible(image: Image.Image, *, mode: str, background: int) -> Image.Image:
+    """The first frame of `image` in the mode "L" or "RGB", over the grey level `background` where it is transparent.
+
+    Raises:
+        ImageError: its pixels have no agreed range.
+        Exception: nearly any, from Pillow's decoders, where the file is damaged or cut short.
+    """
+    _load(image)
+    # Pillow takes every JPEG of inks for one of Adobe's, where they are stored inverted.
+    inverted = isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info
+    image = _upright(image)
+    return _with_channels(ImageChops.invert(image) if inverted else image, mode, background)
+
+
+def _load(image: Image.Image) -> None:
+    depth = image.tile[0].args if isinstance(image, PngImagePlugin.PngImageFile) and image.tile else None
+    image.load()
+    # Pillow scales grey levels to 8 bits, but leaves the level that is transparent in the depth of the file.
+    match depth, image.info.get("transparency"):
+        case "L;2", int(level):
+            image.info["transparency"] = level * 85
+        case "L;4", int(level):
+            image.info["transparency"] = level * 17
+        case "RGB;16B", (int(red), int(green), int(blue)):
+            image.info["transparency"] = (red >> 8, green >> 8, blue >> 8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
+    try:
+        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
+        return image
+    return image if transposition is None else image.transpose(transposition)
+
+
+def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Image:
+    """`image` in 8 bits as "L" or "RGB", whatever it was, on `background` where it is transparent."""
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"pixels of 32 bits or with a sign (mode {image.mode}) have no agreed range")
+    if image.has_transparency_data:
+        image = _flattened(image, background)
+    if image.mode == "LAB":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _flattened(image: Image.Image, background: int) -> Image.Image:
+    if image.mode in ("LA", "La"):
+        grey, alpha = image.convert("LA").split()
+        opaque = Image.new("L", image.size, background)
+        opaque.paste(grey, mask=alpha)
+        return opaque
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
+    opaque = Image.new("RGB", image.size, (background, background, background))
+    opaque.paste(image, mask=image)
+    return opaque
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 bits of grey pixels that have 16, or 12 in some TIFF files."""
+    levels: npt.NDArray[Any] = np.asarray(image)
+    bits, zero_is_white = 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+        zero_is_white = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    upper = (levels >> (bits - 8)).astype(np.uint8)
+    grey = Image.fromarray(~upper if zero_is_white else upper)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha = Image.fromarray(np.where(levels == transparent, np.uint8(0), np.uint8(255)))
+        return Image.merge("LA", (grey, alpha))
+    return grey
