@@ -108,7 +108,7 @@ async def posting(server: ServerProcess) -> AsyncIterator[Answers]:
 
 
 def is_serving(version: int, event: Event) -> bool:
-    return event["event"] == "serving" and event["version"] == version
+    return event["event"] == "serving" and bool(event["version"] == version)
 
 
 async def reload(server: ServerProcess, *, expected: int = 200) -> dict[str, Any]:
