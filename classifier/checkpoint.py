@@ -161,8 +161,8 @@ def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> 
         raise CheckpointError(
             f"the weights do not fit the architecture: missing {missing[:5]}, unexpected {unexpected[:5]}"
         )
-    for name, tensor in weights.items():
-        _check_tensor(f"network.{name}", tensor, expected[name].dtype, tuple(expected[name].shape))
+    for name, tensor in expected.items():
+        _check_tensor(f"network.{name}", weights[name], tensor.dtype, tuple(tensor.shape))
     left_out = sorted(name for name, _ in skeleton.named_buffers() if name not in expected)
     if left_out:
         raise CheckpointError(f"the architecture has buffers that its state_dict does not save: {left_out[:5]}")
