@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,8 +76,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         _strict_fp32()
-        if self._settings.torch_threads:
-            torch.set_num_threads(self._settings.torch_threads)
+        torch.set_num_threads(self._settings.torch_threads or _threads_beside_the_loop())
         self._metrics.waiting_items.set_function(lambda: self._batcher.waiting)
         for name, work in {"batcher": self._batcher.run(), "store": self._store.watch()}.items():
             task = asyncio.create_task(work, name=name)
@@ -225,6 +225,11 @@ def torch_device(name: str) -> torch.device:
     if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"there is no device {name!r}; this machine has {', '.join(there)}")
     return device
+
+
+def _threads_beside_the_loop() -> int:
+    """All cores but one: torch's threads wait for one another by spinning, so one too many slows all of them tenfold."""
+    return max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) - 1)
 
 
 def _strict_fp32() -> None:

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(50, gt=0, le=178, description="size of one image")
     max_pending_megapixels: float = Field(200, gt=0, description="of all images being decoded at once")
     decode_threads: int = Field(0, ge=0, le=1024, description="for large images; 0 takes one for each core")
-    torch_threads: int = Field(0, ge=0, le=1024, description="threads of one batch on a CPU; 0 leaves it to torch")
+    torch_threads: int = Field(0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one")
 
     deadline_seconds: float = Field(30, gt=0, le=_DAY, description="after which a prediction is given up")
     upload_seconds: float = Field(20, gt=0, le=_DAY, description="within which a request's body must have come")

@@ -1,9 +1,10 @@
 """The static pages: the one for people at /, the reference of the API at /docs. Nothing comes from elsewhere."""
 
+from mimetypes import guess_type
 from pathlib import Path
 
 from fastapi import APIRouter
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from app.api.errors import Problem
 
@@ -24,19 +25,23 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def index() -> Response:
-    return FileResponse(_WEB / "index.html", headers=_HEADERS)
+def index() -> Response:
+    return _page("index.html")
 
 
 @router.get("/docs")
-async def docs() -> Response:
-    return FileResponse(_WEB / "docs.html", headers=_HEADERS)
+def docs() -> Response:
+    return _page("docs.html")
 
 
 @router.get("/web/{name}")
-async def asset(name: str) -> Response:
-    """A script, a style sheet or a picture; the folder is flat, so a name is all there is to check."""
-    path = _WEB / name
-    if path.parent != _WEB or path.suffix not in (".js", ".css", ".svg") or not path.is_file():
+def asset(name: str) -> Response:
+    """A script, a style sheet or a picture."""
+    if name.endswith(".html") or name not in (path.name for path in _WEB.iterdir()):
         raise Problem("not_found", f"/web/{name}")
-    return FileResponse(path, headers=_HEADERS)
+    return _page(name)
+
+
+def _page(name: str) -> Response:
+    # Not a FileResponse: its answers to ranges that cannot be are no problem documents, and a page needs no ranges.
+    return Response((_WEB / name).read_bytes(), headers=_HEADERS, media_type=guess_type(name)[0])

@@ -1,7 +1,7 @@
 """Everything but the hot route: models, health, metrics, by FastAPI."""
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.document import problems
@@ -14,12 +14,25 @@ from app.metrics import Metrics
 def router(engine: Engine, metrics: Metrics) -> APIRouter:
     api = APIRouter()
 
-    @api.get("/models", operation_id="listModels", tags=["models"])
+    @api.get(
+        "/models",
+        operation_id="listModels",
+        summary="List the models",
+        response_description="All models, by name",
+        tags=["models"],
+    )
     async def models() -> ModelsBody:
         """Everything the store holds, and what is served of it."""
         return ModelsBody(models=await engine.models())
 
-    @api.get("/models/{model}", operation_id="getModel", tags=["models"], responses=problems("model_not_found"))
+    @api.get(
+        "/models/{model}",
+        operation_id="getModel",
+        summary="Show one model",
+        response_description="Its versions, the highest first",
+        tags=["models"],
+        responses=problems("model_not_found"),
+    )
     async def model(model: str) -> ModelInfo:
         """One model: all its versions on disk, and which of them answers."""
         for info in await engine.models():
@@ -30,6 +43,8 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
     @api.post(
         "/models/{model}/reload",
         operation_id="reloadModel",
+        summary="Look for a new version now",
+        response_description="What is served after the look",
         tags=["models"],
         response_model=ReloadBody,
         responses={
@@ -43,12 +58,25 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         body = ReloadBody.model_validate(report)
         return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)
 
-    @api.get("/health/live", operation_id="live", tags=["health"])
+    @api.get(
+        "/health/live",
+        operation_id="live",
+        summary="Is the process alive",
+        response_description="It is",
+        tags=["health"],
+    )
     async def live() -> LiveBody:
         """The process answers. Restart it when it does not."""
         return LiveBody(status="live")
 
-    @api.get("/health/ready", operation_id="ready", tags=["health"], responses=problems("not_ready"))
+    @api.get(
+        "/health/ready",
+        operation_id="ready",
+        summary="Can predictions be answered",
+        response_description="They can",
+        tags=["health"],
+        responses=problems("not_ready"),
+    )
     async def ready() -> HealthBody:
         """Predictions can be answered. Send no traffic while they cannot."""
         status = await engine.status()
@@ -56,7 +84,14 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
             raise Problem("not_ready", status.detail)
         return HealthBody(status="ready", served=status.served)
 
-    @api.get("/metrics", operation_id="metrics", tags=["health"], response_class=Response)
+    @api.get(
+        "/metrics",
+        operation_id="metrics",
+        summary="Figures for a monitoring system",
+        response_description="All series",
+        tags=["health"],
+        response_class=PlainTextResponse,
+    )
     async def exposition() -> Response:
         """In Prometheus's text format."""
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
