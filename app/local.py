@@ -228,8 +228,9 @@ def torch_device(name: str) -> torch.device:
 
 
 def _threads_beside_the_loop() -> int:
-    """All cores but one: torch's threads wait for one another by spinning, so one too many slows all of them tenfold."""
-    return max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) - 1)
+    """All cores but one: torch's threads wait for one another by spinning, and one too many slows them all tenfold."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 def _strict_fp32() -> None:
