@@ -16,7 +16,7 @@ from app.api.document import document
 from app.api.errors import HANDLERS
 from app.api.predict import PATH, Predict
 from app.api.routes import router
-from app.api.wrappers import Observe, Problems
+from app.api.wrappers import Observe, Problems, ReadOn
 from app.engine import Engine
 from app.images import Decoder
 from app.metrics import Metrics
@@ -46,7 +46,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return Observe(app, metrics)
+    return Observe(ReadOn(app), metrics)
 
 
 class _Dispatch:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it leaves out: a deadline and a limit for the head of a request.
+"""uvicorn's HTTP protocol with what it leaves out: bounds for what comes outside of a request that is being answered.
 
 Without them a client that sends a byte now and then holds a connection for ever, and one whose headers never end
 takes memory without bound.
@@ -7,10 +7,12 @@ takes memory without bound.
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.errors import Problem
+from app.api.wrappers import LINGER_BYTES, LINGER_SECONDS, new_request_id
 from app.log import event
 
 logger = logging.getLogger(__name__)
@@ -29,61 +31,91 @@ def bounded_head(seconds: float) -> type[HttpToolsProtocol]:
 
 class _BoundedHead(HttpToolsProtocol):
     head_seconds: float
-    _head_bytes = 0
-    _in_head = False
-    _head_timer: asyncio.TimerHandle | None = None
+    _place: Literal["between", "head", "body"] = "between"  # what the next byte belongs to
+    _counted = 0  # bytes of this head, or of what comes after a refusal
+    _timer: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_is_over()
+        self._stop_counting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_head:  # still, after this piece: only then does it cost a timer
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._refuse(Problem("header_too_large", f"a head may have {_MAX_HEAD_BYTES:,} bytes at the most"))
-            elif self._head_timer is None:
-                self._await_head()
+        if not self._refused:
+            super().data_received(data)
+        if self._refused or self._place == "head":
+            self._count(len(data))
+        if self._timer is None and (self._place == "head" or not self._is_answering()):
+            self._await_head()  # the rest of a head, of a body that nobody wants, or line ends between requests
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._place = "head"
 
     def on_headers_complete(self) -> None:
-        self._head_is_over()
+        self._stop_counting()
         super().on_headers_complete()
+        self._place = "body"
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._place = "between"
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Problem("bad_request", msg))
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
-    def _head_is_over(self) -> None:
-        self._in_head, self._head_bytes = False, 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _await_head(self) -> None:
+        self._timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+
+    def _stop_counting(self) -> None:
+        self._counted = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _head_is_late(self) -> None:
-        if self._in_head:
+        if self._place == "head":
             self._refuse(Problem("upload_too_slow", f"the head did not come within {self.head_seconds:g} seconds"))
-        else:  # nothing came at all, so nobody waits for an answer
+        else:  # nothing came of it, so nobody waits for an answer
             self.transport.close()
 
+    def _count(self, received: int) -> None:
+        self._counted += received
+        if self._refused and self._counted > LINGER_BYTES:
+            self.transport.close()
+        elif not self._refused and self._counted > _MAX_HEAD_BYTES:
+            self._refuse(Problem("header_too_large", f"a head may have {_MAX_HEAD_BYTES:,} bytes at the most"))
+
     def _refuse(self, problem: Problem) -> None:
-        """Answers outside of ASGI, where there is no request yet, and closes."""
-        self._head_is_over()
+        """Answers outside of ASGI, where there is no request yet; then reads on a little before it closes."""
+        self._stop_counting()
+        self._refused = True
         event(logger, "refused a connection", level=logging.DEBUG, client=self.client, problem=problem.code)
-        if self.transport.is_closing():
-            return
-        response = problem.response({"state": {"request_id": ""}})
-        lines = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
-        lines += [name + b": " + value for name, value in (*response.raw_headers, (b"connection", b"close"))]
-        self.transport.write(b"\r\n".join([*lines, b"", response.body]))
-        self.transport.close()
+        answering, in_body = self._is_answering(), self._place == "body"
+        if answering and not in_body:
+            self.cycle.keep_alive = False  # the request before this one is sound: its answer comes, and is the last
+        elif self.pipeline or (in_body and (not answering or self.cycle.response_started)):
+            self.transport.close()  # another answer would be taken for that of another request
+        else:
+            if answering:
+                self.cycle.disconnected = True  # to the application it looks as if the client had hung up
+                self.cycle.message_event.set()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self.transport.write(_as_bytes(problem))
+            self.transport.write_eof()
+
+
+def _as_bytes(problem: Problem) -> bytes:
+    request_id = new_request_id()
+    response = problem.response({"state": {"request_id": request_id.decode()}})
+    headers = {**dict(response.raw_headers), b"x-request-id": request_id, b"connection": b"close"}
+    lines = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
+    lines += [name + b": " + value for name, value in headers.items()]
+    return b"\r\n".join([*lines, b"", response.body])

@@ -75,6 +75,8 @@ class Problem(Exception):
         headers = dict(self.headers)
         if self.code in _RETRY_AFTER:
             headers["retry-after"] = str(_RETRY_AFTER[self.code])
+        if self.code == "upload_too_slow":
+            headers["connection"] = "close"  # nobody waits any longer for the rest
         body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
         return Response(body, status, headers, media_type=PROBLEM_TYPE)
 
@@ -97,6 +99,8 @@ async def on_problem(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = dict(getattr(error, "headers", None) or {})
+    if "GET" in headers.get("Allow", ""):
+        headers["Allow"] = "GET, HEAD"  # see app.api.wrappers.Observe
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     return Problem(code, f"{request.method} {request.url.path}", headers).response(request.scope)
 

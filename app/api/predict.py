@@ -47,7 +47,7 @@ class Predict:
         self._decoder = decoder
         self._admission = admission
         self._metrics = metrics
-        self._max_files = settings.max_files
+        self._max_files = min(settings.max_files, settings.max_queue)  # more could never be admitted
         self._max_upload = int(settings.max_upload_mb * 1e6)
         self._upload_seconds = settings.upload_seconds
         self._deadline_seconds = settings.deadline_seconds

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
-# A refused body is read on so far, and no longer, before the connection is closed: closing at once would reset it,
-# and the reset would overtake the answer.
-_LINGER_BYTES = 1 << 20
-_LINGER_SECONDS = 2.0
+# A body that nobody wants is read on so far, and no longer, before the connection is closed: closing at once would
+# reset it, and the reset would overtake the answer.
+LINGER_BYTES = 1 << 20
+LINGER_SECONDS = 2.0
 # The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
 _SMALL_BODY = 1 << 16
 
@@ -34,15 +34,19 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # as GET; the HTTP server leaves the content out
+            scope = {**scope, "method": "GET"}
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
 
         async def observed_send(message: Message) -> None:
             if message["type"] == "http.response.start":
+                state["answered"] = True
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
                 route = scope["route"].path if "route" in scope else "none"
-                self._metrics.answered(scope["method"], route, message["status"], state.get("problem"))
+                self._metrics.answered(method, route, message["status"], state.get("problem"))
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -50,6 +54,33 @@ class Observe:
             await self._app(scope, receive, observed_send)
         finally:
             self._metrics.in_flight.dec()
+
+
+class ReadOn:
+    """Sees to it that an answer arrives although much of the request's body was not read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _announces_much(scope):
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+
+        async def send_then_read_on(message: Message) -> None:
+            if state.get("body_read"):
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+            elif message.get("more_body", False):
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await _read_on(receive)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, receive, send_then_read_on)
 
 
 class Problems:
@@ -67,39 +98,40 @@ class Problems:
         except ClientLeft:
             return
         except Problem as problem:
-            await _answer(problem, scope, receive, send)
+            await problem.response(scope)(scope, receive, send)
         except asyncio.CancelledError:
             # The grace period is over. Starlette and uvicorn would say 500, or nothing.
-            await _answer(Problem("draining", "the server has shut down"), scope, receive, send)
+            await _answer_if_none_was(Problem("draining", "the server has shut down"), scope, receive, send)
             raise
+        except Exception:  # a bug, of which the client is told in the same form, and the log what exactly it was
+            logger.exception("a request failed", extra={"values": {"request_id": scope["state"]["request_id"]}})
+            await _answer_if_none_was(Problem("internal_error", "the server's log tells more"), scope, receive, send)
 
 
-async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    response = problem.response(scope)
-    if not _much_is_unread(scope):
-        await response(scope, receive, send)
-        return
-    headers = [*response.raw_headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    await _read_on(receive)
-    await send({"type": "http.response.body", "body": b""})
+async def _answer_if_none_was(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    if not scope["state"].get("answered"):
+        await problem.response(scope)(scope, receive, send)
 
 
-def _much_is_unread(scope: Scope) -> bool:
-    if scope["state"].get("body_read"):
-        return False
-    headers = dict(scope["headers"])
-    if b"expect" in headers:  # the client waits for our word before it sends anything
-        return False
-    length = headers.get(b"content-length")
-    return b"transfer-encoding" in headers if length is None else int(length) > _SMALL_BODY
+def _announces_much(scope: Scope) -> bool:
+    """Whether closing, or keeping the connection, would be a mistake while the body has not been read."""
+    size, ends = 0, scope["http_version"] == "1.0"
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            size = int(value)
+        elif name == b"transfer-encoding":
+            return True
+        elif name == b"connection":
+            ends = ends or b"close" in value.lower()
+        elif name == b"expect":  # whether the body will come at all is the client's choice
+            ends = True
+    return size > (0 if ends else _SMALL_BODY)
 
 
 async def _read_on(receive: Receive) -> None:
-    left = _LINGER_BYTES
+    left = LINGER_BYTES
     try:
-        async with asyncio.timeout(_LINGER_SECONDS):
+        async with asyncio.timeout(LINGER_SECONDS):
             while left > 0:
                 message = await receive()
                 left -= len(message.get("body", b""))
@@ -110,8 +142,13 @@ async def _read_on(receive: Receive) -> None:
 
 
 def _request_id(scope: Scope) -> bytes:
-    """The client's own, where it is fit to be repeated, else a new one: 64 random bits in hexadecimal."""
+    """The client's own, where it is fit to be repeated, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value)
+    return new_request_id()
+
+
+def new_request_id() -> bytes:
+    """64 random bits in hexadecimal."""
     return b"%016x" % random.getrandbits(64)

@@ -1,0 +1,94 @@
+"""An engine whose every answer a test decides on: what the HTTP side does is then no matter of timing."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.engine import (
+    Answer,
+    ItemError,
+    ModelInfo,
+    NotFound,
+    Prediction,
+    ReloadReport,
+    Status,
+    Target,
+)
+from classifier.preprocess import Pixels, Preprocess
+from tests.checkpoints import DIGITS
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """One call of `submit`."""
+
+    target: Target
+    items: Sequence[Pixels]
+    top_k: int
+    deadline: float
+
+
+class ScriptedEngine:
+    """Serves one model, `digits`, in version 1; see `app.engine.Engine`.
+
+    What a test sets: `gate` (shut it, and submits wait before it), `error` (raised by whatever is asked),
+    `submit_error` (raised by the next submit alone), `outcome` (of each item), `ready`.
+    """
+
+    def __init__(self, *, preprocess: Preprocess = DIGITS) -> None:
+        self.preprocess = preprocess
+        self.version = 1
+        self.ready = True
+        self.error: Exception | None = None
+        self.submit_error: Exception | None = None
+        self.outcome: tuple[Prediction, ...] | ItemError = (Prediction("7", 7, 0.9), Prediction("1", 1, 0.1))
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.submitted: asyncio.Queue[Submitted] = asyncio.Queue()
+        self.cancelled: asyncio.Queue[Submitted] = asyncio.Queue()
+        self.closed = False
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def started(self) -> Status:
+        return await self.status()
+
+    async def failed(self) -> BaseException:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
+
+    def target(self, model: str | None, version: int | None) -> Target:
+        if self.error is not None:
+            raise self.error
+        if model not in (None, "digits"):
+            raise NotFound("model_not_found", f"there is no model {model!r}")
+        return Target("digits", version, self.preprocess, self.preprocess.digest)
+
+    async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
+        submitted = Submitted(target, items, top_k, deadline)
+        self.submitted.put_nowait(submitted)
+        error, self.submit_error = self.submit_error, None
+        if error is not None:
+            raise error
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.put_nowait(submitted)
+            raise
+        return Answer(self.version, (self.outcome,) * len(items))
+
+    async def models(self) -> list[ModelInfo]:
+        return [ModelInfo("digits", self.version, ())]
+
+    async def reload(self, model: str) -> ReloadReport:
+        if self.error is not None:
+            raise self.error
+        return ReloadReport(model, self.version, False, (), False)
+
+    async def status(self) -> Status:
+        detail = "ready" if self.ready else "the store is empty"
+        return Status(self.ready, detail, "cpu", {"digits": self.version} if self.ready else {}, 0)

@@ -1,0 +1,90 @@
+"""HTTP as bytes on a connection: for what no HTTP client would send, and for when it is sent."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+PATIENCE = 30.0  # seconds; a deadline, not a pace
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Named as in an HTTP client's."""
+
+    status_code: int
+    headers: dict[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Connection:
+    """One connection to a server on loopback. Whatever does not come in time fails the test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Returns once all of it is on its way. Raises: ConnectionError."""
+        async with asyncio.timeout(PATIENCE):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    async def response(self, *, method: str = "POST") -> Response:
+        """The next one, whole; an interim answer (1xx) has no content."""
+        async with asyncio.timeout(PATIENCE):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+            status = int(first.split()[1])
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            content = b""
+            if status >= 200 and method != "HEAD":
+                content = await self._content(headers)
+            return Response(status, headers, content)
+
+    async def _content(self, headers: dict[str, str]) -> bytes:
+        if "chunked" not in headers.get("transfer-encoding", ""):
+            return await self._reader.readexactly(int(headers["content-length"]))
+        content = b""
+        while size := int(await self._reader.readline(), 16):
+            content += await self._reader.readexactly(size)
+            await self._reader.readline()
+        await self._reader.readline()
+        return content
+
+    async def rest(self) -> bytes:
+        """What comes until the server closes the connection. Raises: ConnectionError, where it was reset."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._reader.read()
+
+    def hang_up(self) -> None:
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def connection(port: int) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def request(target: str = "/predict", body: bytes | None = None, *, method: str = "POST", **headers: str) -> bytes:
+    """One request; underscores in the names of headers stand for hyphens. A body brings its length."""
+    given = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if body is not None:
+        given.setdefault("content-type", "image/png")
+        given.setdefault("content-length", str(len(body)))
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """The pieces as chunks; an empty one is the end."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
