@@ -86,12 +86,10 @@ def test_what_is_no_classifier_is_no_architecture(name: str) -> None:
         build(name, 10)
 
 
-@pytest.mark.parametrize(
-    "failure", ["RuntimeError('operator torchvision::nms does not exist')", "ImportError('libcudart.so.13: not found')"]
-)
-def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path: Path, failure: str) -> None:
+def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path: Path) -> None:
+    failure = "operator torchvision::nms does not exist"
     (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {failure}\n")
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({failure!r})\n")
     code = "from classifier.architectures import build; build('mnist_cnn', 10); print('built'); build('resnet18', 10)"
     path = os.pathsep.join((str(tmp_path), str(PROJECT)))
     ended = subprocess.run(
@@ -105,8 +103,7 @@ def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path
     )
     assert ended.stdout == "built\n"  # the seeds' network does without torchvision
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: torchvision does not fit the installed torch (")
-    assert failure.split("'")[1] in last
+    assert last.startswith(f"ImportError: torchvision does not fit the installed torch ({failure})")
     assert "pip install torch==2.15.0 torchvision==0.29.2" in last
     constraints = (PROJECT / "constraints.txt").read_text().split()
     assert {"torch==2.15.0", "torchvision==0.29.2"} <= set(constraints)  # what it says to install is what we install

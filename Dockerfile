@@ -1,0 +1,32 @@
+# One image for CPU and GPU: torch on the default package index is the CUDA build, which runs without a GPU as well.
+# It brings its own CUDA libraries; the host needs the NVIDIA driver and container toolkit, and for a CPU neither.
+
+FROM python:3.11-slim-bookworm AS build
+# Another package index: docker build --build-arg PIP_INDEX_URL=... ; empty means pip's default.
+ARG PIP_INDEX_URL
+WORKDIR /build
+RUN python -m venv /opt/flambeau
+# The dependencies first, without the code: gigabytes that only a change of these two files downloads again.
+COPY constraints.txt pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > dependencies.txt \
+    && /opt/flambeau/bin/pip install --no-cache-dir --constraint constraints.txt --requirement dependencies.txt
+COPY README.md ./
+COPY classifier classifier
+COPY app app
+RUN /opt/flambeau/bin/pip install --no-cache-dir --no-deps .
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin flambeau
+COPY --from=build /opt/flambeau /opt/flambeau
+ENV PATH=/opt/flambeau/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FLAMBEAU_HOST=0.0.0.0 \
+    FLAMBEAU_PORT=8000 \
+    FLAMBEAU_STORE=/models_store
+WORKDIR /srv
+USER 10001
+EXPOSE 8000
+# Alive, not ready: a store that is still empty makes a server unready, and no restart would fill it.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as request; request.build_opener(request.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['FLAMBEAU_PORT']}/health/live\", timeout=3)"]
+CMD ["python", "-m", "app"]

@@ -1,0 +1,64 @@
+"""What the layout promises: the HTTP side runs without torch, and every file says its idea."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.server import PROJECT
+
+PACKAGES = ("app", "classifier", "training")
+# What may live in a process that has no torch: HTTP, decoding, and what a checkpoint says of itself.
+WITHOUT_TORCH = (
+    *("app.main", "app.engine", "app.images", "app.admission", "app.batcher", "app.settings", "app.metrics", "app.log"),
+    *("app.protocol", "classifier.preprocess", "classifier.manifest", "classifier.header"),
+)
+
+
+def _files(*packages: str) -> list[Path]:
+    return sorted(path.relative_to(PROJECT) for package in packages for path in (PROJECT / package).rglob("*.py"))
+
+
+def _modules(folder: str) -> list[str]:
+    return [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in _files(folder)]
+
+
+def test_the_http_side_imports_no_torch() -> None:
+    modules = [*WITHOUT_TORCH, *_modules("app/api")]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert not {'torch', 'torchvision'} & sys.modules.keys(), name\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *modules], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_settings_are_read_and_help_is_shown_without_torch() -> None:
+    code = "import sys, app.__main__ as m\nassert 'torch' not in sys.modules\nm.main(['--help'])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "--port" in ended.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_itself_imports_nothing(package: str) -> None:
+    tree = ast.parse((PROJECT / package / "__init__.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("path", _files(*PACKAGES, "tests", "benchmarks", "examples"), ids=str)
+def test_every_file_says_its_idea_first(path: Path) -> None:
+    if path.name == "__init__.py" and path.parts[0] not in PACKAGES:
+        return  # it only makes a folder of scripts a package
+    assert ast.get_docstring(ast.parse((PROJECT / path).read_text()))
+
+
+@pytest.mark.parametrize("path", _files(*PACKAGES), ids=str)
+def test_no_file_is_named_for_what_it_is_not(path: Path) -> None:
+    assert path.stem not in {"utils", "helpers", "common", "core", "base", "types", "manager", "service", "handler"}
