@@ -1,5 +1,7 @@
 """The server as a process: start, signals, exit codes, what it says."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -8,9 +10,11 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.checkpoints import checkpoint, png, publish
-from tests.server import PATIENCE, PROJECT, serving
+from tests.raw import connection, request
+from tests.server import PATIENCE, PROJECT, ServerProcess, serving
 
 
 def run(*flags: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -87,3 +91,63 @@ def test_help_lists_every_setting_with_its_default() -> None:
     assert ended.returncode == 0
     assert "--max-batch " in ended.stdout
     assert "(default: 8000)" in ended.stdout
+
+
+@pytest.mark.anyio
+async def test_a_request_that_had_begun_at_sigterm_is_answered(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    upload = request(body=png())
+    with serving(tmp_path) as server:
+        async with connection(server.port) as client:
+            await client.send(upload[:-10])
+            await asyncio.to_thread(is_admitted, server)
+            server.process.send_signal(signal.SIGTERM)
+            await nobody_listens(server.port)
+            await client.send(upload[-10:])
+            answer = await client.response()
+        assert answer.status_code == 200
+        assert answer.json()["model"] == "digits"
+        assert server.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.anyio
+async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    with serving(tmp_path, "--grace-seconds", "0.2") as server:
+        async with connection(server.port) as client:
+            await client.send(request(body=png())[:-10])
+            await asyncio.to_thread(is_admitted, server)
+            server.process.send_signal(signal.SIGTERM)
+            answer = await client.response()
+        assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+        assert server.process.wait(PATIENCE) == 0
+
+
+def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    breaks = (
+        "import sys, app.store\n"
+        "def broken(*_, **__): raise RuntimeError('inotify is gone')\n"
+        "app.store.awatch = broken\n"
+        "from app.__main__ import main\n"
+        f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0']))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", breaks], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.returncode == 1
+    assert "the engine has failed" in ended.stderr
+    assert "inotify is gone" in ended.stderr
+
+
+def is_admitted(server: ServerProcess) -> None:
+    """Returns when the server counts a request besides the one that asks."""
+    while "flambeau_requests_in_flight 2.0" not in httpx2.get(f"{server.url}/metrics").text:
+        pass
+
+
+async def nobody_listens(port: int) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            async with connection(port):
+                pass
