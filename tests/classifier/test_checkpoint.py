@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import resource
 import struct
@@ -347,6 +348,17 @@ def test_a_header_that_lies_about_its_size_allocates_nothing(tmp_path: Path, cla
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
 
 
+def test_a_large_file_that_is_no_checkpoint_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "1.safetensors"
+    header, _ = _parts(_saved(path))
+    path.write_bytes(_joined(header, b""))
+    try:
+        os.truncate(path, 1 << 40)  # it takes no room on the disk
+    except OSError:
+        pytest.skip("this file system does not take so large a file")
+    assert "where its header says" in _refusal(path)
+
+
 def test_tensors_that_lie_about_their_sizes_allocate_nothing(tmp_path: Path) -> None:
     path = tmp_path / "1.safetensors"
     header, body = _parts(_saved(path))
@@ -387,6 +399,17 @@ def test_a_header_that_describes_no_tensors_is_refused(tmp_path: Path, tensor: o
         _refusal(path)
     path.write_bytes(_joined({"__metadata__": header["__metadata__"], "alone": tensor}, b""))
     _refusal(path)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("F4", [8]), ("F8_E8M0", [4]), ("F8_E5M2", [4]), ("BF16", [2])])
+def test_a_type_that_no_checkpoint_has_is_refused(tmp_path: Path, dtype: str, shape: list[int]) -> None:
+    path = tmp_path / "1.safetensors"
+    manifest, body = SMALL.manifest.model_dump_json(), bytes(4)
+    metadata = {"manifest": manifest, "sha256": hashlib.sha256(manifest.encode() + body).hexdigest()}
+    for name in ("network.fc1.bias", "reference.encoded.0"):
+        tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, 4]}
+        path.write_bytes(_joined({"__metadata__": metadata, name: tensor}, body))
+        _refusal(path)
 
 
 @pytest.mark.parametrize("value", [None, 1, "", "x", {}, [], "{}", "\ud800", '{"format": 2}', "[" * 100_000])
