@@ -6,6 +6,7 @@ takes memory without bound.
 
 import asyncio
 import logging
+import re
 from http import HTTPStatus
 from typing import Literal
 
@@ -18,6 +19,7 @@ from app.log import event
 logger = logging.getLogger(__name__)
 
 _MAX_HEAD_BYTES = 64 * 1024
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def bounded_head(seconds: float) -> type[HttpToolsProtocol]:
@@ -46,7 +48,7 @@ class _BoundedHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
-            super().data_received(data)
+            super().data_received(_without_upgrade(data) if self._place != "body" and b"pgrade:" in data else data)
         if self._refused or self._place == "head":
             self._count(len(data))
         if self._timer is None and (self._place == "head" or not self._is_answering()):
@@ -110,6 +112,13 @@ class _BoundedHead(HttpToolsProtocol):
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
             self.transport.write(_as_bytes(problem))
             self.transport.write_eof()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Hides the offer of another protocol (as Java's HTTP client makes it) from the parser, which would take the body
+    for that protocol: https://github.com/Kludex/uvicorn/issues/2722."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
 
 
 def _as_bytes(problem: Problem) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,9 +75,19 @@ async def connection(port: int) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-def request(target: str = "/predict", body: bytes | None = None, *, method: str = "POST", **headers: str) -> bytes:
+def request(
+    target: str = "/predict",
+    body: bytes | None = None,
+    *,
+    method: str = "POST",
+    more: Mapping[str, str] | None = None,
+    **headers: str,
+) -> bytes:
     """One request; underscores in the names of headers stand for hyphens. A body brings its length."""
-    given = {"host": "127.0.0.1", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    given = {
+        "host": "127.0.0.1",
+        **{name.replace("_", "-"): value for name, value in {**headers, **(more or {})}.items()},
+    }
     if body is not None:
         given.setdefault("content-type", "image/png")
         given.setdefault("content-length", str(len(body)))
