@@ -165,7 +165,13 @@ def test_the_dependencies_installed_are_the_projects_and_each_has_a_pinned_versi
     assert {canonicalize_name(Requirement(line).name) for line in PYPROJECT["dependencies"]} <= pinned
 
 
-def test_the_installed_versions_are_those_that_the_image_gets() -> None:
+def test_the_image_keeps_no_downloads_and_nothing_for_development() -> None:
+    installs = [rest for rest in _arguments("RUN") if "pip install" in rest]
+    assert installs
+    assert all("--no-cache-dir" in install and "[" not in install.partition("pip install")[2] for install in installs)
+
+
+def test_each_pinned_version_is_exact() -> None:
     for line in (PROJECT / "constraints.txt").read_text().split():
         requirement = Requirement(line)
         assert re.fullmatch(r"==[0-9][\w.]*", str(requirement.specifier)), line  # exact, and no index addresses
