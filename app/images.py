@@ -137,7 +137,8 @@ def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImagePro
     try:
         return step(value)
     except ImageProblem as problem:
-        return problem
+        # A new one: the traceback of this one holds the image, half decoded, for as long as the request lasts.
+        return ImageProblem(problem.code, str(problem))
 
 
 def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:

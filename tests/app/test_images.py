@@ -319,3 +319,8 @@ class TestPool:
         (outcome,) = await decoder(budget=budget).decode([data[: len(data) // 2]], DIGITS, deadline=soon())
         assert isinstance(outcome, ImageProblem)
         await turns(lambda: budget.held == 0)
+
+    async def test_what_is_said_of_a_broken_image_does_not_hold_it(self) -> None:
+        data = png(size=LARGE)
+        found = await problem(data[: len(data) // 2])
+        assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
