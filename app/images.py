@@ -24,6 +24,7 @@ _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, Tif
 # Up to here a hop to another thread costs more than the decoding.
 _INLINE_BYTES = 32 * 1024
 _INLINE_PIXELS = 128 * 128
+_INLINE_RATIO = 4
 # Chunks of a PNG that may inflate to a thousand times their size.
 _INFLATING = re.compile(b"zTXt|iTXt|iCCP")
 
@@ -102,7 +103,7 @@ class Decoder:
             return None
         try:
             image = _opened(data, max_pixels=self._max_pixels)
-            return _to_pixels(image, preprocess) if image.width * image.height <= _INLINE_PIXELS else None
+            return _to_pixels(image, preprocess) if _is_small(image.size) else None
         except ImageProblem as problem:
             return problem
 
@@ -139,6 +140,11 @@ def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImagePro
     except ImageProblem as problem:
         # A new one: the traceback of this one holds the image, half decoded, for as long as the request lasts.
         return ImageProblem(problem.code, str(problem))
+
+
+def _is_small(size: tuple[int, int]) -> bool:
+    # A long thin image has few pixels, but many once its short edge has the length that a network wants.
+    return size[0] * size[1] <= _INLINE_PIXELS and max(size) <= _INLINE_RATIO * min(size)
 
 
 def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:

@@ -19,7 +19,7 @@ from app.engine import ModelInfo, NotFound, Refusal, ReloadReport, VersionInfo
 from app.log import event
 from app.metrics import Metrics
 from app.versions import Found, is_model_name, model_names, scan
-from classifier.checkpoint import CheckpointError
+from classifier.header import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.checkpoint import CheckpointError, Header
-from classifier.manifest import MODEL_NAME
-
-_VERSION_FILE = re.compile(r"([1-9][0-9]{0,17})\.safetensors")
+from classifier.header import CheckpointError, Header
+from classifier.manifest import MODEL_NAME, VERSION_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
     """
     found: dict[int, Found] = {}
     try:
-        paths = {int(match[1]): path for path in folder.iterdir() if (match := _VERSION_FILE.fullmatch(path.name))}
+        paths = {int(match[1]): path for path in folder.iterdir() if (match := re.fullmatch(VERSION_FILE, path.name))}
     except (FileNotFoundError, NotADirectoryError):
         return None
     for version, path in sorted(paths.items(), reverse=True):

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, fi
 
 from classifier.preprocess import Preprocess
 
-# A folder of the store, and so a model's name.
+# A published version is <store>/<model>/<version>.safetensors: a folder and a file of the store.
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+VERSION_FILE = r"([1-9][0-9]{0,17})\.safetensors"
 
 
 def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -265,6 +265,18 @@ class TestPool:
         await busy
         assert np.array_equal((await waiting)[0], decode(small, DIGITS))  # type: ignore[arg-type]
 
+    async def test_a_long_thin_image_that_a_resize_would_enlarge_is_left_to_the_pool(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        waiting = asyncio.create_task(pool.decode([png(size=(16, 1024))], DIGITS, deadline=soon()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await busy
+        assert len(await waiting) == 1
+
     async def test_what_has_no_room_is_refused_and_what_has_is_not(self) -> None:
         preprocess, gate, begun = gated()
         pool = decoder(budget=Budget("pixels", self.SIZE * 2), threads=2)
