@@ -162,8 +162,8 @@ def _measure(server: Server, clients: int, seconds: int, script: Path) -> Figure
         server=server.name,
         clients=clients,
         requests_per_second=float(_found(r"Requests/sec:\s+([\d.]+)", output)),
-        p50=_milliseconds(_found(r"50%\s+(\S+)", output)),
-        p99=_milliseconds(_found(r"99%\s+(\S+)", output)),
+        p50=_milliseconds(_found(r"\n +50% +(\S+)", output)),
+        p99=_milliseconds(_found(r"\n +99% +(\S+)", output)),
         cpu_us=spent / max(count, 1) * 1e6,
         failed=sum(
             int(number) for failure in failures for number in ([failure] if isinstance(failure, str) else failure)
