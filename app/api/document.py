@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.errors import PROBLEM_TYPE, PROBLEMS
+from app.api.examples import ANSWERS, DETAILS, ONE_IMAGE, SEVERAL_IMAGES
 from app.api.predict import PATH, TOP_K
 from app.api.schemas import AnswerBody, AnswersBody, ProblemBody
 from app.api.upload import FIELD
@@ -55,7 +56,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
                 "type": "about:blank",
                 "title": title,
                 "status": status,
-                "detail": "what exactly was wrong",
+                "detail": DETAILS[code],
                 "code": code,
                 "request_id": "6f1d0c9b2a3e4f58",
             }
@@ -77,26 +78,35 @@ def document(api: FastAPI) -> dict[str, Any]:
         schemas.update(ours)
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        whole["paths"] = {PATH: {"post": _predict()}, **whole["paths"]}
         for operations in whole["paths"].values():
             for operation in operations.values():
-                if "422" in operation["responses"]:  # FastAPI would document errors in its own form
-                    operation["responses"]["422"] = problems("bad_parameter")[422]
-        whole["paths"] = {PATH: {"post": _predict()}, **whole["paths"]}
+                _complete(operation)
         api.openapi_schema = whole
     return api.openapi_schema
 
 
-def _predict() -> dict[str, Any]:
-    prediction = {"label": "7", "index": 7, "probability": 0.998}
-    one = {"model": "strokes", "version": 3, "predictions": [prediction]}
-    several = {
-        "model": "strokes",
-        "version": 3,
-        "results": [
-            {"filename": "seven.png", "predictions": [prediction]},
-            {"filename": "notes.txt", "error": {"code": "bad_image", "detail": "these bytes are no image"}},
-        ],
+def _complete(operation: dict[str, Any]) -> None:
+    """Adds examples to its answers, and the errors that any request may meet."""
+    responses = operation["responses"]
+    if responses.get("422", {}).get("description") == "Validation Error":
+        del responses["422"]  # FastAPI's own, for a parameter that is just any text
+    for status, response in responses.items():
+        if (example := ANSWERS.get((operation["operationId"], int(status)))) is not None:
+            response["content"]["application/json"]["example"] = example
+    codes = ("bad_request", "header_too_large", "internal_error")
+    examples = {
+        code: example
+        for response in problems(*codes).values()
+        for code, example in response["content"][PROBLEM_TYPE]["examples"].items()
     }
+    responses["default"] = {
+        "description": "Any other error, in the same form",
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": f"{_SCHEMA}ProblemBody"}, "examples": examples}},
+    }
+
+
+def _predict() -> dict[str, Any]:
     binary = {"type": "string", "format": "binary"}
     form = {
         "type": "object",
@@ -132,7 +142,7 @@ def _predict() -> dict[str, Any]:
                 "content": {
                     "application/json": {
                         "schema": {"anyOf": [{"$ref": f"{_SCHEMA}AnswerBody"}, {"$ref": f"{_SCHEMA}AnswersBody"}]},
-                        "examples": {"one image": {"value": one}, "several images": {"value": several}},
+                        "examples": {"one image": {"value": ONE_IMAGE}, "several images": {"value": SEVERAL_IMAGES}},
                     }
                 },
             },

@@ -1,6 +1,8 @@
 """Everything but the hot route: models, health, metrics, by FastAPI."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -9,6 +11,8 @@ from app.api.errors import Problem
 from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
 from app.engine import Engine, ModelInfo
 from app.metrics import Metrics
+
+ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
 
 
 def router(engine: Engine, metrics: Metrics) -> APIRouter:
@@ -33,7 +37,7 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         tags=["models"],
         responses=problems("model_not_found"),
     )
-    async def model(model: str) -> ModelInfo:
+    async def model(model: ModelName) -> ModelInfo:
         """One model: all its versions on disk, and which of them answers."""
         for info in await engine.models():
             if info.name == model:
@@ -49,10 +53,10 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         response_model=ReloadBody,
         responses={
             409: {"model": ReloadBody, "description": "The newest version was refused; the old one serves on"},
-            **problems("model_not_found"),
+            **problems("model_not_found", "not_ready", "draining"),
         },
     )
-    async def reload(model: str) -> Response:
+    async def reload(model: ModelName) -> Response:
         """Looks at the store now, instead of when the watcher does; answers when the swap is over."""
         report = await engine.reload(model)
         body = ReloadBody.model_validate(report)
