@@ -1,14 +1,18 @@
 """Every error that a client can meet, through HTTP: a problem document with its status and its code."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI, Query
 from PIL import Image
+from starlette.exceptions import HTTPException
 
-from app.api.errors import PROBLEMS
+from app.api.errors import HANDLERS, PROBLEMS
+from app.api.wrappers import Observe, Problems
 from app.engine import Draining, Expired, ItemError, NotReady, Overloaded, Stale
+from app.metrics import Metrics
 from tests.app.conftest import MAX_FILES, CheckProblem
 from tests.checkpoints import PHOTOS, encoded, png
 from tests.engines import ScriptedEngine
@@ -415,3 +419,27 @@ def test_every_code_has_a_status_of_an_error_and_a_title() -> None:
     for code, (status, title) in PROBLEMS.items():
         assert 400 <= status < 600, code
         assert title[0].isupper(), code
+
+
+@pytest.mark.anyio
+async def test_what_fastapi_itself_refuses_is_a_problem_document(check_problem: CheckProblem) -> None:
+    api = FastAPI(exception_handlers=HANDLERS)
+
+    @api.get("/double")
+    async def double(number: Annotated[int, Query(le=10)], name: str) -> int:
+        return number * 2
+
+    @api.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418, "short and stout")
+
+    app = Observe(Problems(api), Metrics())
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+        detail = check_problem(await client.get("/double?number=x"), "bad_parameter")
+        assert "number: " in detail
+        assert "name: " in detail
+        check_problem(await client.get("/double?number=11&name=a"), "bad_parameter")
+        check_problem(await client.post("/double"), "method_not_allowed")
+        check_problem(await client.get("/nothing"), "not_found")
+        check_problem(await client.get("/teapot"), "bad_request")
