@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.checkpoints import checkpoint, png, publish
+from tests.checkpoints import PHOTOS, checkpoint, png, publish
 from tests.raw import connection, request
 from tests.server import PATIENCE, PROJECT, ServerProcess, serving
 
@@ -49,6 +49,14 @@ def test_sigterm_ends_the_process_with_0(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_process_with_0(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert server.stop(signal.SIGINT) == 0
+
+
+def test_all_that_a_server_says_from_start_to_end_is_events(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint(architecture="resnet18", preprocess=PHOTOS))
+    with serving(tmp_path) as server:
+        server.stop()
+        server.wait_for(lambda event: event["event"] == "ended")
+    assert [event["event"] for event in server.events] == ["serving", "ready", "ended"]
 
 
 def test_an_empty_store_is_live_but_not_ready_and_names_the_training_command(tmp_path: Path) -> None:
