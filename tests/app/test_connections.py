@@ -42,6 +42,24 @@ def sent_until_refused(port: int, head: bytes, filling: bytes, *, most: int) -> 
         return sent, received
 
 
+def answer_to(port: int, head: bytes, later: list[bytes]) -> bytes:
+    """The answer to a head, behind which the client goes on sending once it has the answer.
+
+    Raises: ConnectionError, where the server did not take what came.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(head)
+        received = b""
+        while not received.endswith(b"}"):
+            data = client.recv(1 << 16)
+            assert data, received
+            received += data
+        for piece in later:
+            client.sendall(piece)
+        assert client.recv(1 << 16) == b""
+        return received
+
+
 class TestEarlyAnswers:
     """An answer before the body was read must arrive, and the body must not be read for ever."""
 
@@ -108,16 +126,23 @@ class TestEarlyAnswers:
             await client.send(request(PREDICT, png()))
             assert (await client.response()).status_code == 200
 
-    async def test_a_client_that_wants_the_connection_closed_gets_its_answer_first(
-        self, server: ServerProcess, check_problem: CheckProblem
+    @pytest.mark.parametrize(
+        "head",
+        [
+            request("/nothing", content_length="3000", connection="close"),
+            request("/nothing", content_length="3000").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        ],
+    )
+    async def test_a_client_that_wants_the_connection_closed_may_finish_its_body(
+        self, server: ServerProcess, head: bytes
     ) -> None:
-        for version in ("1.1", "1.0"):
-            async with connection(server.port) as client:
-                head = request("/nothing", content_length="3000", connection="close")
-                await client.send(head.replace(b"HTTP/1.1", b"HTTP/" + version.encode()))
-                await client.send(bytes(3000))
-                check_problem(await client.response(), "not_found")
-                assert await client.rest() == b""
+        received = await asyncio.to_thread(answer_to, server.port, head, [bytes(1000)] * 3)
+        assert received.startswith(b"HTTP/1.1 404 ")
+
+    async def test_a_client_whose_head_was_refused_may_send_on_for_a_little(self, server: ServerProcess) -> None:
+        head = b"GET / HTTP/1.1\r\nhost: x\r\nx-much: " + b"x" * 70_000
+        received = await asyncio.to_thread(answer_to, server.port, head, [b"x" * 10_000] * 3 + [b"\r\n\r\n"])
+        assert received.startswith(b"HTTP/1.1 431 ")
 
 
 class TestExpect:
@@ -253,26 +278,32 @@ class TestPipelines:
             async with asyncio.timeout(PATIENCE):
                 await engine.cancelled.get()
 
+    async def test_a_broken_body_in_a_queue_does_not_take_the_answer_of_the_first(self) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, side.connection() as client:
+            broken = request(content_type="image/png", transfer_encoding="chunked") + b"no length\r\n"
+            await client.send(request(body=png()) + broken)
+            assert await client.rest() == b""
+            engine.gate.set()
+
     async def test_a_broken_chunk_is_a_bad_request_at_once(self, check_problem: CheckProblem) -> None:
         engine = ScriptedEngine()
-        async with http_side(engine, max_requests=1) as side:
-            async with side.connection() as client:
-                await client.send(request(content_type="image/png", transfer_encoding="chunked"))
-                await client.send(chunked(png()[:100]) + b"no length\r\n")
-                check_problem(await client.response(), "bad_request")
-                assert await client.rest() == b""
-            async with side.connection() as client:  # and it holds nothing any longer
-                await client.send(request(body=png()))
-                assert (await client.response()).status_code == 200
+        async with http_side(engine, max_requests=1) as side, side.connection() as broken, side.connection() as sound:
+            await broken.send(request(content_type="image/png", transfer_encoding="chunked"))
+            await broken.send(chunked(png()[:100]) + b"no length\r\n")
+            check_problem(await broken.response(), "bad_request")
+            await sound.send(request(body=png()))  # the broken one, still open, holds nothing any longer
+            assert (await sound.response()).status_code == 200
             assert engine.submitted.qsize() == 1
 
     async def test_a_broken_chunk_behind_an_early_answer_gets_no_second_one(
         self, server: ServerProcess, check_problem: CheckProblem
     ) -> None:
         async with connection(server.port) as client:
-            await client.send(request(PREDICT, content_type="text/plain", content_length="10", expect="x"))
-            await client.send(bytes(10) + b"garbage\r\n\r\n")
+            await client.send(request(PREDICT, content_type="text/plain", transfer_encoding="chunked"))
             check_problem(await client.response(), "unsupported_content_type")
+            await client.send(b"no length\r\n")
             assert await client.rest() == b""
 
 
