@@ -80,6 +80,7 @@ def _api(engine: Engine, metrics: Metrics) -> FastAPI:
         version=version("flambeau"),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=HANDLERS,
     )

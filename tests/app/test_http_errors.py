@@ -50,7 +50,17 @@ class TestNotFound:
     @pytest.mark.anyio
     @pytest.mark.parametrize(
         "path",
-        ["/nothing", "/predict/more", "/predict/", "//predict", "/Predict", "/models/digits/1", "/%00", "/a/../models"],
+        [
+            "/nothing",
+            "/predict/more",
+            "/predict/",
+            "//predict",
+            "/Predict",
+            "/models/digits/1",
+            "/models/",
+            "/%00",
+            "/a/../models",
+        ],
     )
     async def test_an_address(self, server: ServerProcess, check_problem: CheckProblem, path: str) -> None:
         async with connection(server.port) as client:
