@@ -12,6 +12,7 @@ from PIL import Image
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.preprocess import Preprocess
 from training import drawings, mnist
+from training.errors import TrainingError
 from training.labelled import Labelled
 from training.progress import Progress
 from training.recipes import MnistSource, Recipe, StrokesSource
@@ -69,22 +70,24 @@ def load(recipe: Recipe, *, folder: Path, scratch: Path, progress: Progress) -> 
 
 
 def _split(recipe: Recipe, train: Labelled, test: Labelled) -> Dataset:
+    if recipe.held_out >= len(train.targets):
+        raise TrainingError(f"{len(train.targets):,} samples are too few to hold {recipe.held_out:,} of them out")
     order = torch.randperm(len(train.targets), generator=torch.Generator().manual_seed(recipe.seed))
     # In the order they came, so that the choice alone, not the order, depends on the seed here.
     held_out, kept = order[: recipe.held_out].sort().values, order[recipe.held_out :].sort().values
-    everything = _as_pixels(recipe.preprocess, train)
+    everything = as_pixels(recipe.preprocess, train)
     return Dataset(
         name=recipe.source.kind,
         labels=tuple("0123456789"),
         train=Split(everything.images[kept], everything.targets[kept]),
         held_out=Split(everything.images[held_out], everything.targets[held_out]),
-        test=_as_pixels(recipe.preprocess, test),
+        test=as_pixels(recipe.preprocess, test),
         fingerprint=train.fingerprint,
         examples=_examples(test),
     )
 
 
-def _as_pixels(preprocess: Preprocess, labelled: Labelled) -> Split:
+def as_pixels(preprocess: Preprocess, labelled: Labelled) -> Split:
     images = labelled.images
     if images.shape[1:] == preprocess.shape[:2] and preprocess.mode == "L" and preprocess.crop is None:
         pixels = images[..., None]  # what `to_pixels` would give, without 60,000 calls

@@ -5,5 +5,5 @@ class TrainingError(Exception):
     """Expected trouble, in words for the person at the command line."""
 
 
-class Interrupted(TrainingError):  # noqa: N818  the person's wish is no error
+class Interrupted(TrainingError):
     """Ctrl-C; the message says what stands and how to go on."""

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.manifest import VERSION_FILE
 from training import files
 from training.errors import TrainingError
 
-_VERSION_FILE = re.compile(r"([1-9][0-9]*)\.safetensors")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -35,7 +35,7 @@ def publish(checkpoint: Checkpoint, store: Path) -> Path:
 
 def versions(folder: Path) -> list[int]:
     """The versions in a model's folder, highest first, sound or not."""
-    matches = (_VERSION_FILE.fullmatch(path.name) for path in folder.iterdir())
+    matches = (re.fullmatch(VERSION_FILE, path.name) for path in folder.iterdir())
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 

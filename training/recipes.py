@@ -100,6 +100,7 @@ MNIST = Recipe(
     batch_size=128,
     lr=0.05,
     lr_continued=0.01,
+    shift=1,
 )
 
 # What the command line knows.

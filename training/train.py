@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from classifier.architectures import build
+from classifier.architectures import build, skeleton
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import MODEL_NAME, Manifest, Metrics, Provenance
 from classifier.manifest import Dataset as DatasetSection
@@ -57,7 +57,7 @@ def train(
         OSError: the disk is full, a folder cannot be written to.
     """
     progress = progress or Progress.silent()
-    name = name or recipe.name
+    name = recipe.name if name is None else name
     if not re.fullmatch(MODEL_NAME, name):
         raise TrainingError(f"--name {name!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
     on = devices.choose(device)
@@ -159,8 +159,8 @@ class _Run:
     def checkpoint(self, best: Best) -> Checkpoint:
         """The best epoch's weights, measured on the test set."""
         recipe, dataset = self.recipe, self.dataset
-        network = build(recipe.architecture, len(dataset.labels))
-        network.load_state_dict(best.weights)
+        network = skeleton(recipe.architecture, len(dataset.labels))
+        network.load_state_dict(best.weights, assign=True)
         network.eval()
         proof = reference(network, dataset.examples, recipe.preprocess)
         normalize = normalizer(recipe.preprocess, device=self.device)

@@ -1,0 +1,42 @@
+"""A run small enough for tests: a second or two, and a model that is better than chance."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.checkpoint import Checkpoint
+from training.progress import Progress
+from training.recipes import STROKES, Recipe
+from training.train import train
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def tiny() -> Recipe:
+    source = {"kind": "strokes", "samples": 700, "test_samples": 150}
+    return STROKES.but(source=source, held_out=100, epochs=2, batch_size=32)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: Recipe) -> Train:
+    """`train` in a folder of its own; what is not said is as small as it gets."""
+
+    def run(recipe: Recipe = tiny, **options: Any) -> Path:
+        defaults: dict[str, Any] = {"store": tmp_path / "store", "runs": tmp_path / "runs", "device": "cpu"}
+        return train(recipe, **(defaults | options))
+
+    return run
+
+
+@pytest.fixture
+def silent() -> Progress:
+    return Progress.silent()
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Bit for bit."""
+    first, second = Checkpoint.load(one).network, Checkpoint.load(other).network
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)

@@ -1,0 +1,235 @@
+"""A run from recipe to published version: reproducible, resumable, and honest about what it measured."""
+
+import hashlib
+import importlib.metadata
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from classifier.checkpoint import Checkpoint, Header
+from classifier.normalize import normalizer
+from classifier.preprocess import Preprocess
+from tests.training.conftest import Train, same_weights
+from training import data
+from training.errors import Interrupted, TrainingError
+from training.loop import evaluate
+from training.progress import Advance, Progress
+from training.recipes import STROKES, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class CtrlC(Progress):
+    """Somebody who presses Ctrl-C when a step begins."""
+
+    at: str = ""
+
+    @contextmanager
+    def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
+        if title.startswith(self.at):
+            raise KeyboardInterrupt
+        with Progress.silent().step(title, total=total, unit=unit) as advance:
+            yield advance
+
+
+def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
+    """What the person is told."""
+    with pytest.raises(Interrupted) as caught:
+        run(*([] if recipe is None else [recipe]), progress=CtrlC(Progress.silent().console, at))
+    return str(caught.value)
+
+
+def test_a_run_publishes_a_checkpoint_that_says_what_it_is(run: Train, tiny: Recipe) -> None:
+    path = run(name="my-digits")
+    assert (path.name, path.parent.name) == ("1.safetensors", "my-digits")
+    manifest = Checkpoint.load(path).manifest
+    assert manifest.model == "my-digits"
+    assert manifest.metrics is not None
+    assert (manifest.metrics.split, manifest.metrics.samples) == ("test", 150)
+    assert manifest.metrics.accuracy > 0.3
+    provenance = manifest.provenance
+    assert provenance is not None
+    assert provenance.dataset.samples == 700
+    assert Recipe.model_validate(provenance.recipe) == tiny
+    assert provenance.versions["torch"] == importlib.metadata.version("torch")
+    assert provenance.created.utcoffset() is not None
+    assert provenance.parent is None
+
+
+def test_the_measured_figures_are_those_of_the_published_weights(run: Train, tiny: Recipe, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(run())
+    dataset = data.load(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
+    normalize = normalizer(tiny.preprocess, device=torch.device("cpu"))
+    score = evaluate(checkpoint.build(), dataset.test, normalize=normalize)
+    assert checkpoint.manifest.metrics is not None
+    assert score.accuracy == checkpoint.manifest.metrics.accuracy
+    assert score.loss == pytest.approx(checkpoint.manifest.metrics.loss, rel=1e-5)
+
+
+def test_the_reference_batch_is_repeated_by_the_published_weights(run: Train, tiny: Recipe) -> None:
+    checkpoint = Checkpoint.load(run())
+    reference = checkpoint.reference
+    assert len(reference.encoded) == 8
+    for png, pixels in zip(reference.encoded, reference.pixels.numpy(), strict=True):
+        assert np.array_equal(tiny.preprocess.to_pixels(Image.open(io.BytesIO(png))), pixels)
+    logits = checkpoint.build()(normalizer(tiny.preprocess, device=torch.device("cpu"))(reference.pixels))
+    assert torch.allclose(logits, reference.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run: Train, tiny: Recipe) -> None:
+    first, second, other = run(), run(), run(tiny.but(seed=1))
+    assert same_weights(first, second)
+    assert not same_weights(first, other)
+
+
+def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    run()
+    assert torch.rand(4).equal(expected)
+
+
+def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(run: Train, tiny: Recipe) -> None:
+    recipe = tiny.but(epochs=3, shift=1)
+    whole = run(recipe)
+    for stop in ("epoch 2/", "epoch 3/"):
+        assert "--resume" in interrupt(run, stop, recipe)
+        assert same_weights(run(recipe, resume=True), whole)
+
+
+def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) -> None:
+    pixels = Preprocess(mode="RGB", resize=(32, 32), crop=None, mean=(0.1,) * 3, std=(0.3,) * 3)
+    source = {"kind": "strokes", "samples": 60, "test_samples": 10}
+    recipe = tiny.but(
+        architecture="mobilenet_v3_small", preprocess=pixels.model_dump(), source=source, held_out=10, batch_size=25
+    )
+    whole = run(recipe)
+    interrupt(run, "epoch 2/", recipe)
+    assert same_weights(run(recipe, resume=True), whole)
+
+
+def test_ctrl_c_says_what_stands(run: Train, tmp_path: Path) -> None:
+    assert "nothing is kept" in interrupt(run, "epoch 1/")
+    assert "1 of 2 epochs are kept" in interrupt(run, "epoch 2/")
+    assert not (tmp_path / "store" / "strokes").exists()
+
+
+def test_there_is_nothing_to_resume_after_publishing_or_before_the_first_epoch(run: Train) -> None:
+    interrupt(run, "epoch 1/")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run(resume=True)
+    run()
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run(resume=True)
+
+
+def test_the_state_of_another_run_is_refused_with_the_difference(run: Train, tiny: Recipe) -> None:
+    interrupt(run, "epoch 2/")
+    with pytest.raises(TrainingError, match=r"of another run \(lr 0.05 there, 0.02 here\)"):
+        run(tiny.but(lr=0.02), resume=True)
+
+
+def test_a_damaged_state_is_refused(run: Train, tmp_path: Path) -> None:
+    interrupt(run, "epoch 2/")
+    state = tmp_path / "runs" / "strokes" / "state.pt"
+    sound = state.read_bytes()
+    for damaged in (sound[: len(sound) // 2], b"", b"junk"):
+        state.write_bytes(damaged)
+        with pytest.raises(TrainingError, match="is damaged"):
+            run(resume=True)
+
+
+def test_the_best_epoch_is_published_not_the_last(run: Train, tiny: Recipe) -> None:
+    source = {"kind": "strokes", "samples": 400, "test_samples": 50}
+    # Without a schedule's end to calm it down, the last epoch is one of many.
+    recipe = tiny.but(source=source, held_out=300, epochs=8, batch_size=100, lr=0.5, warm_up=0.9)
+    said = io.StringIO()
+    progress = Progress(console=type(Progress.silent().console)(file=said, width=200))
+    provenance = Checkpoint.load(run(recipe, progress=progress)).manifest.provenance
+    held_out = [
+        float(line.split("held out ")[1].split("%")[0])
+        for line in said.getvalue().splitlines()
+        if "epoch " in line and "held out" in line and "/8" in line
+    ]
+    assert len(held_out) == 8
+    assert provenance is not None
+    assert held_out[provenance.epoch - 1] == max(held_out)
+    assert max(held_out) > held_out[-1]  # or else this showed nothing
+
+
+def test_a_run_from_a_checkpoint_names_it_and_does_not_get_worse(run: Train, tiny: Recipe) -> None:
+    first = run(tiny.but(epochs=4))
+    second = run(tiny.but(epochs=1), parent=first)
+    before, after = (Checkpoint.load(path).manifest for path in (first, second))
+    assert after.provenance is not None
+    assert after.provenance.parent == f"strokes/1 {Header.read(first).sha256}"
+    assert before.metrics is not None
+    assert after.metrics is not None
+    assert after.metrics.accuracy >= before.metrics.accuracy - 0.02
+
+
+def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_path: Path) -> None:
+    parent = run()
+    finer = tiny.preprocess.model_copy(update={"mean": (0.5,)})
+    with pytest.raises(TrainingError, match=r"--from strokes/1: its preprocess"):
+        run(tiny.but(preprocess=finer.model_dump()), parent=parent)
+    junk = tmp_path / "junk.safetensors"
+    junk.write_bytes(b"junk")
+    with pytest.raises(TrainingError, match=r"junk\.safetensors"):
+        run(parent=junk)
+    with pytest.raises(TrainingError, match="no such file"):
+        run(parent=tmp_path / "none.safetensors")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_publishes_nothing(run: Train, tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="try a lower --lr"):
+        run(tiny.but(lr=1e6))
+    assert not (tmp_path / "store" / "strokes").exists()
+
+
+@pytest.mark.parametrize("name", ["Upper", ".hidden", "a/b", "", "x" * 65, "..", "new\nline"])
+def test_a_name_that_is_no_model_s_is_refused_before_anything_is_done(run: Train, tmp_path: Path, name: str) -> None:
+    with pytest.raises(TrainingError, match="--name"):
+        run(name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta", "cpu:7", "", "vulkan"])
+def test_a_device_that_is_not_there_is_refused(run: Train, device: str) -> None:
+    with pytest.raises(TrainingError, match="no device"):
+        run(device=device)
+
+
+def test_the_default_recipe_is_not_the_tests(tiny: Recipe) -> None:
+    assert STROKES.source != tiny.source
+
+
+def test_the_fingerprint_can_be_made_again_from_the_data(run: Train, tmp_path: Path) -> None:
+    provenance = Header.read(run()).manifest.provenance
+    assert provenance is not None
+    (kept,) = (tmp_path / "runs" / "drawings").glob("*stream0*")
+    arrays = safetensors.numpy.load_file(kept)
+    sha256 = hashlib.sha256(arrays["images"].tobytes() + arrays["targets"].astype("<i8").tobytes())
+    assert provenance.dataset.fingerprint == sha256.hexdigest()
+
+
+@pytest.mark.cuda
+def test_a_run_on_cuda_publishes_weights_whose_figures_hold_on_the_cpu(
+    run: Train, tiny: Recipe, tmp_path: Path
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    checkpoint = Checkpoint.load(run(device="cuda"))
+    dataset = data.load(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
+    normalize = normalizer(tiny.preprocess, device=torch.device("cpu"))
+    score = evaluate(checkpoint.build(), dataset.test, normalize=normalize)
+    assert checkpoint.manifest.metrics is not None
+    assert score.accuracy == pytest.approx(checkpoint.manifest.metrics.accuracy, abs=0.01)
