@@ -69,6 +69,7 @@ async def _serve(settings: Settings, engine: Engine, metrics: Metrics, listener:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nothing here asks for the client's address
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]  # handed to asyncio as it is
             backlog=2048,

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import parse_qsl
@@ -186,12 +187,17 @@ def _json(value: object) -> bytes:
 
 
 def _bars(predictions: Sequence[Prediction]) -> bytes:
-    """As JSON by hand: a third of the time of a general encoder, on the one path where it counts."""
-    rows = (
-        f'{{"label":{json.dumps(label, ensure_ascii=False)},"index":{index},"probability":{probability:.6g}}}'
+    """As JSON by hand: less than half the time of a general encoder, on the one path where it counts."""
+    rows = [
+        f'{{"label":{_quoted(label)},"index":{index},"probability":{probability:.6g}}}'
         for label, index, probability in predictions
-    )
+    ]
     return f"[{','.join(rows)}]".encode()
+
+
+@lru_cache(maxsize=4096)
+def _quoted(label: str) -> str:
+    return json.dumps(label, ensure_ascii=False)
 
 
 def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError | ImageProblem) -> bytes:
