@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from app.engine import (
     Ambiguous,
@@ -271,6 +272,24 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: 
             await engine.submit(target, images(1), top_k=5, deadline=soon())
         assert len((await waiting).items) == 200
         await closing
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    answers = []
+    for device in ("cpu", "cuda"):
+        engine = local_engine(Settings(store=tmp_path, device=device))
+        await engine.start()
+        assert (await engine.started()).device.startswith(device)
+        answers.append(await engine.submit(engine.target(None, None), images(20), top_k=10, deadline=soon()))
+        await engine.close()
+    for on_cpu, on_gpu in zip(answers[0].items, answers[1].items, strict=True):
+        assert not isinstance(on_cpu, ItemError)
+        assert not isinstance(on_gpu, ItemError)
+        by_label = {each.label: each.probability for each in on_cpu}
+        assert {each.label: each.probability for each in on_gpu} == pytest.approx(by_label, abs=1e-3)
 
 
 async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
