@@ -1,22 +1,20 @@
 """`python -m app`: settings -> engine -> create_app -> uvicorn, until a signal, or until the engine has failed."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import uvicorn
 import uvloop
 
 from app.engine import Engine
 from app.log import configure, event
 from app.main import create_app
 from app.metrics import Metrics
-from app.protocol import bounded_head
+from app.server import Server
 from app.settings import Settings, SettingsError
 
 logger = logging.getLogger("app")
@@ -60,21 +58,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, engine: Engine, metrics: Metrics, listener: socket.socket) -> int:
-    server = _Server(
-        uvicorn.Config(
-            create_app(engine, settings, metrics),
-            http=bounded_head(settings.header_seconds),
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # nothing here asks for the client's address
-            timeout_keep_alive=settings.keep_alive_seconds,
-            timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]  # handed to asyncio as it is
-            backlog=2048,
-        )
-    )
+    server = Server(create_app(engine, settings, metrics), settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -87,7 +71,7 @@ async def _serve(settings: Settings, engine: Engine, metrics: Metrics, listener:
     return watching.result() if watching.done() else 0
 
 
-async def _announce(engine: Engine, server: "_Server", address: str) -> None:
+async def _announce(engine: Engine, server: Server, address: str) -> None:
     """The one line that says what there is now."""
     await server.listening.wait()
     status = await engine.started()
@@ -101,7 +85,7 @@ async def _announce(engine: Engine, server: "_Server", address: str) -> None:
         event(logger, detail, level=logging.WARNING)
 
 
-async def _watch(engine: Engine, server: "_Server") -> int:
+async def _watch(engine: Engine, server: Server) -> int:
     """Waits for the engine to fail: a server that cannot predict does not go on."""
     error = await engine.failed()
     logger.error("the engine has failed", exc_info=error)
@@ -112,27 +96,6 @@ async def _watch(engine: Engine, server: "_Server") -> int:
 def _address(host: str, listener: socket.socket) -> str:
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
-
-
-class _Server(uvicorn.Server):
-    """uvicorn would raise the signal again after a graceful stop, and the process would not end with 0."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    def stop(self) -> None:
-        if self.should_exit:
-            self.force_exit = True  # the second time: do not wait for connections
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The Makefile tells in one line what a machine lacks."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +23,7 @@ def test_a_python_that_will_not_do_is_one_clear_line(fails_on: str, said: str, t
     ended = subprocess.run(
         ["make", "demo", f"PYTHON={python}"],
         cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},  # of the outer make
         capture_output=True,
         text=True,
         timeout=PATIENCE,

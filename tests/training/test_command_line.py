@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_run_says_what_happens_and_publishes(mnist: list[str], tmp_path: Path)
 
 def test_a_run_that_is_killed_goes_on_after_its_last_epoch_bit_for_bit(mnist: list[str], tmp_path: Path) -> None:
     arguments = [*mnist, "--epochs", "3"]
-    assert main(arguments) == 0
+    assert run(*arguments).returncode == 0
     whole = tmp_path / "store" / "mnist" / "1.safetensors"
     killed = subprocess.Popen(
         [sys.executable, "-u", "-m", "training", *arguments], cwd=PROJECT, stdout=subprocess.PIPE, text=True
@@ -67,6 +68,15 @@ def test_a_run_that_is_killed_goes_on_after_its_last_epoch_bit_for_bit(mnist: li
     assert same_weights(whole, tmp_path / "store" / "mnist" / "2.safetensors")
 
 
+@pytest.fixture
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """A shell starts what runs in the background with Ctrl-C ignored, and processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_not_ignored")
 def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "training", *mnist, "--epochs", "50"],
