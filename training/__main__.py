@@ -78,7 +78,8 @@ def _in_words(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full{where}: nothing was published; make room, then go on with the same command and --resume"
+            f"the disk is full{where}: nothing was published; make room, then give the same command again, "
+            "with --resume if an epoch was over"
         )
     return f"{error.strerror or error}{where}: nothing was published"
 

@@ -8,7 +8,10 @@ from typing import Protocol
 
 import rich.progress
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
+
+_BESIDE_THE_BAR = 72  # "epoch 1/3", "loss 0.0711, accuracy 97.60%, held out 97.05%", "8,767 images/s"
 
 
 class Advance(Protocol):
@@ -38,13 +41,13 @@ class Progress:
             yield from self._line(title, unit)
 
     def _bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        in_a_line = Column(no_wrap=True)
         columns = (
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.TaskProgressColumn(),
-            rich.progress.TextColumn("{task.fields[note]}"),
-            _Rate(unit),
-            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("{task.description}", table_column=in_a_line),
+            # What is known at the end of an epoch must fit beside it, on a terminal of 80 columns too.
+            rich.progress.BarColumn(bar_width=max(8, min(40, self.console.width - _BESIDE_THE_BAR))),
+            rich.progress.TextColumn("{task.fields[note]}", table_column=in_a_line.copy()),
+            _Rate(unit, table_column=in_a_line.copy()),
         )
         with rich.progress.Progress(*columns, console=self.console) as bars:
             task = bars.add_task(title, total=total, note="")
@@ -64,8 +67,8 @@ class Progress:
 
 
 class _Rate(rich.progress.ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
+    def __init__(self, unit: str, *, table_column: Column) -> None:
+        super().__init__(table_column)
         self._unit = unit
 
     def render(self, task: rich.progress.Task) -> Text:

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
@@ -172,9 +173,19 @@ def _mapper(processes: int) -> Iterator[Callable[[Sequence[_Job]], Iterator[tupl
     # Started afresh, not forked: torch's threads would not survive a fork.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
     try:
-        yield lambda jobs: pool.map(_draw_chunk, jobs)
+        yield lambda jobs: _map(pool, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _map(pool: ProcessPoolExecutor, jobs: Sequence[_Job]) -> Iterator[tuple[Images, Targets]]:
+    done = 0
+    try:
+        for drawn in pool.map(_draw_chunk, jobs):
+            yield drawn
+            done += 1
+    except BrokenProcessPool:  # a process was killed, or none can start, as from a script on stdin
+        yield from map(_draw_chunk, jobs[done:])
 
 
 def _leave_interrupts_to_the_parent() -> None:

@@ -1,10 +1,11 @@
 """A run small enough for tests: a second or two, and a model that is better than chance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from classifier.checkpoint import Checkpoint
 from training.progress import Progress
@@ -12,6 +13,15 @@ from training.recipes import STROKES, Recipe
 from training.train import train
 
 Train = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    """Batches this small gain nothing by threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 """The drawn digits: the same from the same seed, and like MNIST's in what a network sees."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from tests.server import PROJECT
 from training import strokes
 from training.glyphs import GLYPHS
 
@@ -18,6 +22,15 @@ def test_the_same_seed_gives_the_same_digits_whatever_the_number_of_processes(
     images, targets = strokes.draw(1500, seed=5, processes=2)
     assert np.array_equal(images, drawn[0])
     assert np.array_equal(targets, drawn[1])
+
+
+def test_where_no_process_can_start_the_same_digits_are_drawn_without(
+    drawn: tuple[strokes.Images, strokes.Targets],
+) -> None:
+    script = "from training import strokes; print(strokes.draw(1500, seed=5, processes=2)[0].tobytes().hex())"
+    command = [sys.executable, "-"]  # a new process would look for this script in a file
+    answer = subprocess.run(command, input=script, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    assert bytes.fromhex(answer.stdout) == drawn[0].tobytes()
 
 
 @pytest.mark.parametrize(("seed", "stream"), [(6, 0), (5, 1)])
