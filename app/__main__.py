@@ -25,9 +25,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.read(arguments)
         configure(level=settings.log_level, json_lines=settings.log_format == "json")
+        listener = _listen(settings.host, settings.port)
         metrics = Metrics()
         engine = _engine(settings, metrics)
-        listener = _listen(settings.host, settings.port)
     except (SettingsError, ImportError, OSError, ValueError) as error:
         print(f"flambeau: {error}", file=sys.stderr)
         return 2
@@ -49,6 +49,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise OSError(
@@ -58,7 +59,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, engine: Engine, metrics: Metrics, listener: socket.socket) -> int:
-    server = Server(create_app(engine, settings, metrics), settings)
+    server = Server(create_app(engine, settings, metrics), settings, metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

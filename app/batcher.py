@@ -112,6 +112,8 @@ class Lane(Generic[T, R]):
 
         Raises: Expired, Overloaded, Draining.
         """
+        if not items:
+            return []
         remaining = deadline - self._clock()
         if remaining <= 0:
             raise Expired("the deadline passed before the images could be queued")
@@ -153,21 +155,30 @@ class Lane(Generic[T, R]):
         started = self._clock()
         try:
             results = await self._compute([submission.items[i] for submission, i in places])
+            if len(results) != len(places):
+                raise RuntimeError(f"{len(results)} results for {len(places)} items")
         except asyncio.CancelledError:
-            for submission, _ in places:
-                _fail(submission.answered, Draining("the server has shut down"))
+            self._abandon(places)
             raise
         except Exception as error:  # noqa: BLE001  whatever a network raises belongs to the item that caused it
             if len(places) == 1:
                 _deliver(places[0], error)
                 return
             middle = len(places) // 2
-            await self.answer(places[:middle])
+            try:
+                await self.answer(places[:middle])
+            except asyncio.CancelledError:
+                self._abandon(places[middle:])
+                raise
             await self.answer(places[middle:])
             return
         self.pace.observe(len(places), self._clock() - started)
         for place, result in zip(places, results, strict=True):
             _deliver(place, result)
+
+    def _abandon(self, places: "list[_Place[T, R]]") -> None:
+        for submission, _ in places:
+            _fail(submission.answered, Draining("the server has shut down"))
 
     def fail(self, error: Exception) -> None:
         for submission in self.submissions:

@@ -48,7 +48,7 @@ class Engine(Protocol):
         """Everything the store holds, by name."""
 
     async def reload(self, model: str) -> "ReloadReport":
-        """Looks at the store now. Raises: NotFound, NotReady."""
+        """Looks at the store now. Raises: NotFound."""
 
     async def status(self) -> "Status":
         """What readiness and metrics show."""

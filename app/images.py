@@ -77,6 +77,10 @@ class Decoder:
         self._pixels = pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
+    def close(self) -> None:
+        """Drops what has not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     async def decode(
         self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float
     ) -> list[Pixels | ImageProblem]:

@@ -113,7 +113,7 @@ class LocalEngine:
             outcomes = await loaded.lane.submit([Item(pixels, top_k) for pixels in items], deadline=deadline)
         finally:
             loaded.in_flight -= 1
-            self._forget_if_idle(target.model, served)
+            self._tell_if_retired(target.model, served)
         return Answer(served.version, tuple(map(_answered, outcomes)))
 
     async def models(self) -> list[ModelInfo]:
@@ -165,7 +165,7 @@ class LocalEngine:
         if self._settings.model is not None:
             return self._settings.model
         names = sorted(self._store.served)
-        if not names:
+        if not names or not self._store.looked.is_set():  # another one may still be on its way
             raise NotReady(self._why_not_ready() or "nothing is served")
         if len(names) > 1:
             raise Ambiguous(f"several models are served; name one of {', '.join(names)} with ?model=")
@@ -197,9 +197,9 @@ class LocalEngine:
 
     def _retire(self, name: str, served: Served[Loaded]) -> None:
         served.loaded.replaced = True
-        self._forget_if_idle(name, served)
+        self._tell_if_retired(name, served)
 
-    def _forget_if_idle(self, name: str, served: Served[Loaded]) -> None:
+    def _tell_if_retired(self, name: str, served: Served[Loaded]) -> None:
         if served.loaded.replaced and served.loaded.in_flight == 0:
             event(logger, "retired", model=name, version=served.version)
 

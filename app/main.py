@@ -37,7 +37,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
         threads=settings.decode_threads or os.cpu_count() or 1,
     )
     predict = Predict(engine, decoder, admission, settings, metrics)
-    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, metrics)))
+    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, metrics)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -65,7 +65,7 @@ class _Dispatch:
             await self._api(scope, receive, send)
 
 
-def _api(engine: Engine, metrics: Metrics) -> FastAPI:
+def _api(engine: Engine, decoder: Decoder, metrics: Metrics) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
@@ -73,6 +73,7 @@ def _api(engine: Engine, metrics: Metrics) -> FastAPI:
             yield
         finally:
             await engine.close()
+            decoder.close()
 
     api = FastAPI(
         title="flambeau",

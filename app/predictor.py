@@ -57,8 +57,8 @@ class Predictor:
         with torch.inference_mode():
             scores = torch.softmax(logits / self.manifest.temperature, dim=1)
             probabilities, indices = torch.topk(scores, most, dim=1)
-            # One copy off the device for both; indices stay exact as float64.
-            both = torch.stack((probabilities.double(), indices.double()), dim=1).tolist()
+            # One copy off the device for both; float32 holds every index below 2^24 exactly.
+            both = torch.stack((probabilities, indices.float()), dim=1).tolist()
         return [
             tuple(
                 Prediction(labels[int(index)], int(index), probability)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.engine import ItemError
 from app.images import ImageProblem, decode
-from app.predictor import Predictor
+from app.predictor import Item, Predictor
 from classifier.checkpoint import Checkpoint, CheckpointError
 
 # Resampling may round differently in another build of Pillow.
@@ -30,6 +31,7 @@ def prove(path: Path, *, device: torch.device, max_items: int) -> Predictor:
     predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items)
     _check_pixels(checkpoint)
     _check_logits(checkpoint, predictor)
+    _check_predictions(checkpoint, predictor)
     return predictor
 
 
@@ -67,3 +69,11 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
                 f"the reference logits are not repeated on {predictor.device}: the relative difference is up to "
                 f"{error:.2g} where {MAX_LOGIT_ERROR:g} is allowed"
             )
+
+
+def _check_predictions(checkpoint: Checkpoint, predictor: Predictor) -> None:
+    """What follows the logits, to the last step: a temperature, too, can make all of them useless."""
+    image = Item(checkpoint.reference.pixels.numpy()[0], len(checkpoint.manifest.labels))
+    (outcome,) = predictor.predict([image])
+    if isinstance(outcome, ItemError):
+        raise CheckpointError(f"no predictions can be made of the reference logits: {outcome.detail}")

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.api.errors import Problem
 from app.api.wrappers import LINGER_BYTES, LINGER_SECONDS, new_request_id
 from app.log import event
+from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +23,22 @@ _MAX_HEAD_BYTES = 64 * 1024
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-def bounded_head(seconds: float) -> type[HttpToolsProtocol]:
-    """The protocol with this deadline. A class, because uvicorn makes one object of it for each connection."""
+def bounded_head(seconds: float, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """The protocol with this deadline; what it refuses is counted.
+
+    A class, because uvicorn makes one object of it for each connection.
+    """
 
     class Protocol(_BoundedHead):
         head_seconds = seconds
+        counts = metrics
 
     return Protocol
 
 
 class _BoundedHead(HttpToolsProtocol):
     head_seconds: float
+    counts: Metrics
     _place: Literal["between", "head", "body"] = "between"  # what the next byte belongs to
     _counted = 0  # bytes of this head, or of what comes after a refusal
     _timer: asyncio.TimerHandle | None = None
@@ -48,7 +54,7 @@ class _BoundedHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
-            super().data_received(_without_upgrade(data) if self._place != "body" and b"pgrade:" in data else data)
+            super().data_received(data if self._place == "body" else _without_upgrade(data))
         if self._refused or self._place == "head":
             self._count(len(data))
         if self._timer is None and (self._place == "head" or not self._is_answering()):
@@ -99,6 +105,7 @@ class _BoundedHead(HttpToolsProtocol):
         """Answers outside of ASGI, where there is no request yet; then reads on a little before it closes."""
         self._stop_counting()
         self._refused = True
+        self.counts.answered("none", "none", problem.status, problem.code)
         event(logger, "refused a connection", level=logging.DEBUG, client=self.client, problem=problem.code)
         answering, in_body = self._is_answering(), self._place == "body"
         if answering and not in_body:
@@ -116,7 +123,9 @@ class _BoundedHead(HttpToolsProtocol):
 
 def _without_upgrade(data: bytes) -> bytes:
     """Hides the offer of another protocol (as Java's HTTP client makes it) from the parser, which would take the body
-    for that protocol: https://github.com/Kludex/uvicorn/issues/2722."""
+    for that protocol (https://github.com/Kludex/uvicorn/issues/2722). A name that is cut in two goes through."""
+    if b"pgrade:" not in data and b"PGRADE:" not in data:  # far quicker than a pattern that ignores case
+        return data
     head, end, body = data.partition(b"\r\n\r\n")
     return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.metrics import Metrics
 from app.protocol import bounded_head
 from app.settings import Settings
 
@@ -15,11 +16,11 @@ from app.settings import Settings
 class Server(uvicorn.Server):
     """Stops when it is told to. (uvicorn would raise a signal again after stopping, and the process not end with 0.)"""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded_head(settings.header_seconds),
+                http=bounded_head(settings.header_seconds, metrics),
                 ws="none",
                 lifespan="on",
                 access_log=False,

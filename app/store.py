@@ -105,7 +105,12 @@ class ModelStore(Generic[M]):
         )
 
     async def look_at_all(self) -> None:
-        names = await asyncio.to_thread(model_names, self.folder)
+        """What cannot be read now, the store or a folder of it, changes nothing; the next look tries again."""
+        try:
+            names = await asyncio.to_thread(model_names, self.folder)
+        except OSError as error:
+            event(logger, "the store cannot be read", level=logging.WARNING, store=self.folder, reason=error.strerror)
+            names = []
         for name in sorted({*names, *self._versions}):
             try:
                 await self.look(name)
@@ -138,14 +143,19 @@ class ModelStore(Generic[M]):
 
     async def _scan(self, name: str) -> None:
         known = self._versions.get(name, {})
-        found = await asyncio.to_thread(scan, self.folder / name, known) if is_model_name(name) else None
+        try:
+            found = await asyncio.to_thread(scan, self.folder / name, known) if is_model_name(name) else None
+        except OSError as error:
+            event(logger, "a folder cannot be read", level=logging.WARNING, model=name, reason=error.strerror)
+            self._versions.setdefault(name, {})
+            return
         if found is None and name not in self.served:
             self._versions.pop(name, None)
             raise NotFound("model_not_found", f"there is no model {name!r} in the store")
         self._versions[name] = found or {}
         for each in self._versions[name].values():
             if each.refused is not None and known.get(each.version) != each:
-                self._refuse(name, each, each.refused)
+                self._refuse(name, each, each.refused, passing=each.passing)
 
     def _candidates(self, name: str) -> Iterator[Found]:
         """The files that would take over if they pass, the highest first."""
@@ -153,10 +163,11 @@ class ModelStore(Generic[M]):
         found = self._versions[name]
         for version, each in found.items():
             if served is not None and served.version in found and version <= served.version:
-                if version == served.version and each.fingerprint != served.found.fingerprint and not each.refused:
+                changed = version == served.version and each.fingerprint != served.found.fingerprint
+                if changed and each.may_be_loaded:
                     yield each
                 return
-            if each.refused is None:
+            if each.may_be_loaded:
                 yield each
 
     async def _take(self, name: str, candidate: Found) -> bool:
@@ -166,11 +177,15 @@ class ModelStore(Generic[M]):
         except CheckpointError as error:
             self._refuse(name, candidate, str(error))
         except OSError as error:
-            self._refuse(name, candidate, f"cannot be read: {error.strerror or error}")
+            self._refuse(name, candidate, f"cannot be read: {error.strerror or error}", passing=True)
+        except MemoryError:
+            self._refuse(name, candidate, "cannot be loaded: out of memory", passing=True)
         except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
             self._refuse(name, candidate, f"cannot be loaded: {type(error).__name__}: {error}")
         else:
-            self._swap(name, Served(candidate, loaded, datetime.now(UTC)))
+            sound = replace(candidate, refused=None, passing=False)
+            self._versions[name] = {**self._versions[name], sound.version: sound}
+            self._swap(name, Served(sound, loaded, datetime.now(UTC)))
             return True
         finally:
             self._loading = None
@@ -185,8 +200,12 @@ class ModelStore(Generic[M]):
         if old is not None:
             self._retired(name, old)
 
-    def _refuse(self, name: str, found: Found, reason: str) -> None:
-        self._versions[name] = {**self._versions[name], found.version: replace(found, refused=reason)}
+    def _refuse(self, name: str, found: Found, reason: str, *, passing: bool = False) -> None:
+        """A refusal that may pass is tried again at each look, and told of when it is another one than before."""
+        refused = replace(found, refused=reason, passing=passing)
+        if refused == found and found.header is not None:  # (without a header, the scan has compared)
+            return
+        self._versions[name] = {**self._versions[name], found.version: refused}
         self._metrics.refusals.labels(name).inc()
         event(logger, "refused", level=logging.WARNING, model=name, version=found.version, reason=reason)
 

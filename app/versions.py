@@ -22,13 +22,18 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A version on disk: its header, or why it cannot be served."""
+    """A version on disk: its header, or why it cannot be served, and whether that may pass by itself."""
 
     version: int
     path: Path
     fingerprint: Fingerprint
     header: Header | None
     refused: str | None = None
+    passing: bool = False
+
+    @property
+    def may_be_loaded(self) -> bool:
+        return self.header is not None and (self.refused is None or self.passing)
 
 
 def is_model_name(name: str) -> bool:
@@ -37,10 +42,10 @@ def is_model_name(name: str) -> bool:
 
 
 def model_names(store: Path) -> list[str]:
-    """The folders of the store that are named as models are; none where there is no store."""
+    """The folders of the store that are named as models are; none where there is no store. Raises: OSError."""
     try:
         with os.scandir(store) as entries:
-            return sorted(entry.name for entry in entries if is_model_name(entry.name) and entry.is_dir())
+            return sorted(entry.name for entry in entries if is_model_name(entry.name) and _is_folder(entry))
     except FileNotFoundError:
         return []
 
@@ -48,7 +53,9 @@ def model_names(store: Path) -> list[str]:
 def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
     """The versions in a model's folder, the highest first; None where there is no such folder.
 
-    What is in `known` with the same fingerprint is taken from there, a refusal included.
+    What is in `known` with the same fingerprint is taken from there, a refusal that does not pass included.
+
+    Raises: OSError, where the folder is there and cannot be read: nothing is known of it then.
     """
     found: dict[int, Found] = {}
     try:
@@ -64,9 +71,18 @@ def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
             continue
         fingerprint = Fingerprint(info.st_ino, info.st_size, info.st_mtime_ns)
         before = known.get(version)
-        same = before is not None and before.fingerprint == fingerprint
-        found[version] = before if before is not None and same else _look_into(version, path, fingerprint)
+        if before is not None and before.fingerprint == fingerprint and (before.header or not before.passing):
+            found[version] = before
+        else:
+            found[version] = _look_into(version, path, fingerprint)
     return found
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> Found:
@@ -75,4 +91,4 @@ def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> Found:
     except CheckpointError as error:
         return Found(version, path, fingerprint, None, str(error))
     except OSError as error:
-        return Found(version, path, fingerprint, None, f"cannot be read: {error.strerror}")
+        return Found(version, path, fingerprint, None, f"cannot be read: {error.strerror}", passing=True)

@@ -31,6 +31,7 @@ from app.versions import scan
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from training import data as datasets
+from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes import STROKES, Recipe
 
@@ -47,12 +48,16 @@ class Wrong(Exception):
 
 @dataclass(slots=True)
 class Tally:
-    """What clients saw; shared by their threads, which only append."""
+    """What clients saw; shared by their threads, which only append, each image being one thread's."""
 
     seconds: list[float] = field(default_factory=list)
-    versions: Counter[int] = field(default_factory=Counter)
+    by: list[int] = field(default_factory=list)  # versions, one for each answer
     answers: dict[int, str] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+
+    @property
+    def versions(self) -> Counter[int]:
+        return Counter(self.by)
 
 
 def main() -> int:
@@ -65,6 +70,9 @@ def main() -> int:
         _demo(arguments.store, arguments.runs)
     except Wrong as wrong:
         print(f"\nWRONG: {wrong}", file=sys.stderr)
+        return 1
+    except (OSError, HTTPException, TrainingError, CheckpointError, subprocess.SubprocessError) as error:
+        print(f"\nthe demo cannot go on: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; what was published stays", file=sys.stderr)
@@ -96,6 +104,7 @@ def _demo(store: Path, runs: Path) -> None:
 
         _say(f"4. post all {len(images):,} test digits, {CLIENTS} clients at once")
         crowd, seconds = _post_all(port, images)
+        _check(not crowd.lost, f"{len(crowd.lost)} requests were lost; the first: {crowd.lost[:1]}")
         right = sum(crowd.answers.get(i) == label for i, label in enumerate(labels))
         print(f"   {right / len(labels):.2%} are read rightly")
         if manifest.metrics is not None and manifest.metrics.samples == len(labels):
@@ -185,7 +194,8 @@ def _prune(store: Path) -> None:
 @contextmanager
 def _server(store: Path) -> "Iterator[tuple[str, int, subprocess.Popen[str]]]":
     """`python -m app` once it is ready: its address, its port, its process."""
-    command = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--log-format", "json"]
+    flags = ["--store", str(store), "--model", MODEL, "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]
+    command = [sys.executable, "-m", "app", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAMBEAU_")}
     server = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
@@ -286,7 +296,7 @@ def _client(port: int, work: Iterator[tuple[int, bytes]], tally: Tally) -> threa
                 tally.lost.append(repr(error))
                 return
             tally.seconds.append(time.perf_counter() - began)
-            tally.versions[answer["version"]] += 1
+            tally.by.append(answer["version"])
             tally.answers[i] = answer["predictions"][0]["label"]
         connection.close()
 

@@ -34,7 +34,7 @@ class HttpSide:
 @asynccontextmanager
 async def http_side(engine: Engine, **settings: Any) -> AsyncIterator[HttpSide]:
     given, metrics = Settings(**settings), Metrics()
-    server = Server(create_app(engine, given, metrics), given)
+    server = Server(create_app(engine, given, metrics), given, metrics)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         listening = asyncio.create_task(server.listening.wait())

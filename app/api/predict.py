@@ -140,10 +140,14 @@ class Predict:
             answer = await self._submit(target, sound, top_k, deadline, started)
             version, answered = answer.version, list(answer.items)
         rows = iter(answered)
-        results = b",".join(
-            _result(file.filename, pixels if isinstance(pixels, ImageProblem) else next(rows))
-            for file, pixels in zip(files, decoded, strict=True)
-        )
+        items = [
+            ItemError(pixels.code, str(pixels)) if isinstance(pixels, ImageProblem) else next(rows)
+            for pixels in decoded
+        ]
+        for item in items:
+            if isinstance(item, ItemError):
+                self._metrics.errors.labels(item.code).inc()
+        results = b",".join(_result(file.filename, item) for file, item in zip(files, items, strict=True))
         return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(target.model), _json(version), results)
 
     async def _submit(
@@ -200,9 +204,7 @@ def _quoted(label: str) -> str:
     return json.dumps(label, ensure_ascii=False)
 
 
-def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError | ImageProblem) -> bytes:
-    if isinstance(item, ImageProblem):
-        item = ItemError(item.code, str(item))
+def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError) -> bytes:
     if isinstance(item, ItemError):
         return b'{"filename":%s,"error":%s}' % (_json(filename), _json({"code": item.code, "detail": item.detail}))
     return b'{"filename":%s,"predictions":%s}' % (_json(filename), _bars(item))

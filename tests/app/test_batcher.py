@@ -227,6 +227,50 @@ async def test_a_batcher_that_dies_fails_what_waits_instead_of_leaving_it_hangin
             await each
 
 
+async def test_a_batch_with_too_few_results_is_split_like_one_that_failed() -> None:
+    batcher = Batcher(max_items=8, max_seconds=60, max_waiting=100)
+
+    async def forgetful(items: Sequence[int]) -> list[int]:
+        return [10 * item for item in items if item != 2]
+
+    lane = batcher.lane(forgetful)
+    lane.pace.observe(1, 1e-6)
+    task = asyncio.create_task(batcher.run())
+    first, second, third = await lane.submit([1, 2, 3], deadline=soon())
+    assert (first, third) == (10, 30)
+    assert isinstance(second, RuntimeError)
+    batcher.close()
+    await task
+
+
+async def test_a_batcher_that_dies_while_it_splits_leaves_nobody_waiting() -> None:
+    batcher = Batcher(max_items=8, max_seconds=60, max_waiting=100)
+    alone = asyncio.Event()
+
+    async def fails_then_hangs(items: Sequence[int]) -> list[int]:
+        if len(items) > 1:
+            raise ValueError("too many")
+        alone.set()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
+
+    lane = batcher.lane(fails_then_hangs)
+    lane.pace.observe(1, 1e-6)
+    waiting = await submitted(lane, [1], [2], [3], [4])
+    task = asyncio.create_task(batcher.run())
+    await alone.wait()
+    task.cancel()
+    for each in waiting:
+        with pytest.raises(Draining):
+            await each
+
+
+async def test_no_items_are_answered_with_no_results() -> None:
+    async with running() as (_, device, lane):
+        assert await lane.submit([], deadline=soon()) == []
+        assert device.batches == []
+
+
 async def test_a_flood_in_one_lane_does_not_hold_up_another() -> None:
     async with running(max_items=2) as (batcher, device, lane):
         other = batcher.lane(device.compute)

@@ -386,6 +386,9 @@ class TestOddRequests:
             await client.send(request(PREDICT, content_type="image/png", transfer_encoding="chunked", more=upgrade))
             await client.send(chunked(png(), b""))
             assert (await client.response()).status_code == 200
+            loud = {"CONNECTION": "UPGRADE", "UPGRADE": "h2c"}
+            await client.send(request(PREDICT, png(), more=loud))
+            assert (await client.response()).status_code == 200
             websocket = {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_version": "13"}
         async with connection(server.port) as client:
             await client.send(request("/health/live", method="GET", more=websocket))

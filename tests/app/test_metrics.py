@@ -128,3 +128,20 @@ async def test_requests_in_flight_are_told_while_they_are() -> None:
         await answered.response()
         await asyncio.sleep(0)
         assert in_flight(side) == 0
+
+
+def test_the_errors_of_single_images_are_counted_by_code(client: httpx2.Client, growth: Growth) -> None:
+    files = [("file", ("a.png", png())), ("file", ("b.png", b"x")), ("file", ("c.pdf", b"%PDF-1.7"))]
+    assert client.post(PREDICT, files=files).status_code == 200
+    assert growth.of("flambeau_errors_total", code="bad_image") == 1
+    assert growth.of("flambeau_errors_total", code="unsupported_format") == 1
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_before_there_is_a_request_is_counted_too() -> None:
+    async with http_side(ScriptedEngine()) as side:
+        async with side.connection() as client:
+            await client.send(b"no such protocol\r\n\r\n")
+            assert (await client.response()).status_code == 400
+        growth = samples(side.metrics.exposition().decode())
+    assert growth["flambeau_errors_total", frozenset({("code", "bad_request")})] == 1

@@ -8,6 +8,7 @@ import torch
 
 from app.proof import prove
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
+from classifier.manifest import Calibration
 from tests.checkpoints import DIGITS, PHOTOS, checkpoint, png
 
 CPU = torch.device("cpu")
@@ -72,3 +73,10 @@ def test_a_reference_image_that_is_no_image_is_refused(tmp_path: Path) -> None:
     reference = replace(content.reference, encoded=(*content.reference.encoded[:3], b"no picture"))
     with pytest.raises(CheckpointError, match="reference image 3 cannot be decoded"):
         prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+
+
+def test_a_temperature_that_makes_every_score_useless_is_refused(tmp_path: Path) -> None:
+    content = checkpoint()
+    manifest = content.manifest.model_copy(update={"calibration": Calibration(temperature=1e-46)})
+    with pytest.raises(CheckpointError, match="no predictions can be made"):
+        prove(saved(replace(content, manifest=manifest), tmp_path), device=CPU, max_items=8)

@@ -140,7 +140,7 @@ async def test_the_next_lower_version_is_served_where_the_highest_does_not_pass(
     [
         (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
         (RuntimeError("CUDA out of memory"), "cannot be loaded: RuntimeError: CUDA out of memory"),
-        (MemoryError(), "cannot be loaded: MemoryError: "),
+        (MemoryError(), "cannot be loaded: out of memory"),
     ],
 )
 async def test_whatever_happens_while_a_file_is_loaded_refuses_that_file(
@@ -151,6 +151,47 @@ async def test_whatever_happens_while_a_file_is_loaded_refuses_that_file(
     shelf.publish(2)
     assert await shelf.look() == (1, True, [2], True)
     assert shelf.reason(2) == reason
+
+
+async def test_what_was_not_the_files_fault_is_tried_again_at_the_next_look(shelf: Shelf) -> None:
+    shelf.publish(1)
+    shelf.faulty[1] = OSError(24, "Too many open files")
+    for _ in range(2):
+        assert await shelf.look() == (None, False, [1], True)
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in shelf.metrics.exposition().decode()
+    del shelf.faulty[1]
+    assert await shelf.look() == (1, True, [], False)
+    assert shelf.states() == {1: "ready"}
+
+
+@pytest.mark.parametrize("where", ["store", "folder"])
+async def test_what_cannot_be_read_now_changes_nothing(
+    shelf: Shelf, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    shelf.publish(1)
+    await shelf.store.look_at_all()
+    with monkeypatch.context() as broken:
+        broken.setattr("os.scandir" if where == "store" else "pathlib.Path.iterdir", stale)
+        await shelf.store.look_at_all()
+    assert shelf.store.served["digits"].loaded == 1
+    assert shelf.states() == {1: "ready"}
+    shelf.publish(2)
+    await shelf.store.look_at_all()
+    assert shelf.states() == {2: "ready", 1: "available"}
+
+
+async def test_a_link_that_leads_to_itself_and_a_store_that_is_a_file_are_no_models(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.publish(1)
+    (tmp_path / "loop").symlink_to("loop")
+    await shelf.store.look_at_all()
+    assert list(shelf.store.served) == ["digits"]
+    file = Shelf(tmp_path / "digits" / "1.safetensors")
+    await file.store.look_at_all()
+    assert file.store.models() == []
 
 
 async def test_when_the_served_file_is_removed_the_highest_that_passes_takes_over(shelf: Shelf) -> None:
