@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as interruption:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
-        return _fail("interrupted: nothing was changed; start again with the same command", _INTERRUPTED)
+        return _fail("interrupted; start again with the same command", _INTERRUPTED)
     except TrainingError as error:
         return _fail(str(error), 2)
     except OSError as error:
@@ -78,10 +78,9 @@ def _in_words(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full{where}: nothing was published; make room, then give the same command again, "
-            "with --resume if an epoch was over"
+            f"the disk is full{where}; make room, then give the same command again, with --resume if an epoch was over"
         )
-    return f"{error.strerror or error}{where}: nothing was published"
+    return f"{error.strerror or error}{where}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -69,8 +69,13 @@ def train(
     run = _Run(recipe, name, dataset, origin, on, runs / name / "state.pt", progress)
 
     best = run.epochs(resume=resume)
-    checkpoint = run.checkpoint(best)
-    path = publish(checkpoint, store)
+    try:
+        path = publish(run.checkpoint(best), store)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            f"interrupted while publishing: all epochs are kept in {run.state_path}; "
+            "the same command and --resume publishes them"
+        ) from interrupt
     run.state_path.unlink(missing_ok=True)  # done: there is nothing to go on with
     progress.say(f"published {path}")
     return path

@@ -122,6 +122,17 @@ def test_ctrl_c_says_what_stands(run: Train, tmp_path: Path) -> None:
     assert not (tmp_path / "store" / "strokes").exists()
 
 
+def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr("os.link", press)
+        with pytest.raises(Interrupted, match="all epochs are kept.*--resume"):
+            run()
+    assert run(resume=True).name == "1.safetensors"
+
+
 def test_there_is_nothing_to_resume_after_publishing_or_before_the_first_epoch(run: Train) -> None:
     interrupt(run, "epoch 1/")
     with pytest.raises(TrainingError, match="nothing to resume"):
