@@ -128,7 +128,7 @@ def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeyp
 
     with monkeypatch.context() as pressed:
         pressed.setattr("os.link", press)
-        with pytest.raises(Interrupted, match="all epochs are kept.*--resume"):
+        with pytest.raises(Interrupted, match=r"all epochs are kept.*--resume"):
             run()
     assert run(resume=True).name == "1.safetensors"
 
