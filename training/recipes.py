@@ -87,7 +87,8 @@ STROKES = Recipe(
     epochs=3,
     batch_size=128,
     lr=0.05,
-    lr_continued=0.01,
+    lr_continued=0.003,
+    shift=1,  # real digits are centred to whole pixels at best
 )
 
 MNIST = Recipe(
