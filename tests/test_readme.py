@@ -42,8 +42,8 @@ def test_the_line_without_make_does_what_make_demo_does() -> None:
     (line,) = those_with("python3 -m venv ")
     steps = [shlex.split(step) for step in line.split("&&")]
     assert steps[0] == ["python3", "-m", "venv", ".venv"]
-    assert steps[1][1:] == ["install", "-c", "constraints.txt", "-e", ".[dev]"]
-    assert "--constraint constraints.txt --editable '.[dev]'" in MAKEFILE
+    assert steps[1][1:] == ["install", "--no-cache-dir", "-c", "constraints.txt", "-e", ".[dev]"]
+    assert "--no-cache-dir --constraint constraints.txt --editable '.[dev]'" in MAKEFILE
     assert "$(BIN)/python examples/demo.py" in MAKEFILE
     assert steps[2] == [".venv/bin/python", "examples/demo.py"]
     assert (PROJECT / "constraints.txt").is_file()
