@@ -119,6 +119,16 @@ async def test_a_cancelled_caller_is_not_computed_and_its_neighbours_are() -> No
         assert device.batches[1:] == [[1, 4]]
 
 
+async def test_a_caller_that_leaves_the_moment_the_device_is_free_is_not_computed() -> None:
+    async with running() as (_, device, lane):
+        await device.busy(lane)
+        leaving, staying = await submitted(lane, [1], [2])
+        device.gate.set()
+        leaving.cancel()  # the batch is formed before the caller's own task has run again
+        assert await staying == [20]
+        assert device.batches[1:] == [[2]]
+
+
 async def test_a_caller_that_leaves_while_it_is_computed_disturbs_nobody() -> None:
     async with running() as (batcher, device, lane):
         await device.busy(lane)
