@@ -29,6 +29,7 @@ from app.predictor import Item
 from app.proof import prove
 from app.settings import Settings
 from app.store import ModelStore, Served
+from classifier.device import choose as choose_device
 from classifier.preprocess import Pixels, Preprocess
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class LocalEngine:
     """The engine whose models live in this process, on one device; see `app.engine.Engine`."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.device = torch_device(settings.device)
+        self.device = choose_device(settings.device)
         self._settings = settings
         self._metrics = metrics
         self._batcher = Batcher(
@@ -208,23 +209,6 @@ class LocalEngine:
         if not self._closing:
             self._error = None if task.cancelled() else task.exception()
             self._dead.set()
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there.
-
-    Raises: ValueError, with what is there.
-    """
-    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    if name == "auto":
-        return torch.device(there[0])
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"there is no device {name!r}; this machine has {', '.join(there)}") from error
-    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"there is no device {name!r}; this machine has {', '.join(there)}")
-    return device
 
 
 def _threads_beside_the_loop() -> int:

@@ -11,11 +11,11 @@ import torch
 
 from classifier.architectures import build, skeleton
 from classifier.checkpoint import Checkpoint
+from classifier.device import choose as choose_device
 from classifier.manifest import MODEL_NAME, Manifest, Metrics, Provenance
 from classifier.manifest import Dataset as DatasetSection
 from classifier.normalize import normalizer
 from training import data as datasets
-from training import device as devices
 from training.data import Dataset
 from training.errors import Interrupted, TrainingError
 from training.loop import Learner, evaluate, train_epoch
@@ -60,7 +60,10 @@ def train(
     name = recipe.name if name is None else name
     if not re.fullmatch(MODEL_NAME, name):
         raise TrainingError(f"--name {name!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
-    on = devices.choose(device)
+    try:
+        on = choose_device(device)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     store.mkdir(parents=True, exist_ok=True)
     origin = None if parent is None else Parent.load(parent)
     dataset = datasets.load(recipe, folder=data, scratch=runs, progress=progress)

@@ -1,14 +1,12 @@
-"""Which device to train on."""
+"""Which device to compute on, by its name; for both sides."""
 
 import torch
-
-from training.errors import TrainingError
 
 
 def choose(name: str) -> torch.device:
     """The device of that name; "auto" is the first there is of cuda, mps and cpu.
 
-    Raises: TrainingError if there is no such device.
+    Raises: ValueError if there is no such device; the message says which there are.
     """
     present = _present()
     if name == "auto":
@@ -19,7 +17,7 @@ def choose(name: str) -> torch.device:
     except RuntimeError:
         known = False
     if not known:
-        raise TrainingError(f"no device {name!r}; here are {', '.join(present)} (or auto, the first of them)")
+        raise ValueError(f"no device {name!r}; here are {', '.join(present)} (or auto, the first of them)")
     return device
 
 
