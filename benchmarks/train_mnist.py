@@ -24,7 +24,7 @@ from torchvision.transforms import ToTensor
 
 from classifier.architectures import build
 from classifier.checkpoint import Header
-from training import recipes
+from training.builtin import builtin
 from training.progress import Progress
 from training.train import train
 
@@ -54,7 +54,7 @@ def main() -> int:
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
         "seed": arguments.seed,
-        "epochs": recipes.MNIST.epochs,
+        "epochs": builtin("mnist").epochs,
         "ours": asdict(ours),
         "plain": [asdict(point) for point in plain],
         "seconds_to": times,
@@ -70,7 +70,7 @@ def run_ours(data: Path, seed: int) -> Point:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         path = train(
-            recipes.MNIST.but(seed=seed),
+            builtin("mnist").but(seed=seed),
             store=Path(folder) / "store",
             runs=Path(folder) / "runs",
             data=data,
@@ -119,7 +119,7 @@ def _ratio(ours: Point, plain: list[Point]) -> float | None:
 def _print_table(ours: Point, plain: list[Point], times: dict[str, dict[str, float | None]]) -> None:
     print(f"\n{'':24}{'ours':>12}{'plain loop':>14}{'ratio':>8}")
     print(f"{'test accuracy':24}{ours.accuracy:>12.2%}{plain[-1].accuracy:>14.2%}")
-    print(f"{'epochs':24}{recipes.MNIST.epochs:>12}{len(plain):>14}")
+    print(f"{'epochs':24}{builtin('mnist').epochs:>12}{len(plain):>14}")
     print(f"{'seconds':24}{ours.seconds:>12.1f}{plain[-1].seconds:>14.1f}")
     for goal, by_loop in times.items():
         mine, theirs = by_loop["ours"], by_loop["plain"]

@@ -31,9 +31,10 @@ from app.versions import scan
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from training import data as datasets
+from training.builtin import builtin
 from training.errors import TrainingError
 from training.progress import Progress
-from training.recipes import STROKES, Recipe
+from training.recipes import Recipe
 
 PROJECT = Path(__file__).parent.parent
 MODEL = "strokes"
@@ -227,7 +228,7 @@ def _until_ready(server: "subprocess.Popen[str]") -> dict[str, Any]:
 
 def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]]:
     """PNG files of the digits that the model was tested on, and what they show. Training never saw them."""
-    recipe = STROKES if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
+    recipe = builtin("strokes") if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
     dataset = datasets.load(recipe, folder=runs, scratch=runs, progress=Progress.silent())
     files = []
     for pixels in dataset.test.images.numpy():

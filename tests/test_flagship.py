@@ -12,8 +12,9 @@ from classifier.checkpoint import Checkpoint
 from tests.checkpoints import encoded
 from tests.server import serving
 from training import data as datasets
+from training.builtin import builtin
 from training.progress import Progress
-from training.recipes import STROKES, StrokesSource
+from training.recipes import StrokesSource
 from training.train import train
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ class Answer:
 
 
 async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_one_given_alone(tmp_path: Path) -> None:
-    recipe = STROKES.but(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
+    recipe = builtin("strokes").but(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
     path = train(recipe, store=tmp_path / "store", runs=tmp_path / "runs", device="cpu")
     metrics = Checkpoint.load(path).manifest.metrics
     assert metrics is not None

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from training.builtin import builtin
 from training.errors import Interrupted, TrainingError
-from training.recipes import RECIPES, Recipe
+from training.recipes import Recipe
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -61,7 +62,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    recipe = RECIPES[arguments.command]
+    recipe = builtin(arguments.command)
     fields = ("epochs", "batch_size", "lr", "seed")
     changes = {field: value for field in fields if (value := getattr(arguments, field)) is not None}
     if "lr" in changes:
@@ -99,9 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         "strokes": "train on digits that are drawn here, from a seed: needs no data",
         "mnist": "train on the 60,000 real digits of MNIST",
     }
-    for recipe in RECIPES.values():
-        summary = summaries.get(recipe.name, f"train {recipe.architecture}")
-        _add_recipe_flags(commands.add_parser(recipe.name, help=summary, description=f"{summary}."), recipe)
+    for data, summary in summaries.items():
+        _add_recipe_flags(commands.add_parser(data, help=summary, description=f"{summary}."), data)
     prune = commands.add_parser(
         "prune",
         help="remove old versions of a model",
@@ -113,9 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_recipe_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+def _add_recipe_flags(parser: argparse.ArgumentParser, data: str) -> None:
+    recipe = builtin(data)
     _add_store(parser)
-    parser.add_argument("--name", default=recipe.name, help="the model's name in the store (default: %(default)s)")
+    parser.add_argument("--name", default=data, help="the model's name in the store (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help=f"passes over the training set (default: {recipe.epochs})")
     parser.add_argument("--batch-size", type=int, help=f"images per step (default: {recipe.batch_size})")
     rates = f"{recipe.lr:g}; with --from {recipe.lr_continued:g}"

@@ -15,7 +15,7 @@ from training import drawings, mnist
 from training.errors import TrainingError
 from training.labelled import Labelled
 from training.progress import Progress
-from training.recipes import MnistSource, Recipe, StrokesSource
+from training.recipes import Recipe, StrokesSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +64,18 @@ def load(recipe: Recipe, *, folder: Path, scratch: Path, progress: Progress) -> 
         case StrokesSource() as source:
             train = drawings.load(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
             test = drawings.load(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
-        case MnistSource():
+        case _:
             train, test = mnist.load(folder)
     return _split(recipe, train, test)
 
 
 def _split(recipe: Recipe, train: Labelled, test: Labelled) -> Dataset:
-    if recipe.held_out >= len(train.targets):
-        raise TrainingError(f"{len(train.targets):,} samples are too few to hold {recipe.held_out:,} of them out")
+    count = recipe.held_out if recipe.held_out >= 1 else round(recipe.held_out * len(train.targets))
+    if not 0 < count < len(train.targets):
+        raise TrainingError(f"{len(train.targets):,} samples are too few to hold {count:,} of them out")
     order = torch.randperm(len(train.targets), generator=torch.Generator().manual_seed(recipe.seed))
     # In the order they came, so that the choice alone, not the order, depends on the seed here.
-    held_out, kept = order[: recipe.held_out].sort().values, order[recipe.held_out :].sort().values
+    held_out, kept = order[:count].sort().values, order[count:].sort().values
     everything = as_pixels(recipe.preprocess, train)
     return Dataset(
         name=recipe.source.kind,

@@ -64,7 +64,7 @@ def train_epoch(
     for number, chosen in enumerate(batches, start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number - 1)
-        images, targets = shifted(split.images[chosen], recipe.shift, generator), split.targets[chosen]
+        images, targets = shifted(split.images[chosen], recipe.augment.shift, generator), split.targets[chosen]
         optimizer.zero_grad(set_to_none=True)
         logits = network(normalize(images))
         loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)

@@ -16,93 +16,161 @@ class StrokesSource(_Data):
     """Digits that the project draws itself."""
 
     kind: Literal["strokes"] = "strokes"
-    samples: int = Field(description="drawn for training, held-out ones included", ge=2)
-    test_samples: int = Field(description="drawn from another random stream", ge=1)
+    samples: int = Field(default=40_000, description="drawn for training, held-out ones included", ge=2)
+    test_samples: int = Field(default=5_000, description="drawn from another random stream", ge=1)
 
 
-class MnistSource(_Data):
-    """The 60,000 + 10,000 real digits of MNIST."""
+class TorchvisionSource(_Data):
+    """A data set that torchvision knows, or a part of it.
 
-    kind: Literal["mnist"] = "mnist"
+    Args:
+        classes: only these, numbered anew in this order; None: all.
+        per_class: only so many training samples of each class, chosen by the recipe's seed; None: all.
+    """
+
+    kind: Literal["mnist", "fashion-mnist", "cifar10"]
+    classes: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = Field(default=None, min_length=2)
+    per_class: int | None = Field(default=None, ge=1)
 
 
-Source = Annotated[StrokesSource | MnistSource, Field(discriminator="kind")]
+class PhotosSource(_Data):
+    """A folder in ImageFolder layout: a folder per class, or `train/` and `val/` with a folder per class in each.
+
+    Args:
+        test_share: of each class, for the test set, where there is no `val/`.
+    """
+
+    kind: Literal["photos"] = "photos"
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+
+
+Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource, Field(discriminator="kind")]
+
+
+class Augment(_Data):
+    """What is done at random to the images, in training only.
+
+    Args:
+        crop: a random part of this share of the image's area (least, most) and a ratio of 3/4 to 4/3 is resized to the
+            network's input, instead of the preprocess's resize and crop; each image by itself, while it is decoded.
+        trivial: TrivialAugment (Müller and Hutter 2021); each image by itself, while it is decoded.
+        flip: mirrored left-right, every other one.
+        shift: moved by up to this many whole pixels each way.
+        degrees, scale, shear, translate: an affine map: turned and slanted by up to so many degrees, enlarged or
+            shrunk by up to that share, moved by up to so many pixels.
+        elastic: a smooth random displacement of this amplitude in pixels (Simard et al. 2003).
+    """
+
+    crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
+    trivial: bool = False
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+    degrees: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shear: float = Field(default=0.0, ge=0, lt=90)
+    translate: float = Field(default=0.0, ge=0)
+    elastic: float = Field(default=0.0, ge=0)
+
+
+class Unfreeze(_Data):
+    """A second stage, in which the whole network is trained."""
+
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0)
+
+
+class Stage(_Data):
+    """Epochs in which the same parts are trained, on one schedule. `first` is the number of its first epoch, from 1."""
+
+    first: int
+    epochs: int
+    lr: float
+    trainable: str
+
+    @property
+    def last(self) -> int:
+        return self.first + self.epochs - 1
 
 
 class Recipe(_Data):
-    """SGD with Nesterov momentum and cross-entropy on a one-cycle schedule.
+    """SGD with Nesterov momentum and cross-entropy.
 
     Args:
-        held_out: samples taken out of the training set, by which the epoch is chosen.
-        lr: the peak of the learning rate, which rises to it and then falls to 0.
-        lr_continued: the peak where training starts from a published checkpoint: good weights are not shaken up.
-        warm_up: the share of all steps in which the learning rate rises.
-        shift: images are moved at random by up to this many pixels each way, in training only.
-        seed: of the drawn digits, the first weights, the order of samples, the shifts, and the choice of the held-out.
+        name: of the built-in recipe that it is, or that it was made from.
+        start: "fresh" weights, or the "backbone": all but the head comes from a published checkpoint or, where none is
+            named, from torchvision's own weights.
+        trainable: "all", "head", or the names of the network's parts that are trained, e.g. "layer4,fc".
+        held_out: samples taken out of the training set, or their share if below 1: by them the epoch is chosen and the
+            temperature fitted.
+        lr: the peak of the learning rate.
+        lr_continued: the peak where training goes on with a published checkpoint, its head included: good weights are
+            not shaken up. None: `lr`.
+        unfreeze: a second stage.
+        schedule: "one_cycle" rises by half a cosine and falls by half a cosine; "cosine" rises in a line; "constant".
+        warm_up: the share of a stage's steps in which the learning rate rises.
+        weight_decay: on the weights of convolutions and linear layers, not on norms and biases.
+        clip: the gradients' norm is cut to this.
+        ema: the decay of a running mean of the weights, which is what is measured and published; 0: none.
+        balanced: classes are drawn equally often, however uneven they are.
+        precision: of the forward pass; "auto" is bf16 or fp16 on a GPU that has it, and fp32 elsewhere.
+        compiled: by torch.compile.
+        seed: of the drawn digits, the first weights, the order of samples, what is done to them, the held-out.
     """
 
     name: str = Field(min_length=1)
     source: Source
-    architecture: str
+    architecture: str = Field(min_length=1)
+    start: Literal["fresh", "backbone"] = "fresh"
+    trainable: str = Field(default="all", min_length=1)
     preprocess: Preprocess
-    held_out: int = Field(ge=1)
+    held_out: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.05
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
-    lr_continued: float = Field(gt=0)
+    lr_continued: float | None = Field(default=None, gt=0)
+    unfreeze: Unfreeze | None = None
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     warm_up: float = Field(default=0.25, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    shift: int = Field(default=0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    balanced: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compiled: bool = False
+    augment: Augment = Augment()
     seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
-    def _leaves_samples_to_train_on(self) -> Self:
+    def _agrees_with_itself(self) -> Self:
         if isinstance(self.source, StrokesSource) and self.held_out >= self.source.samples:
             raise ValueError(f"held_out ({self.held_out}) leaves nothing of {self.source.samples} samples to train on")
+        if self.augment.crop is not None and self.augment.crop[0] > self.augment.crop[1]:
+            raise ValueError("augment.crop is (least, most) of an image's area")
         return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        first = Stage(first=1, epochs=self.epochs, lr=self.lr, trainable=self.trainable)
+        if self.unfreeze is None:
+            return (first,)
+        second = Stage(first=self.epochs + 1, epochs=self.unfreeze.epochs, lr=self.unfreeze.lr, trainable="all")
+        return first, second
 
     def but(self, **changes: Any) -> Self:
         """This recipe with some fields changed, and checked again.
 
         Raises: TrainingError naming the field that is out of range.
         """
+        return self.checked(self.model_dump() | changes)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Self:
+        """Raises: TrainingError naming the field that is out of range."""
         try:
-            return self.model_validate(self.model_dump() | changes)
+            return cls.model_validate(values)
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(map(str, problem["loc"])) or "recipe"
             raise TrainingError(f"{field}: {problem['msg']}, not {problem['input']!r}") from error
-
-
-_DIGIT = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0.3081,), background=0)
-
-STROKES = Recipe(
-    name="strokes",
-    source=StrokesSource(samples=40_000, test_samples=5_000),
-    architecture="mnist_cnn",
-    preprocess=_DIGIT,
-    held_out=2_000,
-    epochs=3,
-    batch_size=128,
-    lr=0.05,
-    lr_continued=0.003,
-    shift=1,  # real digits are centred to whole pixels at best
-)
-
-MNIST = Recipe(
-    name="mnist",
-    source=MnistSource(),
-    architecture="mnist_cnn",
-    preprocess=_DIGIT,
-    held_out=3_000,
-    epochs=3,
-    batch_size=128,
-    lr=0.05,
-    lr_continued=0.01,
-    shift=1,
-)
-
-# What the command line knows.
-RECIPES = {recipe.name: recipe for recipe in (STROKES, MNIST)}

@@ -141,7 +141,7 @@ class _Run:
         recipe = self.recipe
         epoch = 1 if before is None else before.epoch + 1
         train, held_out = self.dataset.train.to(self.device), self.dataset.held_out.to(self.device)
-        peak = recipe.lr if self.origin is None else recipe.lr_continued
+        peak = recipe.lr if self.origin is None else recipe.lr_continued or recipe.lr
         steps = math.ceil(len(train) / recipe.batch_size)
         normalize = normalizer(recipe.preprocess, device=self.device)
         with self.progress.step(f"epoch {epoch}/{recipe.epochs}", total=len(train), unit="images") as advance:

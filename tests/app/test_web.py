@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from classifier.checkpoint import Checkpoint
 from tests.checkpoints import PHOTOS, checkpoint, png, publish
 from tests.server import PATIENCE, PROJECT, serving
-from training.recipes import STROKES
+from training.builtin import builtin
 from training.train import train
 
 WEB = PROJECT / "app" / "web"
@@ -65,7 +65,7 @@ def strokes(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Weights that can read digits, if not the hard ones."""
     folder = tmp_path_factory.mktemp("strokes")
     source = {"kind": "strokes", "samples": 1500, "test_samples": 200}
-    recipe = STROKES.but(source=source, held_out=200, epochs=2, batch_size=32)
+    recipe = builtin("strokes").but(source=source, held_out=200, epochs=2, batch_size=32)
     return Checkpoint.load(train(recipe, store=folder / "store", runs=folder / "runs", device="cpu"))
 
 

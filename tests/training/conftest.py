@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from classifier.checkpoint import Checkpoint
+from training.builtin import builtin
 from training.progress import Progress
-from training.recipes import STROKES, Recipe
+from training.recipes import Recipe
 from training.train import train
 
 Train = Callable[..., Path]
@@ -27,7 +28,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def tiny() -> Recipe:
     source = {"kind": "strokes", "samples": 700, "test_samples": 150}
-    return STROKES.but(source=source, held_out=100, epochs=2, batch_size=32)
+    return builtin("strokes").but(source=source, held_out=100, epochs=2, batch_size=32)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from tests.server import PATIENCE, PROJECT
 from tests.training.conftest import same_weights
 from tests.training.digits import write_mnist
 from training.__main__ import main
-from training.recipes import RECIPES, STROKES
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -116,8 +115,6 @@ def test_what_cannot_be_done_is_one_line_and_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").touch()  # nothing can be downloaded into it
-    small = STROKES.but(source={"kind": "strokes", "samples": 200, "test_samples": 20}, held_out=50)
-    monkeypatch.setitem(RECIPES, "strokes", small)
     try:
         code: int | str | None = main(arguments)
     except SystemExit as ended:

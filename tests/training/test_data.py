@@ -11,10 +11,11 @@ from PIL import Image
 from classifier.preprocess import Preprocess
 from tests.training.digits import write_mnist
 from training import data, mnist
+from training.builtin import builtin
 from training.data import Dataset
 from training.errors import TrainingError
 from training.progress import Progress
-from training.recipes import MNIST, Recipe
+from training.recipes import Recipe
 
 
 def _load(recipe: Recipe, folder: Path) -> Dataset:
@@ -33,7 +34,7 @@ def test_held_out_samples_are_not_trained_on_and_none_is_lost(tiny: Recipe, tmp_
 
 def test_the_seed_chooses_what_is_held_out_of_mnist(tmp_path: Path) -> None:
     folder = write_mnist(tmp_path, train=60, test=10)
-    recipe = MNIST.but(held_out=20)
+    recipe = builtin("mnist").but(held_out=20)
     first, same, other = (_load(recipe.but(seed=seed), folder) for seed in (1, 1, 2))
     assert first.held_out.images.equal(same.held_out.images)
     assert not first.held_out.images.equal(other.held_out.images)
@@ -41,7 +42,7 @@ def test_the_seed_chooses_what_is_held_out_of_mnist(tmp_path: Path) -> None:
 
 
 def test_mnist_is_read_as_torchvision_lays_it_out(tmp_path: Path) -> None:
-    dataset = _load(MNIST.but(held_out=20), write_mnist(tmp_path, train=60, test=10))
+    dataset = _load(builtin("mnist").but(held_out=20), write_mnist(tmp_path, train=60, test=10))
     assert dataset.train.images.shape == (40, 28, 28, 1)
     assert dataset.train.images.dtype == torch.uint8
     assert dataset.test.targets.dtype == torch.int64
@@ -92,7 +93,7 @@ def test_files_of_differing_length_are_refused(tmp_path: Path) -> None:
 def test_too_few_samples_to_hold_some_out_are_refused(tmp_path: Path) -> None:
     folder = write_mnist(tmp_path, train=30, test=10)
     with pytest.raises(TrainingError, match="too few"):
-        _load(MNIST, folder)
+        _load(builtin("mnist").but(held_out=40), folder)
 
 
 def test_the_real_mnist_is_found_where_it_is_at_hand(shared_data: Path) -> None:

@@ -19,10 +19,11 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from tests.training.conftest import Train, same_weights
 from training import data
+from training.builtin import builtin
 from training.errors import Interrupted, TrainingError
 from training.loop import evaluate
 from training.progress import Advance, Progress
-from training.recipes import STROKES, Recipe
+from training.recipes import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def test_a_device_that_is_not_there_is_refused(run: Train, device: str) -> None:
 
 
 def test_the_default_recipe_is_not_the_tests(tiny: Recipe) -> None:
-    assert STROKES.source != tiny.source
+    assert builtin("strokes").source != tiny.source
 
 
 def test_the_fingerprint_can_be_made_again_from_the_data(run: Train, tmp_path: Path) -> None:
