@@ -6,9 +6,9 @@ silently ignores what a writer thought important.
 
 import json
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from classifier.preprocess import Preprocess
 
@@ -35,7 +35,29 @@ class Metrics(Section):
     split: str = Field(description="which samples, e.g. `test`", min_length=1)
     samples: int = Field(ge=1)
     accuracy: float = Field(description="share of right top-1 answers", ge=0, le=1)
-    loss: float = Field(description="mean cross-entropy in nats", ge=0)
+    loss: float = Field(description="mean cross-entropy in nats, of the logits as they are", ge=0)
+    calibration_error: float | None = Field(
+        None, description="expected calibration error of the served probabilities, 15 bins", ge=0, le=1
+    )
+    uncalibrated_error: float | None = Field(None, description="the same at temperature 1", ge=0, le=1)
+
+
+class ClassMetrics(Section):
+    """One class on the samples of `Metrics`; null where there is nothing to divide by."""
+
+    precision: float | None = Field(description="how many of those called so are", ge=0, le=1)
+    recall: float | None = Field(description="how many of those that are, are called so", ge=0, le=1)
+    samples: int = Field(ge=0)
+
+
+class EpochPoint(Section):
+    """One epoch of training; what was held out was not trained on."""
+
+    epoch: int = Field(ge=1)
+    loss: float = Field(description="of the training samples, augmented, as the weights went")
+    accuracy: float = Field(ge=0, le=1)
+    held_out_loss: float
+    held_out_accuracy: float = Field(ge=0, le=1)
 
 
 class Dataset(Section):
@@ -51,17 +73,32 @@ class Provenance(Section):
     recipe: Annotated[dict[str, JsonValue], AfterValidator(_finite)] = Field(description="the resolved recipe")
     seed: int
     epoch: int = Field(description="the published epoch, from 1", ge=1)
+    device: str | None = Field(None, description="what it was trained on")
+    threads: int | None = Field(None, description="torch's, which decide the last bits on a CPU", ge=1)
     code_revision: str | None = Field(description="git commit of the training code; None outside a checkout")
     versions: dict[str, str] = Field(description="of the libraries, e.g. `torch`")
     created: datetime
     parent: str | None = Field(description="`<model>/<version> <sha256>` of the checkpoint training started from")
 
 
+class Imported(Section):
+    """Where weights come from that were trained elsewhere."""
+
+    source: str = Field(description="the file's name, or torchvision's name of the weights", min_length=1)
+    sha256: str | None = Field(description="of the file", pattern="^[0-9a-f]{64}$")
+    versions: dict[str, str] = Field(description="of the libraries that read it")
+    created: datetime
+
+
 class Calibration(Section):
+    """Guo et al. 2017, fitted on held-out samples."""
+
     temperature: float = Field(description="logits are divided by it before the softmax", gt=0)
 
 
 class OutOfDistribution(Section):
+    """A score of the logits as they are; energy: their log-sum-exp (Liu et al. 2020)."""
+
     method: Literal["max_logit", "max_probability", "energy"]
     threshold: float = Field(description="a lower score means: like nothing seen in training")
 
@@ -73,7 +110,10 @@ class Manifest(Section):
     labels: tuple[Label, ...] = Field(description="by class index", min_length=2)
     preprocess: Preprocess
     metrics: Metrics | None = None
+    per_class: tuple[ClassMetrics, ...] | None = Field(None, description="by class index")
+    curve: tuple[EpochPoint, ...] | None = Field(None, description="by epoch")
     provenance: Provenance | None = None
+    imported: Imported | None = None
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
 
@@ -83,6 +123,12 @@ class Manifest(Section):
         if len(set(labels)) != len(labels):
             raise ValueError("two classes have the same label")
         return labels
+
+    @model_validator(mode="after")
+    def _figures_fit_the_labels(self) -> Self:
+        if self.per_class is not None and len(self.per_class) != len(self.labels):
+            raise ValueError(f"per_class has {len(self.per_class)} entries for {len(self.labels)} labels")
+        return self
 
     @property
     def temperature(self) -> float:

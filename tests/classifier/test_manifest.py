@@ -17,7 +17,19 @@ def _document() -> dict[str, Any]:
         "architecture": "mnist_cnn",
         "labels": ["0", "1"],
         "preprocess": {"mode": "L", "resize": [28, 28], "crop": None, "mean": [0.1307], "std": [0.3081]},
-        "metrics": {"split": "test", "samples": 10000, "accuracy": 0.99, "loss": 0.03},
+        "metrics": {
+            "split": "test",
+            "samples": 10000,
+            "accuracy": 0.99,
+            "loss": 0.03,
+            "calibration_error": 0.01,
+            "uncalibrated_error": 0.02,
+        },
+        "per_class": [
+            {"precision": 0.98, "recall": 1.0, "samples": 9999},
+            {"precision": None, "recall": 0.0, "samples": 1},
+        ],
+        "curve": [{"epoch": 1, "loss": 0.4, "accuracy": 0.9, "held_out_loss": 0.3, "held_out_accuracy": 0.91}],
         "provenance": {
             "dataset": {"name": "strokes", "samples": 40000, "fingerprint": "ab" * 32},
             "recipe": {"lr": 0.05, "layers": [1, None, {"deep": True}]},
@@ -27,6 +39,14 @@ def _document() -> dict[str, Any]:
             "versions": {"torch": "2.15.0"},
             "created": "2026-11-23T12:00:00Z",
             "parent": None,
+            "device": "cpu",
+            "threads": 2,
+        },
+        "imported": {
+            "source": "model_best.pth.tar",
+            "sha256": "cd" * 32,
+            "versions": {"torch": "2.15.0"},
+            "created": "2026-11-23T12:00:00Z",
         },
         "calibration": {"temperature": 1.5},
         "out_of_distribution": {"method": "energy", "threshold": -3.5},
@@ -54,7 +74,9 @@ def test_a_manifest_survives_the_way_through_json() -> None:
     assert manifest.temperature == 1.5
 
 
-@pytest.mark.parametrize("section", ["metrics", "provenance", "calibration", "out_of_distribution"])
+@pytest.mark.parametrize(
+    "section", ["metrics", "per_class", "curve", "provenance", "imported", "calibration", "out_of_distribution"]
+)
 def test_an_optional_section_may_be_null_or_left_out(section: str) -> None:
     absent = _document()
     del absent[section]
@@ -74,6 +96,7 @@ def test_without_a_calibration_the_temperature_is_one() -> None:
         "metrics.surprise",
         "provenance.surprise",
         "provenance.dataset.surprise",
+        "imported.surprise",
         "calibration.surprise",
         "out_of_distribution.surprise",
     ],
@@ -110,7 +133,12 @@ def test_what_is_not_optional_must_be_there(place: str) -> None:
         ("metrics.accuracy", 1.01),
         ("metrics.samples", 0),
         ("metrics.loss", -0.1),
+        ("metrics.calibration_error", -0.1),
+        ("per_class", [{"precision": 1.0, "recall": 1.0, "samples": 1}]),
+        ("curve", [{"epoch": 0, "loss": 0.4, "accuracy": 0.9, "held_out_loss": 0.3, "held_out_accuracy": 0.9}]),
         ("provenance.epoch", 0),
+        ("provenance.threads", 0),
+        ("imported.sha256", "unknown"),
         ("provenance.created", "yesterday"),
         ("provenance.dataset.fingerprint", "AB" * 32),
         ("provenance.dataset.fingerprint", "ab" * 31),
