@@ -1,11 +1,14 @@
 """The networks that can be trained and served, by name: the seeds' own and torchvision's classifiers."""
 
 import difflib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 TORCHVISION_BROKEN = (
     "torchvision does not fit the installed torch ({reason}). Each torchvision needs the torch it was built for; "
@@ -26,17 +29,25 @@ def build(architecture: str, num_classes: int) -> nn.Module:
         ValueError: the architecture is not known; the message names near ones.
         ImportError: torchvision cannot be imported; the message says what to install.
     """
-    if architecture == "mnist_cnn":
-        return MnistCnn(num_classes)
-    models = _torchvision_models()
-    known = ["mnist_cnn", *models.list_models(module=models)]
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(known)}"
+    if architecture in _SEEDS:
+        return _SEEDS[architecture](num_classes)
+    names = known()
+    if architecture not in names:
+        near = difflib.get_close_matches(architecture, names, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(names)}"
         raise ValueError(f"unknown architecture {architecture!r}{hint}")
     options = _TORCHVISION_OPTIONS.get(architecture, {})
-    network: nn.Module = models.get_model(architecture, weights=None, num_classes=num_classes, **options)
+    network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
     return network
+
+
+def known() -> list[str]:
+    """All that `build` takes: the seeds' networks, then torchvision's classifiers.
+
+    Raises: ImportError, as `build`.
+    """
+    models = _torchvision_models()
+    return [*_SEEDS, *models.list_models(module=models)]
 
 
 def skeleton(architecture: str, num_classes: int) -> nn.Module:
@@ -48,8 +59,19 @@ def skeleton(architecture: str, num_classes: int) -> nn.Module:
         with torch.device("meta"):
             return build(architecture, num_classes)
     except NotImplementedError:  # torchvision's RegNets work out their widths with tensors, which needs values
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"), _RealNumbers():
             return build(architecture, num_classes).to("meta")
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], *, share: bool) -> None:
+    """`network` has these weights afterwards: a copy of them, or, as a skeleton needs, those very tensors.
+
+    Raises: RuntimeError if names or shapes differ.
+    """
+    state = OrderedDict(weights)
+    # By its layers' versions torchvision tells old forms of its weights; MNASNet refuses weights that have none.
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state, assign=share)
 
 
 class MnistCnn(nn.Module):
@@ -69,6 +91,45 @@ class MnistCnn(nn.Module):
         x = F.relu(self.fc1(x.flatten(1)))
         logits: torch.Tensor = self.fc2(x)
         return logits
+
+
+def _alexnet_transfer(num_classes: int) -> nn.Module:
+    """AlexNet's features below a head of one layer."""
+    return nn.Sequential(
+        _torchvision_models().alexnet().features,
+        nn.AdaptiveAvgPool2d((6, 6)),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(256 * 6 * 6, num_classes),
+    )
+
+
+def _alexnet_finetune(num_classes: int) -> nn.Module:
+    """AlexNet with a classifier of the seeds', whose dropouts stand behind the ReLUs."""
+    network: nn.Module = _torchvision_models().alexnet()
+    network.classifier = nn.Sequential(
+        *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        nn.Linear(4096, num_classes),
+    )
+    return network
+
+
+_SEEDS: dict[str, Callable[[int], nn.Module]] = {
+    "mnist_cnn": MnistCnn,
+    "alexnet_transfer": _alexnet_transfer,
+    "alexnet_finetune": _alexnet_finetune,
+}
+
+
+class _RealNumbers(TorchFunctionMode):
+    """Below a default device: tensors that numbers make lie on the CPU nevertheless, where they can be read again."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        numbers = {"device": "cpu"} if function in (torch.arange, torch.tensor) else {}
+        return function(*args, **(numbers | dict(kwargs or {})))
 
 
 def _torchvision_models() -> Any:

@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from classifier.architectures import build, skeleton
+from classifier.architectures import build, known, load_weights, skeleton
+from tests import hub
 from tests.server import PROJECT
 
 
@@ -59,6 +60,100 @@ def test_torchvisions_networks_come_by_their_names_with_the_classes_asked_for(na
 def test_networks_with_auxiliary_heads_give_one_row_of_logits_in_training_too(name: str) -> None:
     with torch.device("meta"):
         assert build(name, 7).train()(torch.zeros(2, 3, 299, 299)).shape == (2, 7)
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def test_alexnet_transfer_has_the_tutorials_keys_and_shapes() -> None:
+    features = {f"0.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
+    assert _shapes(skeleton("alexnet_transfer", 5)) == features | {"4.weight": (5, 256 * 6 * 6), "4.bias": (5,)}
+
+
+def test_alexnet_finetune_has_the_tutorials_keys_and_shapes() -> None:
+    shapes = _shapes(skeleton("alexnet_finetune", 5))
+    features = {f"features.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
+    assert features.items() <= shapes.items()
+    assert {name: shape for name, shape in shapes.items() if name not in features} == {
+        "classifier.0.weight": (4096, 9216),
+        "classifier.0.bias": (4096,),
+        "classifier.3.weight": (4096, 4096),
+        "classifier.3.bias": (4096,),
+        "classifier.6.weight": (5, 4096),
+        "classifier.6.bias": (5,),
+    }
+
+
+def test_alexnet_with_the_tutorials_heads_computes_what_its_layers_in_a_row_compute() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 224, 224)
+    transfer, finetune = build("alexnet_transfer", 3).eval(), build("alexnet_finetune", 3).eval()
+    finetune.get_submodule("features").load_state_dict(transfer.get_submodule("0").state_dict())
+    with torch.inference_mode():
+        features = torch.flatten(nn.AdaptiveAvgPool2d((6, 6))(transfer.get_submodule("0")(images)), 1)
+        x = features
+        for layer in ("classifier.0", "classifier.3"):
+            x = torch.relu(finetune.get_submodule(layer)(x))
+        torch.testing.assert_close(transfer(images), transfer.get_submodule("4")(features))
+        torch.testing.assert_close(finetune(images), finetune.get_submodule("classifier.6")(x))
+
+
+@pytest.mark.parametrize("name", ["alexnet_transfer", "alexnet_finetune"])
+def test_the_tutorials_heads_drop_half_of_what_they_read_in_training(name: str) -> None:
+    dropouts = [m for m in skeleton(name, 3).modules() if isinstance(m, nn.Dropout)]
+    assert [dropout.p for dropout in dropouts] == ([0.5] if name == "alexnet_transfer" else [0.5, 0.5])
+
+
+def test_all_that_is_known_is_named_once_the_seeds_own_first() -> None:
+    names = known()
+    assert names[:3] == ["mnist_cnn", "alexnet_transfer", "alexnet_finetune"]
+    assert names[3:] == torchvision.models.list_models(module=torchvision.models)
+    assert len(set(names)) == len(names) > 80
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet18"])
+def test_torchvisions_weights_give_the_logits_that_its_own_loading_gives(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    auxiliary = {} if name == "resnet18" else {"aux_logits": True, "init_weights": False}
+    with torch.device("meta"):
+        whole = torchvision.models.get_model(name, weights=None, **auxiliary)
+    weights = hub.random_weights(whole)
+    hub.cache(name, weights)
+    theirs = torchvision.models.get_model(name, weights="DEFAULT").eval()
+    ours = skeleton(name, 1000)
+    load_weights(ours, {n: tensor for n, tensor in weights.items() if not n.lower().startswith("aux")}, share=True)
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = ours.eval()(images)
+        assert torch.isfinite(logits).all()
+        assert (logits[0] - logits[1]).abs().max() > 0.01  # the images matter
+        assert torch.equal(logits, theirs(images))
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
+@pytest.mark.parametrize("share", [True, False])
+def test_weights_need_no_more_than_their_names_to_be_loaded(name: str, share: bool) -> None:
+    weights = hub.random_weights(skeleton(name, 3))
+    network = skeleton(name, 3) if share else skeleton(name, 3).to_empty(device="cpu")
+    load_weights(network, weights, share=share)
+    for n, tensor in network.state_dict().items():
+        assert torch.equal(tensor, weights[n])
+        assert (tensor.data_ptr() == weights[n].data_ptr()) == share
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"size mismatch for fc2\.weight"):
+        load_weights(build("mnist_cnn", 3), build("mnist_cnn", 4).state_dict(), share=False)
+
+
+@pytest.mark.parametrize("name", ["regnet_y_400mf", "regnet_x_800mf"])
+def test_the_skeleton_of_a_network_that_works_with_tensors_while_it_is_built_is_the_same_network(name: str) -> None:
+    real, thin = build(name, 7), skeleton(name, 7)
+    assert _shapes(thin) == _shapes(real)
+    assert [t.dtype for t in thin.state_dict().values()] == [t.dtype for t in real.state_dict().values()]
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn", "resnet18", "swin_t", "maxvit_t", "regnet_y_400mf", "inception_v3"])
