@@ -117,7 +117,8 @@ def _places(sources: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def _smooth(pulls: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """float [n, 2, knots, knots] -> [n, 2, height, width]: a cubic spline that stays within what it is pulled to."""
-    return _spline(height, pulls) @ pulls @ _spline(width, pulls).T
+    with torch.autocast(pulls.device.type, enabled=False):  # in bf16 the places would be rounded to a few bits
+        return _spline(height, pulls) @ pulls @ _spline(width, pulls).T
 
 
 def _spline(size: int, pulls: torch.Tensor) -> torch.Tensor:

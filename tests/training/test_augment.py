@@ -152,6 +152,14 @@ def test_a_second_batch_is_treated_differently(augmentation: Warp) -> None:
     assert not augmentation(noise(), generator).equal(augmentation(noise(), generator))
 
 
+@each_augmentation
+def test_mixed_precision_changes_nothing(augmentation: Warp) -> None:
+    exact = augmentation(noise(), seeded())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert augmentation(noise(), seeded()).equal(exact)
+
+
 def test_every_image_gets_a_map_of_its_own() -> None:
     images = noise(1).expand(8, -1, -1, -1)
 
