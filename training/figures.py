@@ -1,0 +1,189 @@
+"""How good a network is, from its logits: what the manifest, the pictures and `evaluate` say.
+
+All sums are exact (`math.fsum` over float64), so the same logits give the same figures to the last digit: whatever
+their order, the batch they were computed in, and the number of threads that add them up.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+BINS = 15  # of confidence, as in Guo et al. 2017
+_ROWS = 8192  # at once in float64
+
+
+@dataclass(frozen=True, slots=True)
+class OfClass:
+    """One class's part in the figures.
+
+    Args:
+        precision: the share of right ones among what was predicted as this class; None where nothing was.
+        recall: the share of right ones among this class's samples; None where there is none.
+    """
+
+    precision: float | None
+    recall: float | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The samples whose confidence is in one bin; the mean confidence and the accuracy are None where there is none."""
+
+    samples: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far confidence can be taken at its word: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+        ece: the expected calibration error in 0 to 1: the mean of |accuracy - confidence| over the bins, each weighed
+            by its samples.
+        bins: `BINS` of equal width; bin i holds confidences in (i / BINS, (i + 1) / BINS].
+    """
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # tensors have no truth value to compare by
+class Figures:
+    """What was measured on one split.
+
+    Args:
+        accuracy: the share of right top-1 answers.
+        loss: mean cross-entropy in nats at temperature 1, whatever the calibration: what training minimises.
+        per_class: by class index.
+        confusion: int64 [classes, classes]: row = true class, column = predicted class.
+        temperature: what the logits were divided by for `after`.
+        before, after: reliability at temperature 1, and at `temperature`.
+    """
+
+    accuracy: float
+    loss: float
+    per_class: tuple[OfClass, ...]
+    confusion: torch.Tensor
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+    @property
+    def samples(self) -> int:
+        return int(self.confusion.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Sample `index` is a `target`, but was taken for a `predicted`, with `confidence` in 0 to 1."""
+
+    index: int
+    target: int
+    predicted: int
+    confidence: float
+
+
+def figures(logits: torch.Tensor, targets: torch.Tensor, *, temperature: float) -> Figures:
+    """The figures of float32 logits [n, classes] and int64 targets [n], both on the CPU.
+
+    Raises: ValueError as `check`.
+    """
+    check(logits, targets)
+    predicted = logits.argmax(1)
+    right = predicted == targets
+    confusion = _confusion(targets, predicted, classes=logits.shape[1])
+    return Figures(
+        accuracy=int(right.sum()) / len(targets),
+        loss=cross_entropy(logits, targets),
+        per_class=_per_class(confusion),
+        confusion=confusion,
+        temperature=temperature,
+        before=_reliability(_confidence(logits, predicted, 1.0), right),
+        after=_reliability(_confidence(logits, predicted, temperature), right),
+    )
+
+
+def worst(
+    logits: torch.Tensor, targets: torch.Tensor, *, count: int = 25, temperature: float = 1.0
+) -> tuple[Mistake, ...]:
+    """Up to `count` mistakes, the most confident first; of two that are as confident, the earlier sample.
+
+    Raises: ValueError as `check`.
+    """
+    check(logits, targets)
+    predicted = logits.argmax(1)
+    wrong = (predicted != targets).nonzero().flatten()
+    confidence = _confidence(logits[wrong], predicted[wrong], temperature)
+    order = confidence.argsort(descending=True, stable=True)[:count]
+    chosen = wrong[order]
+    columns = (chosen, targets[chosen], predicted[chosen], confidence[order])
+    return tuple(Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """The mean over samples, in nats, computed in float64 and never below 0."""
+    losses: list[float] = []
+    for some, of_them in in_float64(logits, targets):
+        losses += (some.logsumexp(1) - some.gather(1, of_them[:, None])[:, 0]).tolist()
+    return math.fsum(losses) / len(targets)
+
+
+def in_float64(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Some rows after others, so that many classes need little memory."""
+    for some, of_them in zip(torch.split(logits, _ROWS), torch.split(targets, _ROWS), strict=True):
+        # The order of a sum follows the layout of its terms: one layout for all.
+        yield some.to(torch.float64, memory_format=torch.contiguous_format), of_them
+
+
+def check(logits: torch.Tensor, targets: torch.Tensor) -> None:
+    """Whether logits [n, classes] and targets [n] can be measured at all.
+
+    Raises: ValueError: no sample, fewer than two classes, another shape or type, a target out of range, logits that are
+        not finite.
+    """
+    if logits.dim() != 2 or logits.dtype != torch.float32 or logits.shape[0] < 1 or logits.shape[1] < 2:
+        raise ValueError(f"logits are {logits.dtype} {list(logits.shape)} where float32 [n, classes] is expected")
+    if targets.dtype != torch.int64 or targets.shape != logits.shape[:1]:
+        raise ValueError(f"targets are {targets.dtype} {list(targets.shape)} where int64 [{len(logits)}] is expected")
+    if not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        raise ValueError(f"a target is not in 0 to {logits.shape[1] - 1}")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("a logit is not finite")
+
+
+def _confusion(targets: torch.Tensor, predicted: torch.Tensor, *, classes: int) -> torch.Tensor:
+    return torch.bincount(targets * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def _per_class(confusion: torch.Tensor) -> tuple[OfClass, ...]:
+    columns = (confusion.diagonal(), confusion.sum(0), confusion.sum(1))
+    return tuple(
+        OfClass(right / predicted if predicted else None, right / samples if samples else None, samples)
+        for right, predicted, samples in zip(*(column.tolist() for column in columns), strict=True)
+    )
+
+
+def _confidence(logits: torch.Tensor, predicted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """float64 [n]: the probability of the predicted class."""
+    parts = [
+        (some.gather(1, of_them[:, None])[:, 0] / temperature - (some / temperature).logsumexp(1)).exp()
+        for some, of_them in in_float64(logits, predicted)
+    ]
+    return torch.cat(parts)
+
+
+def _reliability(confidence: torch.Tensor, right: torch.Tensor) -> Reliability:
+    numbers = (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+    bins: list[Bin] = []
+    gaps: list[float] = []
+    for number in range(BINS):
+        inside = numbers == number
+        count, hits = int(inside.sum()), int(right[inside].sum())
+        total = math.fsum(confidence[inside].tolist())
+        bins.append(Bin(count, total / count, hits / count) if count else Bin(0, None, None))
+        gaps.append(abs(hits - total))
+    return Reliability(ece=math.fsum(gaps) / len(right), bins=tuple(bins))
