@@ -1,0 +1,222 @@
+"""Which parts of a network train, and the network cut in two there: what is frozen below, what trains above.
+
+Parts are names of modules; ("",) is the whole network. The head of an architecture is found, not listed: it is what
+has another shape where there is one class more.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from classifier.architectures import load_weights, skeleton
+from training.errors import TrainingError
+
+WHOLE = ("",)
+
+# Where AlexNet's features are in the networks that share them.
+_ALEXNET_FEATURES = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_finetune": "features."}
+
+
+def parts(architecture: str, trainable: str) -> tuple[str, ...]:
+    """The modules that train, in the network's order.
+
+    Args:
+        trainable: "all"; "head", which is the last layer with the layers without parameters around it, such as its
+            dropout; or names of modules, e.g. "layer4,fc".
+
+    Raises: TrainingError if the architecture or a name is not known, or there is nothing in it to train.
+    """
+    if trainable == "all":
+        return WHOLE
+    network = _skeleton(architecture, 2)
+    if trainable == "head":
+        return _head(network, architecture)
+    chosen = [word.strip() for word in trainable.split(",")]
+    modules = [name for name, _ in network.named_modules() if name]
+    for word in chosen:
+        if word not in modules:
+            near = ", ".join(name for name, _ in network.named_children())
+            raise TrainingError(
+                f"{architecture} has no part {word!r}: trainable is all, head, or some of {near} or of what is in them"
+            )
+    found = tuple(name for name in modules if name in chosen and not any(name.startswith(f"{c}.") for c in chosen))
+    if not any(list(network.get_submodule(name).parameters()) for name in found):
+        raise TrainingError(f"there is nothing to train in {architecture}'s {trainable}")
+    return found
+
+
+def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Only the parameters of these parts get gradients."""
+    network.requires_grad_(False)
+    for name in parts:
+        network.get_submodule(name).requires_grad_(True)
+
+
+def train_mode(network: nn.Module, parts: tuple[str, ...]) -> None:
+    """Only these parts are in training mode: frozen norms keep their statistics, frozen dropouts drop nothing."""
+    network.eval()
+    for name in parts:
+        network.get_submodule(name).train()
+
+
+def features(network: nn.Module, parts: tuple[str, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from images to what the first of these parts is given; what comes after is not computed.
+
+    The network's mode, gradients and autocast are the caller's.
+    """
+    first = network.get_submodule(parts[0])
+
+    def until_first(images: torch.Tensor) -> torch.Tensor:
+        handle = first.register_forward_pre_hook(_stop)
+        try:
+            network(images)
+        except _Reached as reached:
+            return reached.features
+        finally:
+            handle.remove()
+        raise TrainingError(f"the network does not use its part {parts[0]!r}")
+
+    return until_first
+
+
+def tail(network: nn.Module, parts: tuple[str, ...]) -> nn.Module:
+    """These parts in a row, as a network of their own from `features` to logits [n, classes]; shares the parameters."""
+    return _Tail([network.get_submodule(name) for name in parts])
+
+
+@torch.no_grad()
+def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor) -> bool:
+    """Whether `tail` of `features` is what the network computes: if so, features need to be computed only once.
+
+    It is where each part is used once, is given just what the part before it returns, and the last returns the logits.
+
+    Args:
+        example: a batch of real images, as the network takes them, on its device. The network is in eval mode for
+            them, and afterwards in the mode it was in.
+    """
+    modules = [network.get_submodule(name) for name in parts]
+    passed: list[tuple[nn.Module, torch.Tensor | None]] = []
+    hooks = [module.register_forward_pre_hook(lambda m, x: passed.append((m, _alone(x)))) for module in modules]
+    hooks += [module.register_forward_hook(lambda m, _, y: passed.append((m, _alone((y,))))) for module in modules]
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        logits = network.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    tensors = [tensor for _, tensor in passed if tensor is not None]
+    if [module for module, _ in passed] != [module for module in modules for _ in range(2)] or len(tensors) < len(
+        passed
+    ):
+        return False
+    returned, given = tensors[1::2], tensors[2::2]
+    return all(map(torch.equal, [*returned[:-1], returned[-1].flatten(1)], [*given, logits]))
+
+
+def head_weights(architecture: str) -> frozenset[str]:
+    """The names, in the state_dict, of all whose shape depends on the number of classes.
+
+    Raises: TrainingError if the architecture is not known.
+    """
+    return _head_weights(_skeleton(architecture, 2), architecture)
+
+
+def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """All but the head is as in `weights` afterwards; the head stays as it is.
+
+    Args:
+        architecture: of the network.
+        source: the weights' architecture. Either the same, with any number of classes, or, for `alexnet_transfer` and
+            `alexnet_finetune`, one whose features are AlexNet's: then these alone are loaded.
+
+    Raises: TrainingError if the source is of another kind, or the weights are not all there.
+    """
+    own = network.state_dict()
+    names = _names_in_source(own, architecture, source)
+    wrong = [there for here, there in names.items() if there not in weights or weights[there].shape != own[here].shape]
+    if wrong:
+        raise TrainingError(
+            f"the weights do not fill {architecture} as those of {source} should: "
+            f"{len(wrong)} are missing or of another shape, such as {wrong[0]}"
+        )
+    load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
+
+
+def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source: str) -> dict[str, str]:
+    """By the names of what is to be loaded into a network: what it is called in the weights."""
+    if source == architecture:
+        head = head_weights(architecture)
+        return {name: name for name in own if name not in head}
+    if architecture == "alexnet" or not {architecture, source} <= _ALEXNET_FEATURES.keys():
+        raise TrainingError(
+            f"{architecture} cannot start from weights of {source}: only from its own, "
+            "and alexnet_transfer and alexnet_finetune from those of each other and of alexnet"
+        )
+    here, there = _ALEXNET_FEATURES[architecture], _ALEXNET_FEATURES[source]
+    return {name: there + name.removeprefix(here) for name in own if name.startswith(here)}
+
+
+def _head_weights(of_two: nn.Module, architecture: str) -> frozenset[str]:
+    two, three = of_two.state_dict(), _skeleton(architecture, 3).state_dict()
+    return frozenset(name for name in two if two[name].shape != three[name].shape)
+
+
+def _head(of_two: nn.Module, architecture: str) -> tuple[str, ...]:
+    layers = {name.rpartition(".")[0] for name in _head_weights(of_two, architecture)}
+    around = {sibling for layer in layers for sibling in _with_bare_siblings(of_two, layer)}
+    return tuple(name for name, _ in of_two.named_modules() if name in around)
+
+
+def _with_bare_siblings(network: nn.Module, layer: str) -> list[str]:
+    """The layer and, where it stands in a Sequential, what stands directly before and after it without parameters."""
+    parent, _, own_name = layer.rpartition(".")
+    if not isinstance(network.get_submodule(parent), nn.Sequential):
+        return [layer]
+    children = list(network.get_submodule(parent).named_children())
+    start = end = [name for name, _ in children].index(own_name)
+    while start > 0 and _is_bare(children[start - 1][1]):
+        start -= 1
+    while end + 1 < len(children) and _is_bare(children[end + 1][1]):
+        end += 1
+    return [f"{parent}.{name}" if parent else name for name, _ in children[start : end + 1]]
+
+
+def _is_bare(module: nn.Module) -> bool:
+    return not module.state_dict()
+
+
+def _skeleton(architecture: str, num_classes: int) -> nn.Module:
+    try:
+        return skeleton(architecture, num_classes)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
+class _Tail(nn.Module):
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # A copy: some heads begin with a dropout or a ReLU that works in place, and the features are used again.
+        logits: torch.Tensor = self.parts(features.clone())
+        return logits.flatten(1)
+
+
+class _Reached(Exception):
+    def __init__(self, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+def _stop(_: nn.Module, given: tuple[torch.Tensor, ...]) -> NoReturn:
+    raise _Reached(given[0])
+
+
+def _alone(tensors: tuple[Any, ...]) -> torch.Tensor | None:
+    """A copy of what may be changed in place later; None if it is not one tensor and nothing else."""
+    return tensors[0].clone() if len(tensors) == 1 and isinstance(tensors[0], torch.Tensor) else None
