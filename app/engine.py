@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
-from classifier.manifest import Metrics, Provenance
+from classifier.manifest import (
+    Calibration,
+    ClassMetrics,
+    EpochPoint,
+    Imported,
+    Metrics,
+    OutOfDistribution,
+    Provenance,
+)
 from classifier.preprocess import Pixels, Preprocess
 
 
@@ -70,6 +78,18 @@ class Prediction(NamedTuple):
     probability: float
 
 
+class ItemAnswer(NamedTuple):
+    """One item's predictions, the likeliest first, and whether it is like what the model was trained on.
+
+    `score` is of the logits, by the method that the manifest names, and `in_distribution` says whether it reaches the
+    manifest's threshold. Both are None where the manifest has none.
+    """
+
+    predictions: tuple[Prediction, ...]
+    score: float | None = None
+    in_distribution: bool | None = None
+
+
 class ItemError(NamedTuple):
     """One item that could not be computed, while its neighbours could."""
 
@@ -79,15 +99,18 @@ class ItemError(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One version for all items of a submit; the predictions of an item are sorted, the likeliest first."""
+    """One version for all items of a submit."""
 
     version: int
-    items: tuple[tuple[Prediction, ...] | ItemError, ...]
+    items: tuple[ItemAnswer | ItemError, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One file of the store. `reason` says why it was refused; what its header does not tell is None."""
+    """One file of the store and all that its manifest says; what is not known is None.
+
+    `reason` says why it was refused.
+    """
 
     version: int
     state: Literal["loading", "ready", "available", "refused"]
@@ -96,7 +119,12 @@ class VersionInfo:
     labels: tuple[str, ...] | None
     input: Preprocess | None
     metrics: Metrics | None
+    per_class: tuple[ClassMetrics, ...] | None
+    curve: tuple[EpochPoint, ...] | None
+    calibration: Calibration | None
+    out_of_distribution: OutOfDistribution | None
     provenance: Provenance | None
+    imported: Imported | None
     file_size: int | None
     sha256: str | None
     device: str | None

@@ -13,11 +13,11 @@ from app.batcher import Batcher, Lane
 from app.engine import (
     Ambiguous,
     Answer,
+    ItemAnswer,
     ItemError,
     ModelInfo,
     NotFound,
     NotReady,
-    Prediction,
     ReloadReport,
     Stale,
     Status,
@@ -34,7 +34,7 @@ from classifier.preprocess import Pixels, Preprocess
 
 logger = logging.getLogger(__name__)
 
-Outcome = tuple[Prediction, ...] | ItemError
+Outcome = ItemAnswer | ItemError
 
 
 class Loaded:

@@ -1,16 +1,25 @@
 """ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from app.engine import ItemError, Prediction
+from app.engine import ItemAnswer, ItemError, Prediction
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
+
+# By the manifest's words: the score, float32 [n], of float32 logits [n, classes] as the network gives them. The higher,
+# the more like what was seen in training. The temperature plays no part in it.
+SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    # Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy.
+    "energy": lambda logits: torch.logsumexp(logits, dim=1),
+    "max_logit": lambda logits: torch.amax(logits, dim=1),
+    "max_probability": lambda logits: torch.amax(torch.softmax(logits, dim=1), dim=1),
+}
 
 
 class Item(NamedTuple):
@@ -39,6 +48,9 @@ class Predictor:
             (max_items, *manifest.preprocess.shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
         )
         self._rows = self._staging.numpy()
+        known = manifest.out_of_distribution
+        self._score = None if known is None else SCORES[known.method]
+        self._threshold = None if known is None else known.threshold
 
     def logits(self, pixels: Sequence[Pixels]) -> torch.Tensor:
         """float32 [n, classes] on the device, of 1 to `max_items` images."""
@@ -49,22 +61,28 @@ class Predictor:
             logits: torch.Tensor = self._network(self._normalize(batch))
             return logits.float()
 
-    def predict(self, items: Sequence[Item]) -> list[tuple[Prediction, ...] | ItemError]:
-        """Predictions for 1 to `max_items` images, each sorted, the likeliest first."""
-        labels = self.manifest.labels
-        most = min(max(item.top_k for item in items), len(labels))
+    def predict(self, items: Sequence[Item]) -> list[ItemAnswer | ItemError]:
+        """Answers for 1 to `max_items` images."""
+        most = min(max(item.top_k for item in items), len(self.manifest.labels))
         logits = self.logits([item.pixels for item in items])
         with torch.inference_mode():
-            scores = torch.softmax(logits / self.manifest.temperature, dim=1)
-            probabilities, indices = torch.topk(scores, most, dim=1)
-            # One copy off the device for both; float32 holds every index below 2^24 exactly.
-            both = torch.stack((probabilities, indices.float()), dim=1).tolist()
-        return [
-            tuple(
-                Prediction(labels[int(index)], int(index), probability)
-                for probability, index in zip(row[0][: item.top_k], row[1][: item.top_k], strict=True)
-            )
-            if row[0][0] == row[0][0]  # NaN is unequal to itself
-            else ItemError("prediction_failed", "the network gave scores that are not finite")
-            for item, row in zip(items, both, strict=True)
-        ]
+            probabilities, indices = torch.topk(torch.softmax(logits / self.manifest.temperature, dim=1), most, dim=1)
+            # One copy off the device for all; float32 holds every index below 2^24 exactly.
+            columns = [probabilities, indices.float()]
+            if self._score is not None:
+                columns.append(self._score(logits)[:, None])
+            rows: list[list[float]] = torch.cat(columns, dim=1).tolist()
+        return [self._answer(row, most, item.top_k) for item, row in zip(items, rows, strict=True)]
+
+    def _answer(self, row: list[float], most: int, top_k: int) -> ItemAnswer | ItemError:
+        """From `most` probabilities, as many indices and, where there is a threshold, the score."""
+        if row[0] != row[0]:  # NaN is unequal to itself
+            return ItemError("prediction_failed", "the network gave scores that are not finite")
+        count, labels = min(top_k, most), self.manifest.labels
+        predictions = tuple(
+            Prediction(labels[int(index)], int(index), probability)
+            for probability, index in zip(row[:count], row[most : most + count], strict=True)
+        )
+        if self._threshold is None:
+            return ItemAnswer(predictions)
+        return ItemAnswer(predictions, row[-1], row[-1] >= self._threshold)

@@ -1,6 +1,7 @@
 """Small sound checkpoints for tests: real networks with seeded weights, without the time that training takes."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def checkpoint(
         network={name: tensor.clone() for name, tensor in network.state_dict().items()},
         reference=Reference(images, pixels, logits(network, preprocess, pixels)),
     )
+
+
+def saying(content: Checkpoint, **sections: Any) -> Checkpoint:
+    """The same weights, with these sections in the manifest."""
+    return replace(content, manifest=content.manifest.model_copy(update=sections))
 
 
 def to_pixels(image: bytes, preprocess: Preprocess = DIGITS) -> Pixels:

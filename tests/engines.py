@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.engine import (
     Answer,
+    ItemAnswer,
     ItemError,
     ModelInfo,
     NotFound,
@@ -41,7 +42,7 @@ class ScriptedEngine:
         self.ready = True
         self.error: Exception | None = None
         self.submit_error: Exception | None = None
-        self.outcome: tuple[Prediction, ...] | ItemError = (Prediction("7", 7, 0.9), Prediction("1", 1, 0.1))
+        self.outcome: ItemAnswer | ItemError = ItemAnswer((Prediction("7", 7, 0.9), Prediction("1", 1, 0.1)))
         self.gate = asyncio.Event()
         self.gate.set()
         self.submitted: asyncio.Queue[Submitted] = asyncio.Queue()

@@ -2,15 +2,17 @@
 
 from typing import Any
 
-_PREDICTION = {"label": "7", "index": 7, "probability": 0.998}
+_PREDICTION = {"label": "7", "index": 7, "probability": 0.999989}
 
-ONE_IMAGE = {"model": "strokes", "version": 3, "predictions": [_PREDICTION]}
+_LIKE_THE_TRAINING = {"in_distribution": True, "score": 16.54494285583496}
+
+ONE_IMAGE = {"model": "strokes", "version": 3, "predictions": [_PREDICTION], **_LIKE_THE_TRAINING}
 
 SEVERAL_IMAGES = {
     "model": "strokes",
     "version": 3,
     "results": [
-        {"filename": "seven.png", "predictions": [_PREDICTION]},
+        {"filename": "seven.png", "predictions": [_PREDICTION], **_LIKE_THE_TRAINING},
         {
             "filename": "notes.txt",
             "error": {
@@ -41,21 +43,26 @@ _MODEL = {
                 "resizing": "exact",
                 "background": 0,
             },
-            "metrics": {"split": "test", "samples": 5000, "accuracy": 0.9532, "loss": 0.14602440185546875},
+            "metrics": {"split": "test", "samples": 5000, "accuracy": 0.9648, "loss": 0.112924462890625},
+            "per_class": None,
+            "curve": None,
+            "calibration": {"temperature": 0.9905515313148499},
+            "out_of_distribution": {"method": "energy", "threshold": 6.320401191711426},
             "provenance": {
                 "dataset": {
                     "name": "strokes",
                     "samples": 40000,
                     "fingerprint": "cd8e049e123d9f217fbdd512397352a2ae63a6e58191f00358e436f3dee6e1b3",
                 },
-                "recipe": {"epochs": 1, "batch_size": 128, "lr": 0.05, "seed": 0},
+                "recipe": {"epochs": 3, "batch_size": 128, "lr": 0.05, "seed": 0},
                 "seed": 0,
-                "epoch": 1,
+                "epoch": 3,
                 "code_revision": "292a82ca3544174a3b90b4a778d84c49d1f8d863",
                 "versions": {"flambeau": "0.1.0", "torch": "2.15.0", "pillow": "13.0.0"},
                 "created": "2026-11-24T00:55:47Z",
                 "parent": None,
             },
+            "imported": None,
             "file_size": 873025,
             "sha256": "dc22cf072b0e852c35c0d2864eff07c590d824ede0ebf8cc518012a082992b17",
             "device": "cpu",

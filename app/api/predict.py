@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.admission import Admission
 from app.api.errors import Problem, from_engine
 from app.api.upload import ClientLeft, File, check_content_type, files_in, read_body, upload_too_large
-from app.engine import Answer, Engine, EngineError, Expired, ItemError, Prediction, Stale, Target
+from app.engine import Answer, Engine, EngineError, Expired, ItemAnswer, ItemError, Stale, Target
 from app.images import Decoder, ImageProblem
 from app.metrics import Metrics
 from app.settings import Settings
@@ -128,14 +128,14 @@ class Predict:
         item = answer.items[0]
         if isinstance(item, ItemError):
             raise Problem(item.code, item.detail)
-        return b'{"model":%s,"version":%d,"predictions":%s}' % (_json(target.model), answer.version, _bars(item))
+        return b'{"model":%s,"version":%d,%s}' % (_json(target.model), answer.version, _members(item))
 
     async def _several(self, target: Target, files: Sequence[File], top_k: int, deadline: float) -> bytes:
         started = time.perf_counter()
         decoded = await self._decoder.decode([file.data for file in files], target.preprocess, deadline=deadline)
         sound = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
         version = target.version
-        answered: list[tuple[Prediction, ...] | ItemError] = []
+        answered: list[ItemAnswer | ItemError] = []
         if sound:
             answer = await self._submit(target, sound, top_k, deadline, started)
             version, answered = answer.version, list(answer.items)
@@ -190,13 +190,17 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
-def _bars(predictions: Sequence[Prediction]) -> bytes:
+def _members(item: ItemAnswer) -> bytes:
     """As JSON by hand: less than half the time of a general encoder, on the one path where it counts."""
     rows = [
         f'{{"label":{_quoted(label)},"index":{index},"probability":{probability:.6g}}}'
-        for label, index, probability in predictions
+        for label, index, probability in item.predictions
     ]
-    return f"[{','.join(rows)}]".encode()
+    if item.score is None:
+        return f'"predictions":[{",".join(rows)}]'.encode()
+    # The score to its last digit: a client that compares it with the threshold comes to the same end.
+    in_distribution = "true" if item.in_distribution else "false"
+    return f'"predictions":[{",".join(rows)}],"in_distribution":{in_distribution},"score":{item.score!r}'.encode()
 
 
 @lru_cache(maxsize=4096)
@@ -204,10 +208,10 @@ def _quoted(label: str) -> str:
     return json.dumps(label, ensure_ascii=False)
 
 
-def _result(filename: str | None, item: tuple[Prediction, ...] | ItemError) -> bytes:
+def _result(filename: str | None, item: ItemAnswer | ItemError) -> bytes:
     if isinstance(item, ItemError):
         return b'{"filename":%s,"error":%s}' % (_json(filename), _json({"code": item.code, "detail": item.detail}))
-    return b'{"filename":%s,"predictions":%s}' % (_json(filename), _bars(item))
+    return b'{"filename":%s,%s}' % (_json(filename), _members(item))
 
 
 class _Watch:

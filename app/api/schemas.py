@@ -6,7 +6,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.engine import ModelInfo, Refusal
 
-Probability = Annotated[float, Field(ge=0, le=1, examples=[0.998])]
+Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
+
+_NO_THRESHOLD = "absent where the checkpoint has no threshold (out_of_distribution in GET /models)"
+InDistribution = Annotated[
+    bool | None,
+    Field(
+        description="whether the score reaches the checkpoint's threshold; false: the image is like nothing the model "
+        f"was trained on, whatever its predictions say; {_NO_THRESHOLD}",
+        examples=[True],
+    ),
+]
+Score = Annotated[
+    float | None,
+    Field(
+        description="of the logits before calibration, by the checkpoint's method; the lower, the less the image is "
+        f"like what the model was trained on; {_NO_THRESHOLD}",
+        examples=[16.54494285583496],
+    ),
+]
 
 
 class PredictionBody(BaseModel):
@@ -25,7 +43,9 @@ class AnswerBody(BaseModel):
 
     model: str = Field(examples=["strokes"])
     version: int = Field(ge=1, examples=[3])
-    predictions: list[PredictionBody] = Field(description="the likeliest first")
+    predictions: list[PredictionBody] = Field(description="the likeliest first; probabilities are calibrated ones")
+    in_distribution: InDistribution = None
+    score: Score = None
 
 
 class ResultBody(BaseModel):
@@ -33,6 +53,8 @@ class ResultBody(BaseModel):
 
     filename: str | None = Field(examples=["seven.png"])
     predictions: list[PredictionBody] | None = Field(None, description="absent where there is an error")
+    in_distribution: InDistribution = None
+    score: Score = None
     error: ErrorBody | None = Field(None, description="absent where there are predictions")
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from PIL import Image
 
 from app.api.errors import PROBLEM_TYPE, PROBLEMS
-from app.engine import Draining, Expired, ItemError, NotReady, Overloaded
+from app.engine import Draining, Expired, ItemAnswer, ItemError, NotReady, Overloaded, Prediction
 from tests.app.conftest import MAX_FILES, Answer
 from tests.checkpoints import encoded, png
 from tests.engines import ScriptedEngine
@@ -33,7 +33,12 @@ class Document:
         }
 
     def check(self, value: object, schema: dict[str, Any]) -> None:
-        Draft202012Validator({**schema, "components": self.content["components"]}).validate(value)
+        """Nothing may be missing, and nothing may be there that the document does not tell of."""
+        schemas = {
+            name: {"additionalProperties": False, **body}
+            for name, body in self.content["components"]["schemas"].items()
+        }
+        Draft202012Validator({**schema, "components": {"schemas": schemas}}).validate(value)
 
     def check_answer(self, operation: str, answer: Answer) -> tuple[str, int, str]:
         """Whether the answer is one that the operation is said to give; operation, status and code of it."""
@@ -136,7 +141,7 @@ class TestExamples:
     def test_the_first_answer_of_predict_is_of_one_image_and_the_second_of_several(self, document: Document) -> None:
         examples = document.operations["predict"]["responses"]["200"]["content"]["application/json"]["examples"]
         assert [list(example["value"]) for example in examples.values()] == [
-            ["model", "version", "predictions"],
+            ["model", "version", "predictions", "in_distribution", "score"],
             ["model", "version", "results"],
         ]
 
@@ -192,6 +197,9 @@ async def from_an_engine_that_fails(
         for error in (Overloaded("full"), NotReady("empty"), Draining("ends"), Expired("late"), RuntimeError("a bug")):
             engine.submit_error = error
             seen.add(document.check_answer("predict", await client.post("/predict", files=form(png()))))
+        engine.outcome = ItemAnswer((Prediction("7", 7, 0.9),), score=-1.5, in_distribution=False)
+        for files in (form(png()), form(png(), b"no image")):
+            seen.add(document.check_answer("predict", await client.post("/predict", files=files)))
         engine.outcome = ItemError("prediction_failed", "the scores are not finite")
         seen.add(document.check_answer("predict", await client.post("/predict", files=form(png()))))
         document.check_answer("predict", await client.post("/predict", files=form(png(), png())))

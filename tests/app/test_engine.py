@@ -1,6 +1,7 @@
 """What every engine promises: the contract of app.engine.Engine, run over each implementation."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,17 +16,21 @@ from app.engine import (
     Draining,
     Engine,
     Expired,
+    ItemAnswer,
     ItemError,
     NotFound,
     NotReady,
     Overloaded,
+    Prediction,
     Stale,
 )
 from app.local import LocalEngine
 from app.metrics import Metrics
 from app.settings import Settings
+from classifier.checkpoint import Checkpoint
+from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
-from tests.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
+from tests.checkpoints import DIGITS, checkpoint, logits, png, publish, saying, to_pixels
 
 pytestmark = pytest.mark.anyio
 
@@ -68,15 +73,24 @@ def images(count: int) -> list[Pixels]:
     return [to_pixels(png(i)) for i in range(count)]
 
 
+def energy(content: Checkpoint, image: Pixels) -> float:
+    """By the formula, in float64."""
+    values = logits(content.build(), DIGITS, torch.from_numpy(image[None]))[0].tolist()
+    return math.log(math.fsum(math.exp(value) for value in values))
+
+
+def predictions(item: ItemAnswer | ItemError) -> tuple[Prediction, ...]:
+    assert isinstance(item, ItemAnswer)
+    return item.predictions
+
+
 async def test_an_item_is_answered_with_its_predictions_by_the_served_version(start: Start, tmp_path: Path) -> None:
     publish(tmp_path, 4, checkpoint())
     async with start() as engine:
         answer = await engine.submit(engine.target(None, None), images(1), top_k=3, deadline=soon())
     assert answer.version == 4
-    (item,) = answer.items
-    assert not isinstance(item, ItemError)
-    assert len(item) == 3
-    assert 1 >= item[0].probability >= item[1].probability >= item[2].probability >= 0
+    first, second, third = predictions(answer.items[0])
+    assert 1 >= first.probability >= second.probability >= third.probability >= 0
 
 
 async def test_items_are_answered_in_their_order_and_as_if_alone(start: Start, tmp_path: Path) -> None:
@@ -85,11 +99,50 @@ async def test_items_are_answered_in_their_order_and_as_if_alone(start: Start, t
         target = engine.target("digits", 1)
         together = await engine.submit(target, images(10), top_k=10, deadline=soon())
         for image, item in zip(images(10), together.items, strict=True):
-            (alone,) = (await engine.submit(target, [image], top_k=10, deadline=soon())).items
-            assert not isinstance(alone, ItemError)
-            assert not isinstance(item, ItemError)
-            assert [each.class_index for each in item] == [each.class_index for each in alone]
-            assert [each.probability for each in item] == pytest.approx([e.probability for e in alone], abs=1e-5)
+            (by_itself,) = (await engine.submit(target, [image], top_k=10, deadline=soon())).items
+            crowd, alone = predictions(item), predictions(by_itself)
+            assert [each.class_index for each in crowd] == [each.class_index for each in alone]
+            assert [each.probability for each in crowd] == pytest.approx([e.probability for e in alone], abs=1e-5)
+
+
+async def test_an_item_is_told_whether_its_score_reaches_the_threshold(start: Start, tmp_path: Path) -> None:
+    content = checkpoint()
+    energies = [energy(content, image) for image in images(8)]
+    threshold = sorted(energies)[4] - 1e-4  # between two of them: the sum is taken in another order
+    publish(tmp_path, 1, saying(content, out_of_distribution=OutOfDistribution(method="energy", threshold=threshold)))
+    async with start() as engine:
+        answer = await engine.submit(engine.target(None, None), images(8), top_k=1, deadline=soon())
+    items = [item for item in answer.items if isinstance(item, ItemAnswer)]
+    assert [item.score for item in items] == pytest.approx(energies, abs=1e-5)
+    assert [item.in_distribution for item in items] == [each >= threshold for each in energies]
+    assert sum(bool(item.in_distribution) for item in items) == 4
+
+
+async def test_where_the_manifest_has_no_threshold_nothing_is_said_of_it(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        (item,) = (await engine.submit(engine.target(None, None), images(1), top_k=1, deadline=soon())).items
+    assert isinstance(item, ItemAnswer)
+    assert (item.score, item.in_distribution) == (None, None)
+
+
+async def test_the_probabilities_are_the_calibrated_ones_and_the_score_is_not(start: Start, tmp_path: Path) -> None:
+    plain = saying(checkpoint(), out_of_distribution=OutOfDistribution(method="energy", threshold=0))
+    publish(tmp_path, 1, plain, model="plain")
+    publish(tmp_path, 1, saying(plain, calibration=Calibration(temperature=0.25)), model="cooled")
+    async with start() as engine:
+        answers = {
+            model: (await engine.submit(engine.target(model, None), images(1), top_k=10, deadline=soon())).items[0]
+            for model in ("plain", "cooled")
+        }
+    before, after = answers["plain"], answers["cooled"]
+    assert isinstance(before, ItemAnswer)
+    assert isinstance(after, ItemAnswer)
+    sharpened = [each.probability**4 for each in before.predictions]
+    expected = [each / sum(sharpened) for each in sharpened]
+    assert [each.probability for each in after.predictions] == pytest.approx(expected, rel=1e-4)
+    assert after.predictions[0].probability > before.predictions[0].probability + 0.01
+    assert after.score == before.score
 
 
 async def test_a_target_tells_a_decoder_what_it_needs(start: Start, tmp_path: Path) -> None:
@@ -282,6 +335,16 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: 
         await closing
 
 
+async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_path: Path) -> None:
+    calibration = Calibration(temperature=1.3)
+    out_of_distribution = OutOfDistribution(method="max_logit", threshold=2.5)
+    publish(tmp_path, 1, saying(checkpoint(), calibration=calibration, out_of_distribution=out_of_distribution))
+    async with start() as engine:
+        (model,) = await engine.models()
+    assert model.versions[0].calibration == calibration
+    assert model.versions[0].out_of_distribution == out_of_distribution
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> None:
@@ -294,10 +357,8 @@ async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> Non
         answers.append(await engine.submit(engine.target(None, None), images(20), top_k=10, deadline=soon()))
         await engine.close()
     for on_cpu, on_gpu in zip(answers[0].items, answers[1].items, strict=True):
-        assert not isinstance(on_cpu, ItemError)
-        assert not isinstance(on_gpu, ItemError)
-        by_label = {each.label: each.probability for each in on_cpu}
-        assert {each.label: each.probability for each in on_gpu} == pytest.approx(by_label, abs=1e-3)
+        by_label = {each.label: each.probability for each in predictions(on_cpu)}
+        assert {each.label: each.probability for each in predictions(on_gpu)} == pytest.approx(by_label, abs=1e-3)
 
 
 async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx2
 
+from classifier.manifest import Manifest
 from tests.checkpoints import DIGITS
 
 
@@ -30,6 +31,17 @@ def test_the_served_version_tells_what_it_was_made_of_and_where_it_is(client: ht
     assert len(served["sha256"]) == 64
     loaded_at = datetime.fromisoformat(served["loaded_at"])
     assert timedelta() <= datetime.now(UTC) - loaded_at < timedelta(hours=1)
+
+
+def test_what_a_manifest_does_not_say_is_null(client: httpx2.Client) -> None:
+    _, served, _ = client.get("/models/digits").json()["versions"]
+    assert [served[name] for name in ("metrics", "calibration", "out_of_distribution", "provenance")] == [None] * 4
+
+
+def test_whatever_a_manifest_may_say_is_shown(client: httpx2.Client) -> None:
+    """But for the format's number, and the model's name, which is the folder's; `preprocess` is called `input`."""
+    _, served, _ = client.get("/models/digits").json()["versions"]
+    assert set(Manifest.model_fields) - {"format", "model", "preprocess"} <= set(served)
 
 
 def test_one_that_is_not_loaded_tells_what_its_file_says_and_no_device(client: httpx2.Client) -> None:

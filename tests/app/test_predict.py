@@ -1,18 +1,23 @@
 """POST /predict where all is well, or well enough: one image, several images, and what the query says."""
 
 import io
+import math
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import torch
 from PIL import Image
 
-from app.engine import Prediction
-from tests.checkpoints import encoded, png
+from app.engine import ItemAnswer, Prediction
+from classifier.checkpoint import Checkpoint
+from classifier.manifest import Calibration, OutOfDistribution
+from tests.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
 from tests.engines import ScriptedEngine
 from tests.http_side import http_side
 from tests.raw import connection, request
-from tests.server import ServerProcess
+from tests.server import ServerProcess, serving
 
 PREDICT = "/predict?model=digits"
 
@@ -68,11 +73,85 @@ class TestOneImage:
         engine = ScriptedEngine()
         labels = ['a "b"', "back\\slash", "two\nlines", "nul \x00", "sieben β 七", "</script>", "\u2028"]
         values = [1.0, 0.0, 1e-300, 1e-7, 0.123456789, 5e-324, 0.999999999]
-        engine.outcome = tuple(Prediction(label, i, p) for i, (label, p) in enumerate(zip(labels, values, strict=True)))
+        engine.outcome = ItemAnswer(
+            tuple(Prediction(label, i, p) for i, (label, p) in enumerate(zip(labels, values, strict=True)))
+        )
         async with http_side(engine) as side, side.client() as client:
             predictions = (await client.post("/predict", files={"file": png()})).json()["predictions"]
         assert [prediction["label"] for prediction in predictions] == labels
         assert [prediction["probability"] for prediction in predictions] == pytest.approx(values, rel=1e-5)
+
+
+FAMILIAR = ItemAnswer((Prediction("7", 7, 0.9),), 12.345678329467773, in_distribution=True)
+STRANGE = ItemAnswer((Prediction("7", 7, 0.9),), -1.5, in_distribution=False)
+
+
+class TestTrust:
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(("item", "expected"), [(FAMILIAR, True), (STRANGE, False)])
+    async def test_one_image_is_told_whether_it_is_like_what_was_trained_on(
+        self, item: ItemAnswer, expected: bool
+    ) -> None:
+        engine = ScriptedEngine()
+        engine.outcome = item
+        async with http_side(engine) as side, side.client() as client:
+            answer = (await client.post("/predict", files={"file": png()})).json()
+        assert list(answer) == ["model", "version", "predictions", "in_distribution", "score"]
+        assert answer["in_distribution"] is expected
+        assert answer["score"] == item.score  # to the last digit
+        assert answer["predictions"] == [{"label": "7", "index": 7, "probability": 0.9}]
+
+    @pytest.mark.anyio
+    async def test_so_is_each_of_several_but_not_one_that_could_not_be_read(self) -> None:
+        engine = ScriptedEngine()
+        engine.outcome = STRANGE
+        async with http_side(engine) as side, side.client() as client:
+            files = form(("1", png(1)), ("2", b"no image"), ("3", png(3)))
+            results = (await client.post("/predict", files=files)).json()["results"]
+        assert [list(result) for result in results] == [
+            ["filename", "predictions", "in_distribution", "score"],
+            ["filename", "error"],
+            ["filename", "predictions", "in_distribution", "score"],
+        ]
+        assert [result.get("in_distribution") for result in results] == [False, None, False]
+
+    def test_what_a_checkpoint_says_of_trust_is_what_its_answers_hold_to(self, tmp_path: Path) -> None:
+        content = checkpoint()
+        images = [png(i) for i in range(6)]
+        energies = [energy(content, image) for image in images]
+        section = OutOfDistribution(method="energy", threshold=sorted(energies)[3] - 1e-4)
+        trusted = saying(content, calibration=Calibration(temperature=0.25), out_of_distribution=section)
+        publish(tmp_path, 1, trusted, model="trusted")
+        publish(tmp_path, 1, content, model="plain")
+        with serving(tmp_path, "--device", "cpu") as server:
+            version = httpx2.get(f"{server.url}/models/trusted").json()["versions"][0]
+            plain, answers = (
+                [httpx2.post(f"{server.url}/predict?{query}", files={"file": image}).json() for image in images]
+                for query in ("model=plain&top_k=10", "model=trusted&top_k=10")
+            )
+        assert version["calibration"] == {"temperature": 0.25}
+        assert version["out_of_distribution"] == {"method": "energy", "threshold": section.threshold}
+        assert [answer["score"] for answer in answers] == pytest.approx(energies, abs=1e-5)
+        assert [answer["in_distribution"] for answer in answers].count(True) == 3
+        for uncalibrated, answer in zip(plain, answers, strict=True):
+            assert answer["in_distribution"] is (answer["score"] >= version["out_of_distribution"]["threshold"])
+            assert calibrated(uncalibrated, temperature=0.25) == pytest.approx(by_label(answer), abs=1e-5)
+
+
+def energy(content: Checkpoint, image: bytes) -> float:
+    """By the formula, in float64."""
+    pixels = torch.from_numpy(to_pixels(image)[None])
+    return math.log(math.fsum(map(math.exp, logits(content.build(), DIGITS, pixels)[0].tolist())))
+
+
+def by_label(answer: Any) -> dict[str, float]:
+    return {each["label"]: each["probability"] for each in answer["predictions"]}
+
+
+def calibrated(answer: Any, *, temperature: float) -> dict[str, float]:
+    """Probabilities at temperature 1 as they are at another one."""
+    powers = {label: probability ** (1 / temperature) for label, probability in by_label(answer).items()}
+    return {label: power / sum(powers.values()) for label, power in powers.items()}
 
 
 class TestQuery:

@@ -272,7 +272,7 @@ def test_the_reference_shows_every_operation_and_example(chromium: Browser, url:
                 assert "curl " in article.inner_text()
         predict = page.locator("article#predict")
         expect(predict).to_contain_text(f"curl -F file=@seven.png {url}/predict")
-        expect(predict).to_contain_text('"probability": 0.998')
+        expect(predict).to_contain_text('"probability": 0.999989')
         expect(predict.locator(".name", has_text="top_k")).to_be_visible()
 
 
