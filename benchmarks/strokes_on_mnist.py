@@ -10,14 +10,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.normalize import normalizer
-from training import mnist
-from training.data import Split, as_pixels
-from training.loop import evaluate
+from training import torchvision_sets
+from training.batches import Stacked
+from training.decode import stacked
+from training.loop import Score, logits_of
 from training.publish import path_of, versions
+from training.recipes import TorchvisionSource
 
 RESULTS = Path(__file__).parent / "results" / "strokes_on_mnist.json"
 
@@ -31,26 +34,28 @@ def main() -> int:
     path = arguments.checkpoint or _newest(arguments.store / "strokes")
     checkpoint = Checkpoint.load(path)
     manifest, cpu = checkpoint.manifest, torch.device("cpu")
-    _, test = mnist.load(arguments.data)
+    mnist = torchvision_sets.load(TorchvisionSource(kind="mnist"), arguments.data, seed=0)
     network, normalize = checkpoint.build(), normalizer(manifest.preprocess, device=cpu)
-    everything = as_pixels(manifest.preprocess, test)
-    score = evaluate(network, everything, normalize=normalize)
+    images = np.asarray(mnist.pictures)[mnist.test]
+    targets = torch.from_numpy(mnist.targets[mnist.test])
+    test = Stacked(torch.from_numpy(stacked(images, manifest.preprocess)), targets)
+    logits = logits_of(network, test, forward=lambda images: network(normalize(images)), device=cpu)
+    score = Score.of(logits, targets)
     by_digit = {}
     for digit in range(10):
-        of_it = everything.targets == digit
-        part = Split(everything.images[of_it], everything.targets[of_it])
-        by_digit[manifest.labels[digit]] = round(evaluate(network, part, normalize=normalize).accuracy, 4)
+        of_it = targets == digit
+        by_digit[manifest.labels[digit]] = round(Score.of(logits[of_it], targets[of_it]).accuracy, 4)
     result = {
         "checkpoint": f"{manifest.model}/{path.stem}",
         "provenance": manifest.provenance and manifest.provenance.model_dump(mode="json"),
-        "samples": len(everything),
+        "samples": len(test),
         "accuracy": score.accuracy,
         "loss": score.loss,
         "accuracy_by_digit": by_digit,
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{path} on {len(everything):,} real MNIST test images: {score}")
+    print(f"{path} on {len(test):,} real MNIST test images: {score}")
     print("by digit: " + ", ".join(f"{digit}: {accuracy:.1%}" for digit, accuracy in by_digit.items()))
     return 0
 

@@ -25,6 +25,7 @@ from statistics import quantiles
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from app.versions import scan
@@ -231,7 +232,9 @@ def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]
     recipe = builtin("strokes") if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
     dataset = datasets.load(recipe, folder=runs, scratch=runs, progress=Progress.silent())
     files = []
-    for pixels in dataset.test.images.numpy():
+    everything = torch.arange(len(dataset.test))
+    ((images, _),) = dataset.test.batches([everything], device=torch.device("cpu"))
+    for pixels in images.numpy():
         buffer = BytesIO()
         Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
         files.append(buffer.getvalue())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import torch
 from PIL import Image
 
 from classifier.checkpoint import Checkpoint
@@ -37,7 +38,8 @@ async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_on
     metrics = Checkpoint.load(path).manifest.metrics
     assert metrics is not None
     test = datasets.load(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
-    files = [encoded(Image.fromarray(image.squeeze())) for image in test.images.numpy()]
+    ((images, _),) = test.batches([torch.arange(len(test))], device=torch.device("cpu"))
+    files = [encoded(Image.fromarray(image.squeeze())) for image in images.numpy()]
     truth = [str(target) for target in test.targets.tolist()]
 
     with serving(tmp_path / "store", "--device", "cpu") as server:

@@ -1,4 +1,4 @@
-"""Dataset: images and targets in memory, split for training, and the ways to get one."""
+"""Dataset: what a network is trained on, chosen by, and measured on, and the ways to get one."""
 
 import io
 from dataclasses import dataclass
@@ -10,36 +10,28 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import MAX_REFERENCES
-from classifier.preprocess import Preprocess
-from training import drawings, mnist
-from training.errors import TrainingError
-from training.labelled import Labelled
+from classifier.preprocess import ImageError
+from classifier.visible import visible
+from training import drawings, photos, stratified, torchvision_sets
+from training.batches import Opened, Split, Stacked
+from training.decode import opened, stacked
+from training.labelled import Gathered, Rows
 from training.progress import Progress
-from training.recipes import Recipe, StrokesSource
+from training.recipes import PhotosSource, Recipe, StrokesSource, TorchvisionSource
+from training.workers import Workers, usable_cores
+
+_HELD_OUT_STREAM = 0  # of the seed's random numbers; 1 is the photos' test share, 2 a data set's samples per class
+_EXAMPLE_EDGE = 512  # pixels: what a reference may have
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images, uint8 [n, height, width, channels], after `Preprocess.to_pixels`, and targets, int64 [n]."""
-
-    images: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device) -> "Split":
-        return Split(self.images.to(device), self.targets.to(device))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """What a network is trained on, chosen by, and measured on.
-
-    Args:
-        labels: by class index.
-        fingerprint: `Labelled.fingerprint` of the training set, held-out samples included.
-        examples: a few test images as PNG files, of as many classes as there are, as a user would send them.
+    """Args:
+    labels: by class index.
+    test: only reported.
+    fingerprint: of names and contents; equal for the same data, however they are split.
+    examples: a few test images as PNG files, of as many classes as there are, as a user would send them.
+    skipped: "folder/file: why", of photos that cannot be used.
     """
 
     name: str
@@ -49,59 +41,107 @@ class Dataset:
     test: Split
     fingerprint: str
     examples: tuple[bytes, ...]
+    skipped: tuple[str, ...] = ()
 
 
-def load(recipe: Recipe, *, folder: Path, scratch: Path, progress: Progress) -> Dataset:
+def load(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    scratch: Path,
+    workers: int | None = None,
+    strict: bool = False,
+    progress: Progress,
+) -> Dataset:
     """The recipe's data set, split by the recipe's seed.
 
     Args:
-        folder: where data sets that are not drawn are looked for, or downloaded to.
-        scratch: where drawn ones are kept for the next time.
+        folder: where data sets that are not drawn are looked for, or downloaded to; the folder of photos.
+        scratch: where drawn ones, and what was found of photos, are kept for the next time.
+        workers: processes that decode images; 0: none but this; None: as many as there are cores.
+        strict: a file that is no sound image is refused, instead of being left out.
 
-    Raises: TrainingError if there is none; OSError.
+    Raises: TrainingError if there is none, or none that can be used; OSError.
     """
+    processes = Workers(workers, preload=("training.decode", "torchvision.transforms.v2"))
     match recipe.source:
         case StrokesSource() as source:
             train = drawings.load(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
             test = drawings.load(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
-        case _:
-            train, test = mnist.load(folder)
-    return _split(recipe, train, test)
+            gathered = Gathered.of_arrays(train, test, tuple("0123456789"))
+        case TorchvisionSource() as source:
+            gathered = torchvision_sets.load(source, folder, seed=recipe.seed)
+        case PhotosSource() as source:
+            processes.start()
+            gathered = photos.load(
+                source,
+                recipe,
+                folder,
+                scratch=scratch,
+                threads=usable_cores() if workers is None else workers,
+                strict=strict,
+                progress=progress,
+            )
+    return _split(recipe, gathered, processes)
 
 
-def _split(recipe: Recipe, train: Labelled, test: Labelled) -> Dataset:
-    count = recipe.held_out if recipe.held_out >= 1 else round(recipe.held_out * len(train.targets))
-    if not 0 < count < len(train.targets):
-        raise TrainingError(f"{len(train.targets):,} samples are too few to hold {count:,} of them out")
-    order = torch.randperm(len(train.targets), generator=torch.Generator().manual_seed(recipe.seed))
-    # In the order they came, so that the choice alone, not the order, depends on the seed here.
-    held_out, kept = order[:count].sort().values, order[count:].sort().values
-    everything = as_pixels(recipe.preprocess, train)
+def _split(recipe: Recipe, gathered: Gathered, workers: Workers) -> Dataset:
+    kept, held_out = stratified.split(
+        gathered.targets,
+        gathered.train,
+        recipe.held_out,
+        seed=recipe.seed,
+        stream=_HELD_OUT_STREAM,
+        what="out of training",
+    )
+    train, chooser, test = (_part(recipe, gathered, rows, workers) for rows in (kept, held_out, gathered.test))
     return Dataset(
         name=recipe.source.kind,
-        labels=tuple("0123456789"),
-        train=Split(everything.images[kept], everything.targets[kept]),
-        held_out=Split(everything.images[held_out], everything.targets[held_out]),
-        test=as_pixels(recipe.preprocess, test),
-        fingerprint=train.fingerprint,
-        examples=_examples(test),
+        labels=gathered.labels,
+        train=train,
+        held_out=chooser,
+        test=test,
+        fingerprint=gathered.fingerprint,
+        examples=_examples(recipe, gathered),
+        skipped=gathered.skipped,
     )
 
 
-def as_pixels(preprocess: Preprocess, labelled: Labelled) -> Split:
-    images = labelled.images
-    if images.shape[1:] == preprocess.shape[:2] and preprocess.mode == "L" and preprocess.crop is None:
-        pixels = images[..., None]  # what `to_pixels` would give, without 60,000 calls
-    else:
-        pixels = np.stack([preprocess.to_pixels(Image.fromarray(image)) for image in images])
-    return Split(torch.from_numpy(pixels), torch.from_numpy(labelled.targets))
+def _part(recipe: Recipe, gathered: Gathered, rows: Rows, workers: Workers) -> Split:
+    """In memory where the images are there already, no larger than they are, and not augmented one by one."""
+    targets = torch.from_numpy(gathered.targets[rows])
+    pictures, (height, width, _) = gathered.pictures, recipe.preprocess.shape
+    one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
+    if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not one_by_one:
+        return Stacked(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
+    return Opened(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
 
 
-def _examples(labelled: Labelled) -> tuple[bytes, ...]:
-    firsts = np.unique(labelled.targets, return_index=True)[1]
-    others = np.setdiff1d(np.arange(len(labelled.targets)), firsts)
-    chosen = np.concatenate([firsts, others])[:MAX_REFERENCES]
-    return tuple(png(labelled.images[i]) for i in chosen)
+def _examples(recipe: Recipe, gathered: Gathered) -> tuple[bytes, ...]:
+    firsts = np.unique(gathered.targets[gathered.test], return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(gathered.test)), firsts)
+    examples: list[bytes] = []
+    for row in gathered.test[np.concatenate([firsts, others])].tolist():
+        if len(examples) == MAX_REFERENCES:
+            break
+        example = _example(recipe, gathered, row)
+        if example is not None:
+            examples.append(example)
+    return tuple(examples)
+
+
+def _example(recipe: Recipe, gathered: Gathered, row: int) -> bytes | None:
+    """None for one that is too long and thin to be used when it is made smaller."""
+    picture, preprocess = gathered.pictures[row], recipe.preprocess
+    image = opened(picture)
+    mode = "L" if image.mode == "L" else "RGB"
+    image = visible(image, mode=mode, background=preprocess.background)
+    image.thumbnail((_EXAMPLE_EDGE, _EXAMPLE_EDGE), Image.Resampling.BICUBIC)
+    try:
+        preprocess.to_pixels(image)
+    except ImageError:
+        return None
+    return png(np.asarray(image))
 
 
 def png(image: npt.NDArray[np.uint8]) -> bytes:

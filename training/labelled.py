@@ -1,16 +1,23 @@
-"""Labelled: images and their classes as they come, before anything is chosen or done to them."""
+"""Images and their classes as they come, before anything is chosen or done to them."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+Rows = npt.NDArray[np.int64]
+# A file, or uint8 [height, width] (grey) or [height, width, 3] (RGB).
+Picture = Path | npt.NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images, uint8 [n, height, width] (grey), and targets, int64 [n]."""
+    """Images, uint8 [n, height, width] (grey) or [n, height, width, 3] (RGB), and targets, int64 [n]."""
 
     images: npt.NDArray[np.uint8]
     targets: npt.NDArray[np.int64]
@@ -21,3 +28,36 @@ class Labelled:
         sha256 = hashlib.sha256(np.ascontiguousarray(self.images).data)
         sha256.update(np.ascontiguousarray(self.targets, dtype="<i8").data)
         return sha256.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """All of a data set, and which of it is for what.
+
+    Args:
+        pictures: images of one size in one array [n, height, width] or [n, height, width, 3], or files.
+        targets: int64 [n].
+        train, test: rows of both.
+        skipped: files that were left out, each with the reason.
+    """
+
+    labels: tuple[str, ...]
+    pictures: npt.NDArray[np.uint8] | Sequence[Path]
+    targets: npt.NDArray[np.int64]
+    train: Rows
+    test: Rows
+    fingerprint: str
+    skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of_arrays(cls, train: Labelled, test: Labelled, labels: tuple[str, ...]) -> "Gathered":
+        """Its fingerprint is over the training images, their targets, and the labels."""
+        count = len(train.targets)
+        return cls(
+            labels=labels,
+            pictures=np.concatenate([train.images, test.images]),
+            targets=np.concatenate([train.targets, test.targets]),
+            train=np.arange(count),
+            test=np.arange(count, count + len(test.targets)),
+            fingerprint=hashlib.sha256(f"{train.fingerprint}{json.dumps(labels)}".encode()).hexdigest(),
+        )

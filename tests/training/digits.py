@@ -8,9 +8,9 @@ import numpy.typing as npt
 from training import strokes
 
 
-def write_mnist(folder: Path, *, train: int, test: int) -> Path:
-    """`folder`, which then holds MNIST/raw as torchvision lays it out."""
-    raw = folder / "MNIST" / "raw"
+def write_mnist(folder: Path, *, train: int, test: int, name: str = "MNIST") -> Path:
+    """`folder`, which then holds <name>/raw as torchvision lays it out."""
+    raw = folder / name / "raw"
     raw.mkdir(parents=True)
     for prefix, count, stream in (("train", train, 0), ("t10k", test, 1)):
         images, targets = strokes.draw(count, seed=0, stream=stream)
