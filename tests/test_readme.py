@@ -11,7 +11,7 @@ import pytest
 
 from tests.checkpoints import checkpoint, png, publish
 from tests.server import PATIENCE, PROJECT, serving
-from training.__main__ import _parser
+from training.command_line import parser
 
 README = (PROJECT / "README.md").read_text()
 MAKEFILE = (PROJECT / "Makefile").read_text()
@@ -55,11 +55,11 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
     arguments = shlex.split(command)[3:]
     if "--help" in arguments:
         with pytest.raises(SystemExit) as ended:
-            _parser().parse_args(arguments)
+            parser().parse_args(arguments)
         assert ended.value.code == 0
         assert "--resume" in capsys.readouterr().out
     else:
-        assert _parser().parse_args(arguments).command == arguments[0]
+        assert parser().parse_args(arguments).command == arguments[0]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")

@@ -1,4 +1,4 @@
-"""The command line: `python -m training strokes|mnist` trains and publishes, `… prune MODEL` tidies the store."""
+"""`python -m training`: what a person types becomes calls, and what goes wrong becomes one line and an exit code."""
 
 import argparse
 import errno
@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from training.builtin import builtin
+from training.command_line import parser
 from training.errors import Interrupted, TrainingError
 from training.recipes import Recipe
 
@@ -17,13 +16,18 @@ _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for expected trouble (one line on stderr), 130 for Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     # Two threads that spin while they wait for each other halt where others want the cores too: a fifth of the speed.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    commands = {
+        "import": _import,
+        "export": _export,
+        "evaluate": _evaluate,
+        "reproduce": _reproduce,
+        "prune": _prune,
+    }
     try:
-        if arguments.command == "prune":
-            return _prune(arguments)
-        return _train(arguments)
+        commands.get(arguments.command, _train)(arguments)
     except Interrupted as interruption:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
@@ -32,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_in_words(error), 2)
+    return 0
 
 
-def _train(arguments: argparse.Namespace) -> int:
-    # Here, not above: torch takes a second or two to import, and --help does without it.
+# Imports stand in the functions: torch takes a second or two, and --help does without it.
+
+
+def _train(arguments: argparse.Namespace) -> None:
     from training.progress import Progress
     from training.train import train
 
@@ -48,26 +55,86 @@ def _train(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         parent=arguments.parent,
         resume=arguments.resume,
+        workers=arguments.workers,
+        strict=arguments.strict,
         progress=Progress(),
     )
-    return 0
-
-
-def _prune(arguments: argparse.Namespace) -> int:
-    from training.publish import prune
-
-    removed = prune(arguments.store, arguments.model, keep=arguments.keep)
-    print(f"removed {', '.join(map(str, removed)) or 'nothing'}")
-    return 0
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    recipe = builtin(arguments.command)
+    from training.builtin import builtin, changed, from_file, with_settings
+
+    named: str | None = arguments.recipe
+    is_file = named is not None and named.endswith(".toml")
+    recipe = from_file(arguments.command, Path(str(named))) if is_file else builtin(arguments.command, named)
+    if arguments.parent is not None and recipe.start == "backbone":
+        from training.origin import preprocess_of
+
+        # A backbone reads best what it was trained to read.
+        recipe = changed(recipe, {"preprocess": preprocess_of(arguments.parent).model_dump()})
     fields = ("epochs", "batch_size", "lr", "seed")
     changes = {field: value for field in fields if (value := getattr(arguments, field)) is not None}
     if "lr" in changes:
         changes["lr_continued"] = changes["lr"]  # who names a rate means it, whatever training starts from
-    return recipe.but(**changes)
+    if arguments.compile:
+        changes["compiled"] = True
+    return with_settings(changed(recipe, changes), arguments.settings)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from training import imports
+    from training.progress import Progress
+
+    progress = Progress()
+    if arguments.pretrained is not None:
+        path = imports.import_pretrained(
+            arguments.pretrained, store=arguments.store, name=arguments.name, progress=progress
+        )
+    else:
+        path = imports.import_weights(
+            arguments.file,
+            architecture=arguments.architecture,
+            labels=None if arguments.labels is None else imports.labels_from(arguments.labels),
+            store=arguments.store,
+            name=arguments.name,
+            progress=progress,
+        )
+    progress.say(f"published {path}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from training.imports import export
+
+    export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
+    print(f"wrote {arguments.file}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from training.evaluate import evaluate
+    from training.progress import Progress
+
+    evaluate(
+        arguments.checkpoint,
+        data=arguments.data,
+        runs=arguments.runs,
+        device=arguments.device,
+        workers=arguments.workers,
+        strict=arguments.strict,
+        progress=Progress(),
+    )
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from training.reproduce import reproduce
+
+    print(reproduce(arguments.checkpoint))
+
+
+def _prune(arguments: argparse.Namespace) -> None:
+    from training.publish import prune
+
+    removed = prune(arguments.store, arguments.model, keep=arguments.keep)
+    print(f"removed {', '.join(map(str, removed)) or 'nothing'}")
 
 
 def _fail(message: str, code: int) -> int:
@@ -82,63 +149,6 @@ def _in_words(error: OSError) -> str:
             f"the disk is full{where}; make room, then give the same command again, with --resume if an epoch was over"
         )
     return f"{error.strerror or error}{where}"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m training",
-        description="Trains an image classifier and publishes it as the next version of a model in the store.",
-        epilog="Each command has its own --help.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    summaries = {
-        "strokes": "train on digits that are drawn here, from a seed: needs no data",
-        "mnist": "train on the 60,000 real digits of MNIST",
-    }
-    for data, summary in summaries.items():
-        _add_recipe_flags(commands.add_parser(data, help=summary, description=f"{summary}."), data)
-    prune = commands.add_parser(
-        "prune",
-        help="remove old versions of a model",
-        description="Removes all versions below the N highest that load without error.",
-    )
-    prune.add_argument("model", metavar="MODEL", help="its name, a folder of the store")
-    prune.add_argument("--keep", type=int, required=True, metavar="N", help="how many versions stay")
-    _add_store(prune)
-    return parser
-
-
-def _add_recipe_flags(parser: argparse.ArgumentParser, data: str) -> None:
-    recipe = builtin(data)
-    _add_store(parser)
-    parser.add_argument("--name", default=data, help="the model's name in the store (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help=f"passes over the training set (default: {recipe.epochs})")
-    parser.add_argument("--batch-size", type=int, help=f"images per step (default: {recipe.batch_size})")
-    rates = f"{recipe.lr:g}; with --from {recipe.lr_continued:g}"
-    parser.add_argument("--lr", type=float, help=f"peak learning rate (default: {rates})")
-    parser.add_argument("--seed", type=int, help=f"of everything random (default: {recipe.seed})")
-    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the same command")
-    parser.add_argument(
-        "--from", dest="parent", type=Path, metavar="CHECKPOINT", help="a published .safetensors file to start from"
-    )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="scratch: state, drawings (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path("data"), metavar="DIR", help="where MNIST/raw is (default: %(default)s)"
-    )
-
-
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--store", type=Path, default=Path("models_store"), metavar="DIR", help="of models (default: %(default)s)"
-    )
 
 
 if __name__ == "__main__":

@@ -117,6 +117,12 @@ def builtin(data: str, name: str | None = None) -> Recipe:
     return Recipe.checked(values)
 
 
+def default_values(data: str) -> dict[str, Any]:
+    """What the data set's default recipe says, as far as it says anything of its own."""
+    name = DEFAULTS[data]
+    return _values(name) | _ADAPTED.get((data, name), {})
+
+
 def from_file(data: str, path: Path) -> Recipe:
     """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`.
 

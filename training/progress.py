@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import rich.progress
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Column
 from rich.text import Text
 
@@ -31,6 +31,9 @@ class Progress:
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, table: RenderableType) -> None:
+        self.console.print(table)
 
     @contextmanager
     def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:

@@ -158,6 +158,10 @@ class Recipe(_Data):
         second = Stage(first=self.epochs + 1, epochs=self.unfreeze.epochs, lr=self.unfreeze.lr, trainable="all")
         return first, second
 
+    @property
+    def all_epochs(self) -> int:
+        return self.stages[-1].last
+
     def but(self, **changes: Any) -> Self:
         """This recipe with some fields changed, and checked again.
 

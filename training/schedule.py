@@ -1,19 +1,26 @@
 """The learning rate as a function of the step alone: there is nothing to save for resume."""
 
 import math
+from typing import Literal
+
+Schedule = Literal["one_cycle", "cosine", "constant"]
 
 
-def one_cycle(step: int, steps: int, *, peak: float, warm_up: float) -> float:
-    """Half a cosine up from `peak` / 25, then half a cosine down to almost 0.
-
-    Args:
-        step: 0 to `steps` - 1, over the whole run.
-        warm_up: the share of the steps in which it rises.
+def learning_rate(step: int, steps: int, *, schedule: Schedule, peak: float, warm_up: float) -> float:
+    """Args:
+    step: 0 to `steps` - 1, over a whole stage.
+    schedule: "one_cycle" is half a cosine up from `peak` / 25, then half a cosine down to almost 0 (Smith 2018);
+        "cosine" is a line up from `peak` / 25, then the same (Loshchilov and Hutter 2017); "constant" rises as
+        "cosine" does and stays.
+    warm_up: the share of the steps in which it rises.
     """
     start, end = peak / 25, peak / 250_000
     turn = warm_up * (steps - 1)
     if step < turn:
-        return _between(start, peak, step / turn)
+        risen = step / turn
+        return _between(start, peak, risen) if schedule == "one_cycle" else start + (peak - start) * risen
+    if schedule == "constant":
+        return peak
     return _between(peak, end, (step - turn) / max(steps - 1 - turn, 1))
 
 

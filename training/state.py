@@ -1,6 +1,11 @@
-"""Training state: all that a run needs to go on after an epoch as if it had never stopped. Scratch, not for serving."""
+"""Training state: all that a run needs to go on after an epoch as if it had never stopped. Scratch, not for serving.
 
-import io
+`checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` its best epoch. Both are what
+`torch.load(weights_only=True)` reads: dictionaries with "epoch", "arch", "state_dict", "best_prec1" (percent) and
+"optimizer", and what else is needed. The learning rate is a function of the step: a schedule has no state.
+"""
+
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -8,11 +13,15 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from classifier.architectures import load_weights
 from training import files
 from training.errors import TrainingError
-from training.loop import Learner, Score
+from training.learner import Learner
+from training.loop import Score
 
 Weights = dict[str, torch.Tensor]
+
+CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +31,6 @@ class Best:
     epoch: int
     score: Score
     weights: Weights
-
-    def or_better(self, other: "Best") -> "Best":
-        return max(self, other, key=lambda best: (best.score.accuracy, -best.score.loss))
 
 
 def snapshot(network: nn.Module) -> Weights:
@@ -38,72 +44,128 @@ class State:
 
     Args:
         identity: what decides the run's weights; a state is only good for a run that has the same.
-        random: torch's own generator (dropout and the like), and the run's (order and augmentation).
+        random: the run's generator, torch's own (dropout and the like), and the device's where it has one.
+        curve: one record for each epoch, as in `classifier.manifest.EpochPoint`.
     """
 
     identity: dict[str, Any]
     epoch: int
     network: Weights
     optimizer: dict[str, Any]
-    random: tuple[torch.Tensor, torch.Tensor]
+    scaler: dict[str, Any]
+    average: dict[str, Any] | None
+    random: tuple[torch.Tensor, ...]
+    curve: tuple[dict[str, Any], ...]
     best: Best
 
     @classmethod
     def of(
-        cls,
-        identity: dict[str, Any],
-        epoch: int,
-        learner: Learner,
-        best: Best,
+        cls, identity: dict[str, Any], epoch: int, learner: Learner, curve: tuple[dict[str, Any], ...], best: Best
     ) -> Self:
-        random = (torch.get_rng_state(), learner.generator.get_state())
-        return cls(identity, epoch, learner.network.state_dict(), learner.optimizer.state_dict(), random, best)
+        average = learner.average
+        return cls(
+            identity=identity,
+            epoch=epoch,
+            network=learner.network.state_dict(),
+            optimizer=learner.optimizer.state_dict(),
+            scaler=learner.scaler.state_dict(),
+            average=None if average is None else average.state(),
+            random=(learner.generator.get_state(), torch.get_rng_state(), *_device_random(learner)),
+            curve=curve,
+            best=best,
+        )
 
-    def restore(self, learner: Learner) -> None:
-        learner.network.load_state_dict(self.network)
-        learner.optimizer.load_state_dict(self.optimizer)
-        torch.set_rng_state(self.random[0])
-        learner.generator.set_state(self.random[1])
+    def restore(self, learner: Learner, *, same_stage: bool) -> None:
+        """Args:
+        same_stage: whether the learner goes on with the stage that this state is of. A new stage begins with the
+            weights and the random numbers alone.
+        """
+        load_weights(learner.network, self.network, share=False)
+        if same_stage:
+            learner.optimizer.load_state_dict(self.optimizer)
+            learner.scaler.load_state_dict(self.scaler)
+            if learner.average is not None and self.average is not None:
+                learner.average.restore(self.average)
+        elif learner.average is not None:
+            learner.average.begin()
+        learner.generator.set_state(self.random[0])
+        torch.set_rng_state(self.random[1])
+        for state in self.random[2:]:
+            torch.cuda.set_rng_state(state, learner.device)
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """The best epoch first: if this is cut off between the two, the epoch that is repeated is the same again."""
         best = self.best
-        content = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "network": self.network,
+        common = {
+            "arch": self.identity["architecture"],
+            "best_prec1": 100 * best.score.accuracy,
             "optimizer": self.optimizer,
-            "random": list(self.random),
-            "best": {
-                "epoch": best.epoch,
-                "loss": best.score.loss,
-                "accuracy": best.score.accuracy,
-                "weights": best.weights,
-            },
+            "identity": self.identity,
         }
-        file = io.BytesIO()
-        torch.save(content, file)
-        files.replace(path, file.getvalue())
+        if best.epoch == self.epoch:
+            scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
+            _write(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
+        rest = {
+            "epoch": self.epoch,
+            "state_dict": self.network,
+            "scaler": self.scaler,
+            "average": self.average,
+            "random": list(self.random),
+            "curve": list(self.curve),
+        }
+        _write(folder / CHECKPOINT, common | rest)
 
     @classmethod
-    def load(cls, path: Path, identity: dict[str, Any]) -> Self:
+    def load(cls, folder: Path, identity: dict[str, Any]) -> Self:
         """Raises: TrainingError if there is no state, a damaged one, or one of another run."""
+        content, best = _read(folder / CHECKPOINT, identity), _read(folder / BEST, identity)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            kept, best = content["identity"], content["best"]
-            state = cls(
-                identity=kept,
+            return cls(
+                identity=content["identity"],
                 epoch=content["epoch"],
-                network=content["network"],
+                network=content["state_dict"],
                 optimizer=content["optimizer"],
-                random=(content["random"][0], content["random"][1]),
-                best=Best(best["epoch"], Score(best["loss"], best["accuracy"]), best["weights"]),
+                scaler=content["scaler"],
+                average=content["average"],
+                random=tuple(content["random"]),
+                curve=tuple(content["curve"]),
+                best=Best(best["epoch"], Score(best["loss"], best["accuracy"]), best["state_dict"]),
             )
-        except FileNotFoundError as error:
-            raise TrainingError(f"nothing to resume: {path} is not there; start without --resume") from error
-        except Exception as error:  # whatever a damaged archive raises
-            raise TrainingError(f"{path} is damaged; start without --resume") from error
-        _check_same(path, kept, identity)
-        return state
+        except KeyError as error:
+            raise _damaged(folder) from error
+
+
+def _device_random(learner: Learner) -> tuple[torch.Tensor, ...]:
+    return (torch.cuda.get_rng_state(learner.device),) if learner.device.type == "cuda" else ()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with files.beside(path) as temporary:
+        with temporary.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # torch's words for a file that cannot be written to
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        files.sync_folder(path.parent)
+
+
+def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        kept = content["identity"]
+    except FileNotFoundError as error:
+        raise TrainingError(f"nothing to resume: {path} is not there; start without --resume") from error
+    except Exception as error:  # whatever a damaged archive raises
+        raise _damaged(path) from error
+    _check_same(path, kept, identity)
+    return content
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(f"{path} is damaged; start without --resume")
 
 
 def _check_same(path: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -1,0 +1,158 @@
+"""What can be typed behind `python -m training`: the commands, their flags, and the map that --help shows."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from training.builtin import DEFAULTS, default_values, names
+
+_GROUPS = {
+    "Train, and publish the next version of a model": {
+        "strokes": ("digits that are drawn here: needs no data", "strokes"),
+        "mnist": ("60,000 real digits", "mnist --data ../shared/data/mnist"),
+        "fashion-mnist": ("60,000 pieces of clothing", "fashion-mnist"),
+        "cifar10": ("50,000 tiny photos of 10 things", "cifar10 --recipe finetune:resnet18"),
+        "photos": ("a folder of your photos, one folder a class", "photos bees-and-ants --recipe alexnet_transfer"),
+    },
+    "Bring weights that were trained elsewhere, and take ours away": {
+        "import": (
+            "publish a .pth, .pth.tar or .safetensors file, or torchvision's own weights",
+            "import --pretrained resnet50",
+        ),
+        "export": ("write a checkpoint's state_dict for torch.load", "export models_store/mnist/1.safetensors net.pth"),
+    },
+    "Look at a checkpoint again": {
+        "evaluate": (
+            "measure it on its data's test set",
+            "evaluate models_store/mnist/1.safetensors --data ../shared/data/mnist",
+        ),
+        "reproduce": ("print the command that makes it", "reproduce models_store/mnist/1.safetensors"),
+    },
+    "Tidy up": {"prune": ("remove all but the newest sound versions", "prune mnist --keep 5")},
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    main = _Parser(
+        prog="python -m training",
+        usage="python -m training COMMAND ...",
+        description=_map(),
+        epilog="Each command has its own --help.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    add = {
+        name: commands.add_parser(
+            name, prog=f"{main.prog} {name}", description=f"{what}. Example: python -m training {example}"
+        )
+        for group in _GROUPS.values()
+        for name, (what, example) in group.items()
+    }
+    for data in DEFAULTS:
+        _training_flags(add[data], data)
+    _import_flags(add["import"])
+    _export_flags(add["export"])
+    _evaluate_flags(add["evaluate"])
+    add["reproduce"].add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    add["prune"].add_argument("model", metavar="MODEL", help="its name, a folder of the store")
+    add["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="how many versions stay")
+    _store_flag(add["prune"])
+    return main
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _map() -> str:
+    lines = []
+    for title, commands in _GROUPS.items():
+        lines += ["", f"{title}:"]
+        for name, (what, example) in commands.items():
+            lines += [f"  {name:<14} {what}", f"  {'':<14} python -m training {example}"]
+    return "\n".join(lines).lstrip()
+
+
+def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
+    if data == "photos":
+        parser.add_argument(
+            "data",
+            type=Path,
+            metavar="DIR",
+            help="a folder with one folder of photos a class, or with train/ and val/ of such folders",
+        )
+    recipe = parser.add_argument_group("what to train")
+    known = f"{', '.join(names())}, or a .toml file"
+    recipe.add_argument("--recipe", metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
+    default = default_values(data)
+    epochs = f"passes over the training set, in the first stage (default: {default['epochs']})"
+    recipe.add_argument("--epochs", type=int, help=epochs)
+    recipe.add_argument("--batch-size", type=int, help=f"images per step (default: {default['batch_size']})")
+    rate = f"peak learning rate of the first stage (default: {default['lr']:g})"
+    recipe.add_argument("--lr", type=float, help=rate)
+    recipe.add_argument("--seed", type=int, help="of everything random (default: 0)")
+    recipe.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other value of the recipe, e.g. label_smoothing=0.1, augment.flip=true, unfreeze.epochs=3",
+    )
+    recipe.add_argument("--compile", action="store_true", help="by torch.compile, which takes a minute to begin with")
+    recipe.add_argument(
+        "--from", dest="parent", type=Path, metavar="CHECKPOINT", help="a published .safetensors file to start from"
+    )
+    run = parser.add_argument_group("how to run")
+    run.add_argument("--name", help="the model's name in the store (default: the data's)")
+    run.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the same command")
+    _device_flags(run)
+    _store_flag(run)
+    _runs_flag(run)
+    if data != "photos":
+        where = "where the data set is, or is downloaded to (default: %(default)s)"
+        run.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=where)
+
+
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar or .safetensors file")
+    what.add_argument("--pretrained", metavar="ARCHITECTURE", help="torchvision's own weights, with their labels")
+    parser.add_argument("--architecture", help="e.g. alexnet (default: what the file says)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
+    parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
+    _store_flag(parser)
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth")
+    parser.add_argument("--force", action="store_true", help="also where FILE is there already")
+
+
+def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), metavar="DIR", help="as for training (default: %(default)s)"
+    )
+    _device_flags(parser)
+    _runs_flag(parser)
+
+
+def _device_flags(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    parser.add_argument("--workers", type=int, help="processes that decode images (default: one a core)")
+    parser.add_argument("--strict", action="store_true", help="a file that is no sound image is an error")
+
+
+def _store_flag(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--store", type=Path, default=Path("models_store"), metavar="DIR", help="of models (default: %(default)s)"
+    )
+
+
+def _runs_flag(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="scratch: state, pictures (default: %(default)s)"
+    )

@@ -1,0 +1,77 @@
+"""What a run leaves for people: a line per epoch in `log.jsonl`, pictures in the run's folder, and a summary."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.table import Table
+
+from classifier.manifest import Manifest
+from training import calibration, files
+from training.measure import Measured
+from training.progress import Progress
+
+LOG = "log.jsonl"
+_MOST_CLASSES = 20  # in a table that a person reads
+
+
+def log(folder: Path, record: Mapping[str, object]) -> None:
+    """Adds an epoch's record; what a run that was cut off or started again left behind it goes."""
+    path = folder / LOG
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    kept = [line for line in lines if 0 < _epoch(line) < int(str(record["epoch"]))]
+    files.replace(path, "".join(f"{line}\n" for line in [*kept, json.dumps(record)]).encode())
+
+
+def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progress) -> None:
+    """The figures as tables, and the command that serves the result."""
+    progress.show(_summary(manifest, measured))
+    if manifest.per_class is not None and len(manifest.labels) <= _MOST_CLASSES:
+        progress.show(_classes(manifest))
+    store = path.parent.parent
+    where = "" if store == Path("models_store") else f" --store {shlex.quote(str(store))}"
+    progress.say(f"published {path}")
+    progress.say(f"serve it: python -m app{where}")
+
+
+def _summary(manifest: Manifest, measured: Measured) -> Table:
+    table = Table(title=f"{manifest.model} ({manifest.architecture})", title_justify="left", show_header=False)
+    figures = measured.figures
+    rows = {
+        f"{measured.split} samples": f"{len(measured.targets):,}",
+        "accuracy": f"{figures.accuracy:.2%}",
+        "loss": f"{figures.loss:.4f}",
+        "calibration error": f"{figures.before.ece:.2%}, at temperature {figures.temperature:.3f}: "
+        f"{figures.after.ece:.2%}",
+    }
+    if manifest.provenance is not None:
+        rows["published epoch"] = f"{manifest.provenance.epoch} of {len(manifest.curve or ())}"
+    if manifest.out_of_distribution is not None:
+        scores = calibration.energy(measured.logits)
+        flagged = float((scores < manifest.out_of_distribution.threshold).double().mean())
+        rows["flagged as unlike the training set"] = f"{flagged:.1%}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _classes(manifest: Manifest) -> Table:
+    table = Table("class", "samples", "precision", "recall")
+    for label, one in zip(manifest.labels, manifest.per_class or (), strict=True):
+        table.add_row(label, f"{one.samples:,}", _share(one.precision), _share(one.recall))
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _epoch(line: str) -> int:
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):  # a line that was cut off, or somebody else's
+        return 0
