@@ -31,14 +31,19 @@ def build(architecture: str, num_classes: int) -> nn.Module:
     """
     if architecture in _SEEDS:
         return _SEEDS[architecture](num_classes)
+    check_known(architecture)
+    options = _TORCHVISION_OPTIONS.get(architecture, {})
+    network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
+    return network
+
+
+def check_known(architecture: str) -> None:
+    """Raises: as `build`, which then takes it."""
     names = known()
     if architecture not in names:
         near = difflib.get_close_matches(architecture, names, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; known are {', '.join(names)}"
         raise ValueError(f"unknown architecture {architecture!r}{hint}")
-    options = _TORCHVISION_OPTIONS.get(architecture, {})
-    network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
-    return network
 
 
 def known() -> list[str]:

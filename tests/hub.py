@@ -37,4 +37,7 @@ def random_weights(network: nn.Module, *, seed: int = 0) -> dict[str, torch.Tens
             return noise.mul((2 / like[0].numel()) ** 0.5)
         return 0.1 * noise.abs() + 1 if name.endswith(("weight", "running_var")) else 0.1 * noise
 
-    return {name: value(name, tensor) for name, tensor in network.state_dict().items()}
+    weights: dict[str, torch.Tensor] = network.state_dict()  # which has the layers' versions, too
+    for name, tensor in weights.items():
+        weights[name] = value(name, tensor)
+    return weights

@@ -30,7 +30,7 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
     """
     if trainable == "all":
         return WHOLE
-    network = _skeleton(architecture, 2)
+    network = outline(architecture, 2)
     if trainable == "head":
         return _head(network, architecture)
     chosen = [word.strip() for word in trainable.split(",")]
@@ -117,12 +117,20 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
     return all(map(torch.equal, [*returned[:-1], returned[-1].flatten(1)], [*given, logits]))
 
 
+def outline(architecture: str, num_classes: int) -> nn.Module:
+    """`classifier.architectures.skeleton`, for people. Raises: TrainingError if the architecture is not known."""
+    try:
+        return skeleton(architecture, num_classes)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
 def head_weights(architecture: str) -> frozenset[str]:
     """The names, in the state_dict, of all whose shape depends on the number of classes.
 
     Raises: TrainingError if the architecture is not known.
     """
-    return _head_weights(_skeleton(architecture, 2), architecture)
+    return _head_weights(outline(architecture, 2), architecture)
 
 
 def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], source: str) -> None:
@@ -161,7 +169,7 @@ def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source:
 
 
 def _head_weights(of_two: nn.Module, architecture: str) -> frozenset[str]:
-    two, three = of_two.state_dict(), _skeleton(architecture, 3).state_dict()
+    two, three = of_two.state_dict(), outline(architecture, 3).state_dict()
     return frozenset(name for name in two if two[name].shape != three[name].shape)
 
 
@@ -187,13 +195,6 @@ def _with_bare_siblings(network: nn.Module, layer: str) -> list[str]:
 
 def _is_bare(module: nn.Module) -> bool:
     return not module.state_dict()
-
-
-def _skeleton(architecture: str, num_classes: int) -> nn.Module:
-    try:
-        return skeleton(architecture, num_classes)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
 
 
 class _Tail(nn.Module):

@@ -15,11 +15,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from classifier.architectures import skeleton
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.heads import head_weights
+from training.heads import head_weights, outline
 
 Weights = dict[str, torch.Tensor]
 
@@ -77,10 +76,7 @@ def fit(
 
     Raises: TrainingError naming what is missing, unexpected, of another shape or type, or not finite.
     """
-    try:
-        expected = skeleton(architecture, num_classes).state_dict()
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    expected = outline(architecture, num_classes).state_dict()
     given = {_up_to_date(name, expected): tensor for name, tensor in state_dict.items()}
     auxiliary = [name for name in given if name.startswith(_AUXILIARY.get(architecture, ())) and name not in expected]
     if auxiliary:
@@ -176,7 +172,7 @@ def _check_names(given: Weights, expected: Weights, architecture: str) -> None:
     missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     if not missing and not unexpected:
         return
-    others = [name for name in _LOOK_ALIKE if skeleton(name, 2).state_dict().keys() == given.keys()]
+    others = [name for name in _LOOK_ALIKE if outline(name, 2).state_dict().keys() == given.keys()]
     hint = f"; they have the names of {others[0]}'s: --architecture {others[0]}" if others else ""
     differences = [_listed(what, names) for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
     raise TrainingError(f"the weights do not fit {architecture}: {'; '.join(differences)}{hint}")

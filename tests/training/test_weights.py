@@ -191,7 +191,7 @@ def _damaged_safetensors(path: Path) -> None:
         (lambda path: torch.save([torch.ones(3)], path), "it holds list"),
         (lambda path: torch.save({}, path), "it holds dict {}"),
         (lambda path: torch.save({"state_dict": {}}, path), "it is empty"),
-        (lambda path: torch.save({"model": DIGITS}, path), "'model' is dict"),
+        (lambda path: torch.save({"model": dict(DIGITS)}, path), "'model' is dict"),
         (lambda path: torch.save(DIGITS | {"epoch": 3}, path), "'epoch' is int 3"),
         (lambda path: torch.save({3: torch.ones(3)}, path), "3 is a tensor of [3]"),
         (lambda path: torch.save({"w": torch.eye(3).to_sparse()}, path), "torch.sparse_coo"),
