@@ -147,8 +147,11 @@ function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-function showAnswer({ model, version, predictions }, milliseconds) {
+function showAnswer({ model, version, predictions, in_distribution: familiar }, milliseconds) {
   const [best] = predictions;
+  const strange = byId("strange");
+  strange.hidden = familiar === undefined; // such a model never says
+  strange.classList.toggle("said", familiar === false); // unsaid, it keeps its place, so that the bars keep theirs
   byId("problem").hidden = true;
   byId("best-label").textContent = best.label;
   byId("best-label").className = best.label.length > 2 ? "long" : "";
@@ -164,12 +167,14 @@ function showAnswer({ model, version, predictions }, milliseconds) {
   }));
   const time = Math.max(1, Math.round(milliseconds));
   byId("from").textContent = `${model}, version ${version}, in ${time} ms there and back`;
-  byId("spoken").textContent = `${best.label}, ${percent(best.probability)}`;
+  const warning = familiar === false ? `. ${strange.textContent}` : "";
+  byId("spoken").textContent = `${best.label}, ${percent(best.probability)}${warning}`;
   if (!served.some((each) => each.name === model && each.version === version)) refresh(); // a newer one took over
 }
 
 function showProblem(text, { status, code } = {}) {
   for (const id of ["best-label", "best-share", "bars", "from", "spoken"]) byId(id).replaceChildren();
+  byId("strange").hidden = true;
   byId("problem").hidden = !text;
   byId("problem-text").textContent = text;
   byId("problem-code").textContent = [status, code].filter(Boolean).join(" ");

@@ -15,7 +15,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from classifier.checkpoint import Checkpoint
-from tests.checkpoints import PHOTOS, checkpoint, png, publish
+from classifier.manifest import OutOfDistribution
+from tests.checkpoints import PHOTOS, checkpoint, png, publish, saying
 from tests.server import PATIENCE, PROJECT, serving
 from training.builtin import builtin
 from training.train import train
@@ -216,6 +217,35 @@ def test_an_error_shows_its_reason_and_its_code(page: Page) -> None:
     choose(page, png())
     expect(page.locator("#bars li")).to_have_count(5)
     expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_moving_the_bars(
+    chromium: Browser, strokes: Checkpoint, tmp_path: Path
+) -> None:
+    for model, threshold in (("familiar", -1e9), ("strange", 1e9)):
+        section = OutOfDistribution(method="energy", threshold=threshold)
+        publish(tmp_path, 1, saying(strokes, out_of_distribution=section), model=model)
+    publish(tmp_path, 1, saying(strokes, out_of_distribution=None), model="says-nothing")
+    words = "This looks like nothing the model was trained on."
+    with serving(tmp_path, "--device", "cpu") as server, opened(chromium, server.url) as page:
+        choose(page, png())
+        expect(page.locator("#from")).to_contain_text("familiar, version 1")
+        expect(page.locator("#strange")).to_be_hidden()
+        assert words not in page.locator("#spoken").inner_text()
+        place = page.locator("#bars").bounding_box()
+        page.locator("#model").select_option("strange")
+        expect(page.locator("#strange")).to_be_visible()
+        expect(page.locator("#strange")).to_have_text(words)
+        expect(page.locator("#spoken")).to_contain_text(words)  # for those who listen
+        assert page.locator("#bars").bounding_box() == place
+        page.locator("#model").select_option("says-nothing")
+        expect(page.locator("#from")).to_contain_text("says-nothing, version 1")
+        expect(page.locator("#strange")).to_be_hidden()
+        page.locator("#model").select_option("strange")
+        expect(page.locator("#strange")).to_be_visible()
+        choose(page, b"no image at all")
+        expect(page.locator("#problem")).to_be_visible()
+        expect(page.locator("#strange")).to_be_hidden()
 
 
 def test_hostile_names_are_shown_as_text(chromium: Browser, strokes: Checkpoint, tmp_path: Path) -> None:
