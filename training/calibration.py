@@ -46,10 +46,11 @@ def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
 def energy(logits: torch.Tensor) -> torch.Tensor:
     """float32 [n] of float32 logits [n, classes]: log of the sum of their exponentials, the higher the more familiar.
 
-    Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy at temperature 1. In float32,
-    because the server computes it so.
+    Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy at temperature 1. In float32
+    and by the server's formula, whose last bits are not those of `torch.logsumexp`: a threshold is met or missed by one.
     """
-    return torch.logsumexp(logits.float(), dim=1)
+    logits = logits.float()
+    return torch.amax(logits, dim=1) - torch.amax(torch.log_softmax(logits, dim=1), dim=1)
 
 
 def threshold(scores: torch.Tensor, *, keep: float = 0.95) -> float:

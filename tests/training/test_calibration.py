@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from app.predictor import SCORES
 from tests.training.test_figures import sampled
 from training.calibration import COLDEST, HOTTEST, auroc, energy, temperature, threshold
 from training.figures import cross_entropy, figures
@@ -86,6 +87,15 @@ def test_the_energy_is_the_log_of_the_sum_of_exponentials_in_float32() -> None:
     assert scores.dtype == torch.float32
     by_hand = [math.log(2), math.log(math.exp(3) + math.e), 1e4, -1e4 + math.log(2)]
     assert scores.tolist() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_the_server_computes_the_same_score_to_the_last_bit_in_batches_of_any_size(classes: int) -> None:
+    logits = 5 * torch.randn(500, classes, generator=torch.Generator().manual_seed(classes))
+    scores = energy(logits)
+    for size in (500, 32, 1):
+        served = torch.cat([SCORES["energy"](batch) for batch in logits.split(size)])  # type: ignore[no-untyped-call]
+        assert served.equal(scores)
 
 
 def test_the_threshold_keeps_just_the_share_that_was_asked_for() -> None:
