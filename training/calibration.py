@@ -47,7 +47,7 @@ def energy(logits: torch.Tensor) -> torch.Tensor:
     """float32 [n] of float32 logits [n, classes]: log of the sum of their exponentials, the higher the more familiar.
 
     Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy at temperature 1. In float32
-    and by the server's formula, whose last bits are not those of `torch.logsumexp`: a threshold is met or missed by one.
+    and by the formula of the server: the last bits of `torch.logsumexp` differ, and one of them can miss a threshold.
     """
     logits = logits.float()
     return torch.amax(logits, dim=1) - torch.amax(torch.log_softmax(logits, dim=1), dim=1)
