@@ -1,7 +1,5 @@
 """What trains and what does not, in every architecture; the two halves of a network that is cut at its head."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,14 +12,6 @@ from training.heads import WHOLE, features, freeze, head_weights, load_backbone,
 
 # Nothing here says how large an input must be: the smallest that each of these takes.
 EDGE = {"mnist_cnn": 28, "alexnet": 64, "alexnet_transfer": 64, "alexnet_finetune": 64, "squeezenet1_1": 32}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _images(architecture: str, count: int = 4) -> torch.Tensor:
