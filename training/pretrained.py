@@ -46,7 +46,9 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
     """
     source = _SOURCES.get(architecture, architecture)
     if source is None:
-        raise TrainingError(f"torchvision has no weights for {architecture}: start from a checkpoint by --from")
+        raise TrainingError(
+            f"torchvision has no weights for {architecture}: start from a checkpoint of your own (--from)"
+        )
     best = _best(source)
     labels = tuple(best.meta["categories"])
     return Pretrained(
@@ -107,11 +109,11 @@ def _downloaded(weights: Any, *, progress: bool) -> Weights:
             progress=progress, check_hash=True, map_location="cpu", weights_only=True
         )
     except Exception as error:  # a download may fail in as many ways as the reading of a damaged file
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        reason = (" ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__)[:200]
         if path.exists():
             raise TrainingError(f"{path} cannot be read: {reason}; remove it, and it is downloaded anew") from error
         raise TrainingError(
             f"{weights.url} cannot be downloaded: {reason}; "
-            f"put {path.name} into {path.parent}, or start from a checkpoint by --from"
+            f"put {path.name} into {path.parent}, or start from a checkpoint of your own (--from)"
         ) from error
     return state_dict

@@ -87,7 +87,7 @@ def test_alexnet_finetune_has_the_tutorials_keys_and_shapes() -> None:
 
 def test_alexnet_with_the_tutorials_heads_computes_what_its_layers_in_a_row_compute() -> None:
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 288, 288)  # of 224x224 pixels 6x6 are left before anything is averaged
     transfer, finetune = build("alexnet_transfer", 3).eval(), build("alexnet_finetune", 3).eval()
     finetune.get_submodule("features").load_state_dict(transfer.get_submodule("0").state_dict())
     with torch.inference_mode():

@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing_in_the_store(tmp_path: 
     path, store = _tutorial_state(tmp_path, "mnist_cnn"), tmp_path / "store"
     with pytest.raises(TrainingError, match="the network in the file has 3 classes, 2 labels were given"):
         import_weights(path, labels=LABELS[:2], store=store)
-    with pytest.raises(TrainingError, match="the weights do not fit resnet18: 101 missing: .*; 7 unexpected: "):
+    with pytest.raises(TrainingError, match=r"the weights do not fit resnet18: 101 missing: .*; 7 unexpected: "):
         import_weights(path, architecture="resnet18", labels=LABELS, store=store)
     with pytest.raises(TrainingError, match="--name 'Not A Name'"):
         import_weights(path, labels=LABELS, store=store, name="Not A Name")

@@ -117,7 +117,9 @@ def _refusal(architecture: str) -> str:
 def test_without_a_network_it_says_which_file_goes_where(cache: Path) -> None:
     message = _refusal("alexnet_transfer")
     assert message.startswith("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth cannot be downloaded: ")
-    assert message.endswith(f"; put alexnet-owt-7be5be79.pth into {cache}, or start from a checkpoint by --from")
+    assert message.endswith(
+        f"; put alexnet-owt-7be5be79.pth into {cache}, or start from a checkpoint of your own (--from)"
+    )
     assert not list(cache.iterdir())
 
 
@@ -135,7 +137,10 @@ def test_a_file_of_another_networks_weights_is_refused() -> None:
 
 
 def test_what_torchvision_has_no_weights_for_is_refused() -> None:
-    assert _refusal("mnist_cnn") == "torchvision has no weights for mnist_cnn: start from a checkpoint by --from"
+    assert (
+        _refusal("mnist_cnn")
+        == "torchvision has no weights for mnist_cnn: start from a checkpoint of your own (--from)"
+    )
     assert "did you mean resnet50" in _refusal("resnet_50")
     with pytest.raises(TrainingError, match="did you mean resnet50"):
         preprocess_of("resnet_50")
