@@ -186,8 +186,13 @@ def _usual_preprocess(architecture: str) -> Preprocess:
     """What the architecture is fed with elsewhere, too."""
     if architecture == "mnist_cnn":
         return _DIGIT
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=mean, std=std)
+    # Here, not above: torchvision takes a second to import, and a list of names does without it.
+    from training.pretrained import preprocess_of
+
+    usual = preprocess_of(architecture)
+    if usual is None:
+        raise AssertionError("only mnist_cnn has no weights of torchvision's")
+    return usual
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     add = {
         name: commands.add_parser(
-            name, prog=f"{main.prog} {name}", description=f"{what}. Example: python -m training {example}"
+            name, prog=f"{main.prog} {name}", description=f"{what}. Example: {main.prog} {example}"
         )
         for group in _GROUPS.values()
         for name, (what, example) in group.items()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.table import Table
 
 from classifier.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ def evaluate(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Measures the checkpoint at `path` on its data's test set: `val/` of photos, or the part that its recipe set aside.
+    """Measures the checkpoint at `path` on its data's test set: `val/` of photos, or what its recipe set aside.
 
     On the CPU, with the same data and library versions, the figures are the manifest's to the last digit.
 
@@ -74,7 +75,7 @@ def _recipe(checkpoint: Checkpoint) -> Recipe:
 
 
 def _table(before: Metrics | None, now: Metrics) -> Table:
-    table = Table("figure", "manifest", "now", "")
+    table = Table("figure", "manifest", "now", "", box=box.SIMPLE)
     then = {} if before is None else before.model_dump()
     for name, value in now.model_dump().items():
         known = then.get(name)

@@ -5,6 +5,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -23,6 +26,20 @@ def replace(path: Path, data: bytes) -> None:
     with beside(path) as temporary:
         with temporary.open("wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """As `replace`, with what `torch.load(weights_only=True)` reads as `content`."""
+    with beside(path) as temporary:
+        with temporary.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # torch's words for a file that cannot be written to
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

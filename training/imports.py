@@ -1,12 +1,9 @@
 """Weights from elsewhere become a published version, and a published version a file for others."""
 
 import hashlib
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
@@ -17,7 +14,7 @@ from training import files
 from training.builtin import builtin
 from training.errors import TrainingError
 from training.heads import outline
-from training.pretrained import preprocess_of, pretrained
+from training.pretrained import preprocess_of, pretrained, source_of
 from training.progress import Progress
 from training.provenance import library_versions
 from training.publish import publish
@@ -84,13 +81,13 @@ def import_pretrained(
     Args: as `import_weights`.
     Raises: TrainingError if there are none; OSError.
     """
-    progress = progress or Progress.silent()
-    own = pretrained(architecture, progress=progress.console.is_terminal)
-    if own.architecture != architecture:
+    source = source_of(architecture)
+    if source not in (None, architecture):
         raise TrainingError(
-            f"{architecture} begins with {own.architecture}'s features, but nobody has trained its head: "
-            f"train it by --recipe {architecture}, or import --pretrained {own.architecture}"
+            f"{architecture} begins with {source}'s features, but nobody has trained its head: "
+            f"train it by --recipe {architecture}, or import --pretrained {source}"
         )
+    own = pretrained(architecture, progress=progress is not None and progress.console.is_terminal)
     return _published(
         own.weights,
         architecture,
@@ -119,13 +116,7 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
         raise TrainingError(f"{checkpoint}: {error}") from error
     network = outline(own.manifest.architecture, len(own.manifest.labels))
     load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
-    with files.beside(target) as temporary:
-        with temporary.open("wb") as file:
-            torch.save(network.state_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    files.sync_folder(target.parent)
+    files.save(target, network.state_dict())
 
 
 def labels_from(path: Path) -> tuple[str, ...]:

@@ -5,10 +5,14 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from rich import box
 from rich.table import Table
 
 from classifier.manifest import Manifest
-from training import calibration, files
+from training import calibration, files, pictures
+from training.batches import Split
+from training.figures import worst
 from training.measure import Measured
 from training.progress import Progress
 
@@ -27,6 +31,27 @@ def log(folder: Path, record: Mapping[str, object]) -> None:
     files.replace(path, "".join(f"{line}\n" for line in [*kept, json.dumps(record)]).encode())
 
 
+def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
+    """Curves, confusion matrix, reliability diagram, and the worst mistakes as they were seen."""
+    mistakes = worst(measured.logits, measured.targets, temperature=measured.figures.temperature)
+    chosen = [torch.tensor([one.index]) for one in mistakes]
+    images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
+    try:
+        drawn = pictures.draw(
+            folder,
+            history=manifest.curve or (),
+            figures=measured.figures,
+            labels=manifest.labels,
+            mistakes=list(zip(mistakes, images, strict=True)),
+        )
+    except OSError as error:  # the version is published: that is not undone by a picture
+        progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
+        return
+    progress.say(f"pictures: {', '.join(path.name for path in drawn)} in {folder}")
+    if (advice := pictures.missing()) is not None:
+        progress.say(advice)
+
+
 def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progress) -> None:
     """The figures as tables, and the command that serves the result."""
     progress.show(_summary(manifest, measured))
@@ -39,7 +64,9 @@ def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progres
 
 
 def _summary(manifest: Manifest, measured: Measured) -> Table:
-    table = Table(title=f"{manifest.model} ({manifest.architecture})", title_justify="left", show_header=False)
+    table = Table(
+        title=f"{manifest.model} ({manifest.architecture})", title_justify="left", show_header=False, box=box.SIMPLE
+    )
     figures = measured.figures
     rows = {
         f"{measured.split} samples": f"{len(measured.targets):,}",
@@ -60,7 +87,7 @@ def _summary(manifest: Manifest, measured: Measured) -> Table:
 
 
 def _classes(manifest: Manifest) -> Table:
-    table = Table("class", "samples", "precision", "recall")
+    table = Table("class", "samples", "precision", "recall", box=box.SIMPLE)
     for label, one in zip(manifest.labels, manifest.per_class or (), strict=True):
         table.add_row(label, f"{one.samples:,}", _share(one.precision), _share(one.recall))
     return table

@@ -5,7 +5,6 @@
 "optimizer", and what else is needed. The learning rate is a function of the step: a schedule has no state.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -104,7 +103,7 @@ class State:
         }
         if best.epoch == self.epoch:
             scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
-            _write(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
+            files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
         rest = {
             "epoch": self.epoch,
             "state_dict": self.network,
@@ -113,7 +112,7 @@ class State:
             "random": list(self.random),
             "curve": list(self.curve),
         }
-        _write(folder / CHECKPOINT, common | rest)
+        files.save(folder / CHECKPOINT, common | rest)
 
     @classmethod
     def load(cls, folder: Path, identity: dict[str, Any]) -> Self:
@@ -137,19 +136,6 @@ class State:
 
 def _device_random(learner: Learner) -> tuple[torch.Tensor, ...]:
     return (torch.cuda.get_rng_state(learner.device),) if learner.device.type == "cuda" else ()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with files.beside(path) as temporary:
-        with temporary.open("wb") as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:  # torch's words for a file that cannot be written to
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        files.sync_folder(path.parent)
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

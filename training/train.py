@@ -80,6 +80,7 @@ def train(
                 f"interrupted while publishing: all epochs are kept in {folder}; "
                 "the same command and --resume publishes them"
             ) from interrupt
+        report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
         report.say(checkpoint.manifest, measured, path=path, progress=progress)
     return path
 
