@@ -44,7 +44,7 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
 
     Raises: TrainingError if there are none, or they are neither in the cache nor to be downloaded.
     """
-    source = _SOURCES.get(architecture, architecture)
+    source = source_of(architecture)
     if source is None:
         raise TrainingError(
             f"torchvision has no weights for {architecture}: start from a checkpoint of your own (--from)"
@@ -61,12 +61,17 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
     )
 
 
+def source_of(architecture: str) -> str | None:
+    """Whose weights `pretrained` gives: its own, or those of the network whose features it begins with, or none."""
+    return _SOURCES.get(architecture, architecture)
+
+
 def preprocess_of(architecture: str) -> Preprocess | None:
     """How torchvision's weights for it want their images; None where it has none. Downloads nothing.
 
     Raises: TrainingError if the architecture is not known.
     """
-    source = _SOURCES.get(architecture, architecture)
+    source = source_of(architecture)
     return None if source is None else as_preprocess(_best(source).transforms())
 
 
