@@ -55,8 +55,11 @@ class Engine(Protocol):
     async def models(self) -> list["ModelInfo"]:
         """Everything the store holds, by name."""
 
-    async def reload(self, model: str) -> "ReloadReport":
-        """Looks at the store now. Raises: NotFound."""
+    async def reload(self, model: str, *, deadline: float) -> "ReloadReport":
+        """Looks at the store now. The look goes on past its deadline, of `time.monotonic()`, and when it is cancelled.
+
+        Raises: NotFound, Draining, Expired.
+        """
 
     async def status(self) -> "Status":
         """What readiness and metrics show."""

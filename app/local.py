@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,8 @@ from app.batcher import Batcher, Lane
 from app.engine import (
     Ambiguous,
     Answer,
+    Draining,
+    Expired,
     ItemAnswer,
     ItemError,
     ModelInfo,
@@ -89,6 +92,7 @@ class LocalEngine:
         self._tasks["store"].cancel()
         self._batcher.close()
         await asyncio.wait(self._tasks.values())
+        await self._store.close()
         self._thread.shutdown()
 
     async def started(self) -> Status:
@@ -120,8 +124,14 @@ class LocalEngine:
     async def models(self) -> list[ModelInfo]:
         return self._store.models()
 
-    async def reload(self, model: str) -> ReloadReport:
-        return await self._store.look(model)
+    async def reload(self, model: str, *, deadline: float) -> ReloadReport:
+        if self._closing:
+            raise Draining("the server is shutting down")
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._store.look(model)
+        except TimeoutError as error:
+            raise Expired(f"the look at {model!r} still goes on; GET /models shows what comes of it") from error
 
     async def status(self) -> Status:
         detail = self._why_not_ready()

@@ -37,7 +37,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
         threads=settings.decode_threads or os.cpu_count() or 1,
     )
     predict = Predict(engine, decoder, admission, settings, metrics)
-    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, metrics)))
+    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -65,7 +65,7 @@ class _Dispatch:
             await self._api(scope, receive, send)
 
 
-def _api(engine: Engine, decoder: Decoder, metrics: Metrics) -> FastAPI:
+def _api(engine: Engine, decoder: Decoder, settings: Settings, metrics: Metrics) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
@@ -85,7 +85,7 @@ def _api(engine: Engine, decoder: Decoder, metrics: Metrics) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=HANDLERS,
     )
-    api.include_router(router(engine, metrics))
+    api.include_router(router(engine, metrics, deadline_seconds=settings.deadline_seconds))
     api.include_router(pages.router)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]
     return api

@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     decode_threads: int = Field(0, ge=0, le=1024, description="for large images; 0 takes one for each core")
     torch_threads: int = Field(0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one")
 
-    deadline_seconds: float = Field(30, gt=0, le=_DAY, description="after which a prediction is given up")
+    deadline_seconds: float = Field(
+        30, gt=0, le=_DAY, description="after which a prediction, or the wait for a reload, is given up"
+    )
     upload_seconds: float = Field(20, gt=0, le=_DAY, description="within which a request's body must have come")
     header_seconds: float = Field(10, gt=0, le=_DAY, description="within which a request's head must have come")
     keep_alive_seconds: int = Field(75, ge=1, le=_DAY, description="how long an idle connection stays open")

@@ -70,6 +70,7 @@ class ModelStore(Generic[M]):
         self._versions: dict[str, Mapping[int, Found]] = {}
         self._loading: Found | None = None
         self._turn = asyncio.Lock()
+        self._looking: asyncio.Task[ReloadReport] | None = None
 
     async def watch(self) -> None:
         """Looks at everything, then again whenever something changes, for ever."""
@@ -119,14 +120,23 @@ class ModelStore(Generic[M]):
         self.looked.set()
 
     async def look(self, name: str) -> ReloadReport:
-        """Looks at one model's folder now, and swaps if something better is there. Raises: NotFound."""
-        async with self._turn:
-            before = self.served.get(name)
-            await self._scan(name)
-            for candidate in self._candidates(name):
-                if await self._take(name, candidate):
-                    break
-            return self._report(name, changed=self.served.get(name) is not before)
+        """Looks at one model's folder now, and swaps if something better is there.
+
+        A look that has begun does not end with its caller: the thread that loads could not be stopped, and whoever
+        looked next would load the same file beside it.
+
+        Raises: NotFound.
+        """
+        await self._turn.acquire()
+        self._looking = asyncio.create_task(self._look(name), name="look")
+        self._looking.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(self._looking)
+
+    async def close(self) -> None:
+        """Ends the look that is going on; what it loads is dropped."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
 
     def models(self) -> list[ModelInfo]:
         return [self._model_info(name) for name in sorted({*self._versions, *self.served})]
@@ -140,6 +150,14 @@ class ModelStore(Generic[M]):
     def refusals(self, name: str) -> tuple[Refusal, ...]:
         found = self._versions.get(name, {}).values()
         return tuple(Refusal(each.version, each.refused) for each in found if each.refused is not None)
+
+    async def _look(self, name: str) -> ReloadReport:
+        before = self.served.get(name)
+        await self._scan(name)
+        for candidate in self._candidates(name):
+            if await self._take(name, candidate):
+                break
+        return self._report(name, changed=self.served.get(name) is not before)
 
     async def _scan(self, name: str) -> None:
         known = self._versions.get(name, {})

@@ -38,8 +38,12 @@ _PREDICT_PROBLEMS = (
 )
 
 
-def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, by status, with an example for each code."""
+def problems(*codes: str, **details: str) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, by status, with an example for each code.
+
+    Args:
+        details: of examples that differ from those in `DETAILS`, by code.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         status, title = PROBLEMS[code]
@@ -56,7 +60,7 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
                 "type": "about:blank",
                 "title": title,
                 "status": status,
-                "detail": DETAILS[code],
+                "detail": details.get(code, DETAILS[code]),
                 "code": code,
                 "request_id": "6f1d0c9b2a3e4f58",
             }

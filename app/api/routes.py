@@ -1,5 +1,6 @@
 """Everything but the hot route: models, health, metrics, by FastAPI."""
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -15,7 +16,7 @@ from app.metrics import Metrics
 ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
 
 
-def router(engine: Engine, metrics: Metrics) -> APIRouter:
+def router(engine: Engine, metrics: Metrics, *, deadline_seconds: float) -> APIRouter:
     api = APIRouter()
 
     @api.get(
@@ -53,12 +54,18 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         response_model=ReloadBody,
         responses={
             409: {"model": ReloadBody, "description": "The newest version was refused; the old one serves on"},
-            **problems("model_not_found", "not_ready", "draining"),
+            **problems(
+                "model_not_found",
+                "not_ready",
+                "draining",
+                "deadline_exceeded",
+                deadline_exceeded="the look at 'strokes' still goes on; GET /models shows what comes of it",
+            ),
         },
     )
     async def reload(model: ModelName) -> Response:
-        """Looks at the store now, instead of when the watcher does; answers when the swap is over."""
-        report = await engine.reload(model)
+        """Looks at the store now, instead of when the watcher does; answers when the swap is over, or with 504."""
+        report = await engine.reload(model, deadline=time.monotonic() + deadline_seconds)
         body = ReloadBody.model_validate(report)
         return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)
 

@@ -205,7 +205,7 @@ async def from_an_engine_that_fails(
         document.check_answer("predict", await client.post("/predict", files=form(png(), png())))
         engine.ready = False
         seen.add(document.check_answer("ready", await client.get("/health/ready")))
-        for error in (NotReady("empty"), Draining("ends"), RuntimeError("a bug")):
+        for error in (NotReady("empty"), Draining("ends"), Expired("late"), RuntimeError("a bug")):
             engine.error = error
             seen.add(document.check_answer("reloadModel", await client.post("/models/digits/reload")))
     async with side.connection() as slow:

@@ -203,7 +203,7 @@ async def test_the_default_model_answers_where_none_is_named_and_readiness_waits
         assert not status.ready
         assert "numbers" in status.detail
         publish(tmp_path, 1, checkpoint(), model="numbers")
-        await engine.reload("numbers")
+        await engine.reload("numbers", deadline=soon())
         assert (await engine.status()).ready
         assert engine.target(None, None).model == "numbers"
 
@@ -212,8 +212,8 @@ async def test_a_reload_swaps_and_says_so(start: Start, tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
     async with start(poll_seconds=600) as engine:
         publish(tmp_path, 2, checkpoint(seed=1))
-        await engine.reload("digits")
-        report = await engine.reload("digits")
+        await engine.reload("digits", deadline=soon())
+        report = await engine.reload("digits", deadline=soon())
         assert (report.served_version, report.refused, report.newest_refused) == (2, (), False)
         assert (await engine.status()).served == {"digits": 2}
 
@@ -222,7 +222,7 @@ async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, t
     publish(tmp_path, 1, checkpoint())
     async with start() as engine:
         publish(tmp_path, 2, b"junk")
-        report = await engine.reload("digits")
+        report = await engine.reload("digits", deadline=soon())
         assert (report.served_version, report.changed, report.newest_refused) == (1, False, True)
         assert [refusal.version for refusal in report.refused] == [2]
         assert (await engine.status()).ready
@@ -230,10 +230,19 @@ async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, t
         assert [(v.version, v.state) for v in model.versions] == [(2, "refused"), (1, "ready")]
 
 
+async def test_a_reload_past_its_deadline_is_expired_and_the_look_goes_on(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path, 1, checkpoint())
+    async with start() as engine:
+        publish(tmp_path, 2, checkpoint(seed=1))
+        with pytest.raises(Expired, match="GET /models"):
+            await engine.reload("digits", deadline=time.monotonic() - 1)
+        assert (await engine.reload("digits", deadline=soon())).served_version == 2
+
+
 async def test_a_reload_of_a_model_that_is_not_there_is_not_found(start: Start) -> None:
     async with start() as engine:
         with pytest.raises(NotFound):
-            await engine.reload("birds")
+            await engine.reload("birds", deadline=soon())
 
 
 @pytest.mark.parametrize("name", ["..", "../digits", "a/b", "", "Digits"])
@@ -241,7 +250,7 @@ async def test_a_name_that_no_model_can_have_reaches_no_folder(start: Start, tmp
     publish(tmp_path, 1, checkpoint())
     async with start() as engine:
         with pytest.raises(NotFound):
-            await engine.reload(name)
+            await engine.reload(name, deadline=soon())
 
 
 async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: Start, tmp_path: Path) -> None:
@@ -252,7 +261,7 @@ async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: S
         waiting = asyncio.create_task(engine.submit(target, images(1) * 300, top_k=10, deadline=soon()))
         await asyncio.sleep(0)
         publish(tmp_path, 2, checkpoint(seed=2))
-        await engine.reload("digits")
+        await engine.reload("digits", deadline=soon())
         answer = await waiting
         assert answer.version == 1
         assert all(item == alone.items[0] for item in answer.items)
@@ -266,7 +275,7 @@ async def test_pixels_made_for_another_preprocess_are_stale(start: Start, tmp_pa
     async with start() as engine:
         target = engine.target(None, None)
         publish(tmp_path, 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 255})))
-        await engine.reload("digits")
+        await engine.reload("digits", deadline=soon())
         with pytest.raises(Stale):
             await engine.submit(target, images(1), top_k=5, deadline=soon())
 
@@ -276,7 +285,7 @@ async def test_a_version_that_was_asked_for_by_number_and_replaced_is_not_loaded
     async with start() as engine:
         target = engine.target("digits", 1)
         publish(tmp_path, 2, checkpoint(seed=1))
-        await engine.reload("digits")
+        await engine.reload("digits", deadline=soon())
         with pytest.raises(NotFound) as caught:
             await engine.submit(target, images(1), top_k=5, deadline=soon())
         assert caught.value.code == "version_not_loaded"
@@ -331,6 +340,8 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: 
         await asyncio.sleep(0)
         with pytest.raises(Draining):
             await engine.submit(target, images(1), top_k=5, deadline=soon())
+        with pytest.raises(Draining):
+            await engine.reload("digits", deadline=soon())
         assert len((await waiting).items) == 200
         await closing
 

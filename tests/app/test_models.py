@@ -1,11 +1,14 @@
 """GET /models, GET /models/{model} and POST /models/{model}/reload, through HTTP."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx2
 
 from classifier.manifest import Manifest
-from tests.checkpoints import DIGITS
+from tests.app.conftest import CheckProblem
+from tests.checkpoints import DIGITS, checkpoint, publish
+from tests.server import serving
 
 
 def test_all_models_are_listed_by_name_with_all_their_versions_the_newest_first(client: httpx2.Client) -> None:
@@ -72,6 +75,17 @@ def test_a_reload_whose_newest_file_is_refused_is_a_conflict_with_the_reason(cli
     (refused,) = document["refused"]
     assert refused["version"] == 3
     assert refused["reason"] == client.get("/models/digits").json()["versions"][0]["reason"]
+
+
+def test_a_reload_that_takes_longer_than_the_deadline_is_told_so_and_goes_on(
+    tmp_path: Path, check_problem: CheckProblem
+) -> None:
+    publish(tmp_path, 1, checkpoint(1))
+    with serving(tmp_path, "--device", "cpu", "--deadline-seconds", "0.000001") as server:
+        publish(tmp_path, 2, checkpoint(2))
+        detail = check_problem(httpx2.post(f"{server.url}/models/digits/reload"), "deadline_exceeded")
+        assert "GET /models" in detail
+        server.wait_for(lambda event: event["event"] == "serving" and event["version"] == 2)
 
 
 def test_health_says_what_is_served(client: httpx2.Client) -> None:

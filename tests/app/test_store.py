@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from app.metrics import Metrics
 from app.store import ModelStore, Served
 from classifier.checkpoint import Checkpoint, CheckpointError
 from tests.checkpoints import checkpoint, publish
+from tests.raw import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +48,19 @@ class Shelf:
         """What is served, whether that changed, what is refused, and whether the newest is."""
         report = await self.store.look("digits")
         return report.served_version, report.changed, [r.version for r in report.refused], report.newest_refused
+
+    def gated(self) -> tuple[asyncio.Event, threading.Event]:
+        """Set when a load has begun; and to be set before it may end."""
+        loading, gate = asyncio.Event(), threading.Event()
+        tell = asyncio.get_running_loop().call_soon_threadsafe
+
+        def loaded(version: int) -> None:
+            self.loads.append(version)
+            tell(loading.set)
+            gate.wait(PATIENCE)
+
+        self.loaded = loaded
+        return loading, gate
 
     def states(self) -> dict[int, str]:
         (model,) = self.store.models()
@@ -288,6 +303,32 @@ async def test_two_looks_at_once_load_a_file_once(shelf: Shelf) -> None:
     assert shelf.loads == [1]
 
 
+async def test_a_look_goes_on_when_nobody_waits_for_it_any_longer(shelf: Shelf) -> None:
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    impatient = asyncio.create_task(shelf.look())
+    await loading.wait()
+    await cancelled(impatient)
+    assert shelf.states() == {1: "loading"}
+    patient = asyncio.create_task(shelf.look())
+    await asyncio.sleep(0)
+    gate.set()
+    assert await patient == (1, False, [], False)  # there was nothing left to do
+    assert shelf.loads == [1]
+
+
+async def test_closing_ends_a_look_and_swaps_nothing_any_more(shelf: Shelf) -> None:
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    looking = asyncio.create_task(shelf.look())
+    await loading.wait()
+    await shelf.store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    gate.set()
+    assert not shelf.store.served
+
+
 async def test_what_is_being_loaded_is_said_to_be_loading(shelf: Shelf) -> None:
     shelf.publish(1)
     seen: list[dict[int, str]] = []
@@ -343,7 +384,7 @@ async def test_where_the_system_cannot_watch_it_looks_now_and_then(
     await cancelled(watching)
 
 
-async def cancelled(task: "asyncio.Task[None]") -> None:
+async def cancelled(task: "asyncio.Task[Any]") -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -241,6 +241,10 @@ def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_mov
         page.locator("#model").select_option("says-nothing")
         expect(page.locator("#from")).to_contain_text("says-nothing, version 1")
         expect(page.locator("#strange")).to_be_hidden()
+        higher = page.locator("#bars").bounding_box()
+        assert place is not None
+        assert higher is not None
+        assert higher["y"] < place["y"]  # no room is kept for what is never said
         page.locator("#model").select_option("strange")
         expect(page.locator("#strange")).to_be_visible()
         choose(page, b"no image at all")
