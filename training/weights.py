@@ -206,7 +206,7 @@ def _classes(given: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) ->
 
 
 def _converted(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    if tensor.is_floating_point() != dtype.is_floating_point or tensor.is_complex() or tensor.is_quantized:
+    if tensor.is_floating_point() != dtype.is_floating_point:
         raise TrainingError(f"{name} holds {tensor.dtype} where {dtype} is needed")
     converted = tensor.detach().to(dtype)
     if dtype.is_floating_point and not bool(torch.isfinite(converted).all()):

@@ -73,7 +73,7 @@ def test_a_foreign_safetensors_file_is_published(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_ours_is_published_with_all_it_says(tmp_path: Path) -> None:
-    own = checkpoint()
+    own = checkpoint(preprocess=DIGITS.model_copy(update={"resizing": "box"}))
     own.save(tmp_path / "1.safetensors")
     published = import_weights(tmp_path / "1.safetensors", store=tmp_path / "store", name="again")
     manifest = Checkpoint.load(published).manifest

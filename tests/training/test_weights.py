@@ -255,6 +255,7 @@ def test_another_shape_is_named() -> None:
     assert "1 of another shape, such as conv1.weight, which is [16, 3, 5, 5] where [16, 1, 5, 5] is needed" in message
     assert "such as fc2.weight" in _unfit(DIGITS | {"fc2.weight": torch.ones(7, 128)})  # its bias still has 10
     assert "such as fc2.weight" in _unfit(DIGITS | {"fc2.weight": torch.ones(())})
+    assert "such as fc2.bias" in _unfit(DIGITS | {"fc2.bias": torch.ones(())})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
