@@ -1,8 +1,10 @@
 """`python -m app`: settings -> engine -> create_app -> uvicorn, until a signal, or until the engine has failed."""
 
 import asyncio
+import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.read(arguments)
         configure(level=settings.log_level, json_lines=settings.log_format == "json")
+        _allow_open_files(settings)
         listener = _listen(settings.host, settings.port)
         metrics = Metrics()
         engine = _engine(settings, metrics)
@@ -33,6 +36,16 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, engine, metrics, listener))
+
+
+def _allow_open_files(settings: Settings) -> None:
+    """As many as the connections need that may be open, where the system lets us: shells often set a limit of 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * settings.max_connections + 512  # as many again are open while they are told that there are too many
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than its hard limit says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _engine(settings: Settings, metrics: Metrics) -> Engine:

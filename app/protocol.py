@@ -23,21 +23,22 @@ _MAX_HEAD_BYTES = 64 * 1024
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-def bounded_head(seconds: float, metrics: Metrics) -> type[HttpToolsProtocol]:
-    """The protocol with this deadline; what it refuses is counted.
+def bounded(*, head_seconds: float, max_connections: int, metrics: Metrics) -> type[HttpToolsProtocol]:
+    """The protocol of one server with these bounds; what it refuses is counted.
 
     A class, because uvicorn makes one object of it for each connection.
     """
+    return type(
+        "Protocol",
+        (_Bounded,),
+        {"head_seconds": head_seconds, "max_connections": max_connections, "turned_away": set(), "counts": metrics},
+    )
 
-    class Protocol(_BoundedHead):
-        head_seconds = seconds
-        counts = metrics
 
-    return Protocol
-
-
-class _BoundedHead(HttpToolsProtocol):
+class _Bounded(HttpToolsProtocol):
     head_seconds: float
+    max_connections: int
+    turned_away: set["_Bounded"]  # those that are told that there are too many, until they are closed
     counts: Metrics
     _place: Literal["between", "head", "body"] = "between"  # what the next byte belongs to
     _counted = 0  # bytes of this head, or of what comes after a refusal
@@ -46,9 +47,16 @@ class _BoundedHead(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        if len(self.connections) - len(self.turned_away) <= self.max_connections:
+            self._await_head()
+        elif len(self.turned_away) < self.max_connections:
+            self.turned_away.add(self)
+            self._refuse(Problem("overloaded", f"as many connections are open as may be ({self.max_connections:,})"))
+        else:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.turned_away.discard(self)
         self._stop_counting()
         super().connection_lost(exc)
 

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.metrics import Metrics
-from app.protocol import bounded_head
+from app.protocol import bounded
 from app.settings import Settings
 
 
@@ -20,7 +20,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded_head(settings.header_seconds, metrics),
+                http=bounded(
+                    head_seconds=settings.header_seconds, max_connections=settings.max_connections, metrics=metrics
+                ),
                 ws="none",
                 lifespan="on",
                 access_log=False,

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     max_batch_ms: float = Field(50, gt=0, description="how long one batch may take, by a running estimate")
     max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
     max_requests: int = Field(1024, ge=1, description="predictions that may be in progress")
+    max_connections: int = Field(4096, ge=1, description="connections that may be open")
     max_files: int = Field(32, ge=1, description="images in one request")
     max_upload_mb: float = Field(20, gt=0, description="size of one request's body")
     max_pending_mb: float = Field(512, gt=0, description="bytes of all bodies held at once")

@@ -348,6 +348,39 @@ class TestIdleConnections:
             assert (await client.response()).status_code == 200
 
 
+class TestTooMany:
+    async def test_one_more_than_may_be_open_is_told_so_and_counted(self, check_problem: CheckProblem) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side, side.connection() as first:
+            await first.send(request(body=png()))
+            assert (await first.response()).status_code == 200
+            async with side.connection() as second:
+                await second.send(request(body=png()))
+                answer = await second.response()
+                assert "(1)" in check_problem(answer, "overloaded")
+                assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
+                assert await second.rest() == b""
+            await first.send(request(body=png()))
+            assert (await first.response()).status_code == 200
+            figures = side.metrics.exposition().decode()
+        assert 'flambeau_errors_total{code="overloaded"} 1.0' in figures
+
+    async def test_where_one_was_closed_there_is_room_again(self) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side:
+            for _ in range(3):
+                async with side.connection() as client:
+                    await client.send(request(body=png(), connection="close"))
+                    assert (await client.response()).status_code == 200
+                    assert await client.rest() == b""
+
+    async def test_when_as_many_were_told_so_others_are_closed_at_once(self) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side, AsyncExitStack() as several:
+            first, second, third = [await several.enter_async_context(side.connection()) for _ in range(3)]
+            assert b"overloaded" in await second.rest()
+            assert await third.rest() == b""
+            await first.send(request(body=png()))
+            assert (await first.response()).status_code == 200
+
+
 class TestRequestIds:
     @pytest.mark.parametrize("given", ["abc", "6f1d0c9b-2a3e_4f58.1", "x" * 64])
     async def test_a_clients_own_is_repeated(self, server: ServerProcess, given: str) -> None:

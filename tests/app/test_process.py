@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -129,6 +130,23 @@ async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document
             answer = await client.response()
         assert (answer.status_code, answer.json()["code"]) == (503, "draining")
         assert server.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.anyio
+async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Path) -> None:
+    """Often 1024, for programs that use select()."""
+    publish(tmp_path, 1, checkpoint())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with contextlib.AsyncExitStack() as several:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            server = several.enter_context(serving(tmp_path, "--device", "cpu"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(150):
+            client = await several.enter_async_context(connection(server.port))
+        await client.send(request(body=png()))
+        assert (await client.response()).status_code == 200
 
 
 def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
