@@ -64,7 +64,7 @@ def threshold(scores: torch.Tensor, *, keep: float = 0.95) -> float:
     _check_scores(scores)
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}, not above 0 and at most 1")
-    kept = math.ceil(Fraction(str(keep)) * len(scores))  # 0.95 of 100 is 95, not the 95.00000000000001 of floats
+    kept = math.ceil(Fraction(str(keep)) * len(scores))  # 0.55 of 100 is 55, not the 55.00000000000001 of floats
     return float(scores.sort(descending=True).values[kept - 1])
 
 

@@ -69,9 +69,10 @@ def test_it_stays_within_its_bounds() -> None:
     assert temperature(faint, torch.arange(3).repeat(1000)) == COLDEST
 
 
-def test_the_same_logits_give_the_same_temperature_whatever_their_order() -> None:
-    logits, targets = sampled(9000, 10)
-    order = torch.randperm(9000, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("seed", range(6))
+def test_the_same_logits_give_the_same_temperature_whatever_their_order(seed: int) -> None:
+    logits, targets = sampled(3000, 10, seed=seed, spread=0.5 + seed)
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
     assert temperature(logits, targets) == temperature(logits[order], targets[order])
 
 
@@ -103,6 +104,11 @@ def test_the_threshold_keeps_just_the_share_that_was_asked_for() -> None:
     found = threshold(scores, keep=0.95)
     assert found == 5.0
     assert int((scores >= found).sum()) == 95
+
+
+def test_a_share_is_taken_as_it_is_written_not_as_floats_multiply() -> None:
+    assert math.ceil(0.55 * 100) == 56
+    assert int((torch.arange(100.0) >= threshold(torch.arange(100.0), keep=0.55)).sum()) == 55
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 19, 20, 21, 100, 1000, 2999])

@@ -33,6 +33,12 @@ def test_accuracy_and_loss_are_those_worked_by_hand() -> None:
     assert found.loss == pytest.approx(by_hand, abs=1e-7)  # the logits are float32
 
 
+def test_the_loss_is_that_of_float64() -> None:
+    logits, targets = sampled(5000, 10)
+    exact = torch.nn.functional.cross_entropy(logits.double(), targets).item()
+    assert cross_entropy(logits, targets) == pytest.approx(exact, rel=1e-13)
+
+
 def test_the_loss_does_not_depend_on_the_temperature() -> None:
     losses = {figures(HAND, HAND_TARGETS, temperature=t).loss for t in (0.5, 1.0, 3.0)}
     assert losses == {cross_entropy(HAND, HAND_TARGETS)}
