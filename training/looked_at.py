@@ -15,11 +15,12 @@ from io import BytesIO
 from pathlib import Path
 
 import PIL
-from PIL import Image, JpegImagePlugin
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.visible import visible
-from training import files
-from training.decode import FORMATS, reason, seen_size
+from classifier.visible import ImageError, visible
+from training import files, jpeg
+from training.decode import FORMATS, reason
 from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
@@ -59,9 +60,9 @@ def look_at(
                 for name, look in zip(new, pool.map(lambda name: _look(folder / name), new), strict=True):
                     found[name] = look
                     advance(1)
-            finally:
+            finally:  # on Ctrl-C, too: what was looked at needs no second look
                 pool.shutdown(cancel_futures=True)
-        _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp is not None})
+                _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp and name in found})
     return {name: found[name] for name in names}
 
 
@@ -94,13 +95,13 @@ def _look(path: Path) -> Look:
 
 def _size_of_sound(data: bytes) -> tuple[int, int]:
     image = Image.open(BytesIO(data), formats=FORMATS)
-    size = seen_size(image)
-    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{size[0]}x{size[1]} pixels are too many")
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        image.draft(None, (1, 1))  # the whole stream is read, but an eighth of the pixels is made
-    visible(image, mode="RGB", background=0)
-    return size
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ImageError(f"{image.width}x{image.height} pixels are too many")
+    if isinstance(image, JpegImageFile):
+        size = jpeg.upright_size(image)
+        visible(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
+        return size
+    return visible(image, mode="RGB", background=0).size
 
 
 def _gif(data: bytes) -> str | None:

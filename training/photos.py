@@ -46,7 +46,8 @@ def load(
     sound = [name for name in found.names if name not in problems]
     labels = _labels(found, sound, problems)
     _say_repeated(found, sound, looks, progress)
-    targets = np.array([labels.index(found.label_of(name)) for name in sound], np.int64)
+    numbers = {label: number for number, label in enumerate(labels)}
+    targets = np.array([numbers[found.label_of(name)] for name in sound], np.int64)
     rows = np.arange(len(sound))
     if found.has_val:
         tested = np.array([found.is_test(name) for name in sound])

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TypeVar
+
+import torch
 
 from training.errors import TrainingError
 
@@ -70,7 +73,9 @@ class Workers:
             self._pool = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.count, mp_context=_context(self._preload), initializer=_begin)
+        pool = ProcessPoolExecutor(self.count, mp_context=_context(self._preload), initializer=_begin)
+        weakref.finalize(self, pool.shutdown, cancel_futures=True)
+        return pool
 
 
 def _context(preload: tuple[str, ...]) -> BaseContext:
@@ -93,8 +98,6 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch  # here, not above: whoever wants no processes
-
     torch.set_num_threads(1)
 
 

@@ -1,0 +1,63 @@
+"""Decodes no more of a JPEG than is needed: an eighth, a quarter or half of each edge, or only the rows down to one."""
+
+from io import BytesIO
+
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive: those that Huffman codes
+_ROWS_BELOW = 2  # colours have half the rows in most files, and are interpolated between neighbours
+_WORTH_IT = 16  # rows; a block or two of them are decoded together anyway
+
+
+def upright_size(image: JpegImageFile) -> tuple[int, int]:
+    """(width, height) of what is to be seen of an image that is not yet decoded."""
+    return (image.height, image.width) if _orientation(image) > 4 else image.size
+
+
+def smaller(image: JpegImageFile, most: int) -> JpegImageFile:
+    """`image`, which is not yet decoded, with up to `most` times fewer pixels along each edge."""
+    fewer = next((factor for factor in (8, 4, 2) if factor <= most), 1)
+    if fewer > 1:
+        image.draft(None, (max(1, image.width // fewer), max(1, image.height // fewer)))
+    return image
+
+
+def down_to(bottom: int, image: JpegImageFile, data: bytes) -> Image.Image:
+    """An image whose rows above `bottom` are those of `image`, which is not yet decoded; the others may be missing.
+
+    Args:
+        data: the file that `image` was opened from.
+    """
+    rows, at = bottom + _ROWS_BELOW, _height_at(data)
+    if at is None or data[at : at + 2] != image.height.to_bytes(2, "big"):
+        return image  # not as it was understood
+    if rows + _WORTH_IT > image.height or _orientation(image) != 1:
+        return image
+    # A decoder stops where the file says that the image ends.
+    return Image.open(BytesIO(data[:at] + rows.to_bytes(2, "big") + data[at + 2 :]), formats=("JPEG",))
+
+
+def _orientation(image: JpegImageFile) -> int:
+    """1 (upright) to 8."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _height_at(data: bytes) -> int | None:
+    """Where the frame header has its height: ISO/IEC 10918-1, B.2.2. None for what is not understood."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            return at + 5
+        if marker == 0xFF:  # a filler
+            at += 1
+            continue
+        if marker == 0xDA or 0xD0 <= marker <= 0xD9:  # the pixels, or a marker of which nothing follows
+            return None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
