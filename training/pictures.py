@@ -187,8 +187,7 @@ def _colour(figure: Figure, axes: Axes, shares: torch.Tensor, classes: int) -> N
     from matplotlib.ticker import PercentFormatter
 
     edges = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-    # Where there are no numbers, a rare confusion must be seen by its colour alone.
-    norm = PowerNorm(1.0 if classes <= _MOST_COUNTS else 0.5, vmin=0, vmax=1)
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # a rare confusion must be seen, too
     image = axes.imshow(shares.numpy(), cmap="Blues", norm=norm, extent=edges, interpolation="nearest")
     axes.spines[:].set_visible(False)
     if classes > _MOST_COUNTS:
@@ -216,7 +215,7 @@ def _write_counts(axes: Axes, counts: torch.Tensor, shares: torch.Tensor) -> Non
     for row in range(classes):
         for column in range(classes):
             count = int(counts[row, column])
-            ink = "white" if shares[row, column] > 0.5 else "black" if count else "#b0b0b0"
+            ink = "white" if shares[row, column] > 0.36 else "black" if count else "#b0b0b0"
             axes.text(column, row, f"{count:,}", color=ink, fontsize=size, ha="center", va="center")
 
 
