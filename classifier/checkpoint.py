@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from classifier.architectures import skeleton
+from classifier.architectures import load_weights, skeleton
 from classifier.header import CheckpointError, Header
 from classifier.manifest import Manifest
 
@@ -95,7 +95,7 @@ class Checkpoint:
     def build(self) -> nn.Module:
         """The network with these weights (shared, not copied), on the CPU, in eval mode, without gradients."""
         network = self._skeleton()
-        network.load_state_dict(dict(self.network), assign=True)
+        load_weights(network, self.network, share=True)
         return network.eval().requires_grad_(False)
 
     def _skeleton(self) -> nn.Module:

@@ -88,7 +88,11 @@ def _import(arguments: argparse.Namespace) -> None:
     progress = Progress()
     if arguments.pretrained is not None:
         path = imports.import_pretrained(
-            arguments.pretrained, store=arguments.store, name=arguments.name, progress=progress
+            arguments.pretrained,
+            store=arguments.store,
+            name=arguments.name,
+            examples=arguments.examples,
+            progress=progress,
         )
     else:
         path = imports.import_weights(
@@ -97,6 +101,7 @@ def _import(arguments: argparse.Namespace) -> None:
             labels=None if arguments.labels is None else imports.labels_from(arguments.labels),
             store=arguments.store,
             name=arguments.name,
+            examples=arguments.examples,
             progress=progress,
         )
     progress.say(f"published {path}")

@@ -121,6 +121,8 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--pretrained", metavar="ARCHITECTURE", help="torchvision's own weights, with their labels")
     parser.add_argument("--architecture", help="e.g. alexnet (default: what the file says)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
+    examples = "a folder of images that prove the checkpoint in the server (default: drawn ones)"
+    parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
     parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
     _store_flag(parser)
 

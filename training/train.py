@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from classifier.architectures import skeleton
+from classifier.architectures import load_weights, skeleton
 from classifier.checkpoint import Checkpoint
 from classifier.device import choose as choose_device
 from classifier.manifest import MODEL_NAME, EpochPoint, Manifest, Provenance
 from classifier.manifest import Dataset as DatasetSection
 from training import data as datasets
-from training import measure, report
+from training import heads, measure, report
 from training.epochs import Run
 from training.errors import Interrupted, TrainingError
 from training.origin import Origin
@@ -65,10 +65,13 @@ def train(
         on = choose_device(device)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    origin = Origin.of(recipe, parent)
+    for stage in recipe.stages:
+        heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
+    published = None if parent is None else Origin.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
         dataset = datasets.load(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
+        origin = published or Origin.of(recipe, None)  # last: it may have to be downloaded
         origin.check_fits(recipe, dataset.labels)
         run = Run(recipe, name, dataset, origin, on, folder, progress)
         state = run.epochs(resume=resume)
@@ -96,7 +99,7 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
     """The best epoch's weights, calibrated on the held-out samples, measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
     network = skeleton(recipe.architecture, len(dataset.labels))
-    network.load_state_dict(best.weights, assign=True)
+    load_weights(network, best.weights, share=True)
     network.eval()
     proof = reference(network, dataset.examples, recipe.preprocess)
     calibration, out_of_distribution = measure.fitted(network, dataset.held_out, recipe.preprocess, run.device)

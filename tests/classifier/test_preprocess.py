@@ -15,6 +15,7 @@ from torchvision.transforms import functional as F
 
 from classifier.preprocess import Pixels, Preprocess
 from tests.classifier.images import noise
+from training.pretrained import as_preprocess
 
 # Odd, tiny, smaller than any crop, exactly as large, long both ways, and of a camera's proportions: (width, height).
 SIZES = [
@@ -37,18 +38,9 @@ def _real_transforms() -> Iterator[tuple[str, Any]]:
 TRANSFORMS = dict(_real_transforms())
 
 
-def _as_data(transform: Any, **changes: Any) -> Preprocess:
-    return Preprocess.model_validate(
-        {
-            "mode": "RGB",
-            "resize": transform.resize_size[0],
-            "crop": (transform.crop_size[0], transform.crop_size[0]),
-            "mean": transform.mean,
-            "std": transform.std,
-            "interpolation": transform.interpolation.value,
-        }
-        | changes
-    )
+def _both(transform: Any) -> tuple[Preprocess, Preprocess]:
+    exact = as_preprocess(transform)
+    return exact, exact.model_copy(update={"resizing": "box"})
 
 
 def _torchvisions(image: Image.Image, transform: Any) -> Pixels:
@@ -70,7 +62,7 @@ def test_torchvision_has_weights_with_many_different_transforms() -> None:
 @pytest.mark.parametrize("weights", TRANSFORMS)
 def test_pixels_equal_the_uint8_stage_of_every_real_transform(weights: str) -> None:
     transform = TRANSFORMS[weights]
-    exact, box = _as_data(transform), _as_data(transform, resizing="box")
+    exact, box = _both(transform)
     for width, height in SIZES:
         image = Image.fromarray(noise(height, width, seed=width))
         pixels = exact.to_pixels(image)
@@ -83,7 +75,7 @@ def test_pixels_equal_the_uint8_stage_of_every_real_transform(weights: str) -> N
 )
 def test_pixels_equal_torchvisions_on_real_photos(weights: str, shared_data: Path) -> None:
     transform = TRANSFORMS[weights]
-    exact, box = _as_data(transform), _as_data(transform, resizing="box")
+    exact, box = _both(transform)
     photos = sorted((shared_data / "photos").glob("*.JPEG"))[::11]
     assert photos
     for path in photos:

@@ -35,7 +35,7 @@ def _tutorial_state(folder: Path, architecture: str, *, prefix: str = "") -> Pat
     return path
 
 
-@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnist_cnn"])
+@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "mnist_cnn"])
 def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(architecture: str, tmp_path: Path) -> None:
     path = _tutorial_state(tmp_path, architecture, prefix="module.")
     published = import_weights(path, labels=LABELS, store=tmp_path / "store")
