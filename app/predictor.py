@@ -1,6 +1,6 @@
 """ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,16 +11,7 @@ from app.engine import ItemAnswer, ItemError, Prediction
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
-
-# By the manifest's words: the score, float32 [n], of float32 logits [n, classes] as the network gives them. The higher,
-# the more like what was seen in training. The temperature plays no part in it.
-SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    # Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy, the log of the sum of
-    # exponentials. As the likeliest class's logit less its log-probability, it takes half the time of torch.logsumexp.
-    "energy": lambda logits: torch.amax(logits, dim=1) - torch.amax(torch.log_softmax(logits, dim=1), dim=1),
-    "max_logit": lambda logits: torch.amax(logits, dim=1),
-    "max_probability": lambda logits: torch.amax(torch.softmax(logits, dim=1), dim=1),
-}
+from classifier.scores import SCORES
 
 
 class Item(NamedTuple):

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from app.predictor import SCORES
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import ImageError
+from classifier.scores import SCORES
 from training import strokes, torchvision_sets
 from training.batches import Stacked
 from training.calibration import auroc
@@ -148,7 +148,7 @@ def drawn_letters() -> Iterator[tuple[str, Images]]:
     random = np.random.default_rng(SEED)
     each = -(-EACH // len(LETTERS))
     for letter, pen in LETTERS.items():
-        yield letter, strokes._draw_glyph(Glyph(letter, share=1, pen=pen), each, random)
+        yield letter, strokes.draw_glyph(Glyph(letter, share=1, pen=pen), each, random)
 
 
 def other_kinds(digits: Images, data: Path, scorer: Scorer) -> Iterator[tuple[str, Images]]:

@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # Two threads that spin while they wait for each other halt where others want the cores too: a fifth of the speed.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if "runs" in arguments:  # Matplotlib would keep its fonts outside this folder
+        os.environ.setdefault("MPLCONFIGDIR", str(arguments.runs.absolute() / "matplotlib"))
     commands = {
         "import": _import,
         "export": _export,

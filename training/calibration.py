@@ -43,16 +43,6 @@ def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return 1 / sharpness
 
 
-def energy(logits: torch.Tensor) -> torch.Tensor:
-    """float32 [n] of float32 logits [n, classes]: log of the sum of their exponentials, the higher the more familiar.
-
-    Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy at temperature 1. In float32
-    and by the formula of the server: the last bits of `torch.logsumexp` differ, and one of them can miss a threshold.
-    """
-    logits = logits.float()
-    return torch.amax(logits, dim=1) - torch.amax(torch.log_softmax(logits, dim=1), dim=1)
-
-
 def threshold(scores: torch.Tensor, *, keep: float = 0.95) -> float:
     """The highest value that at least `keep` of the float32 scores [n] reach: those below it are flagged.
 

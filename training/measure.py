@@ -8,6 +8,7 @@ from torch import nn
 from classifier.manifest import Calibration, ClassMetrics, Metrics, OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
+from classifier.scores import SCORES
 from training import calibration
 from training.batches import Split
 from training.figures import Figures, figures
@@ -53,7 +54,7 @@ def fitted(
     logits = _logits(network, held_out, preprocess, device)
     return (
         Calibration(temperature=calibration.temperature(logits, held_out.targets)),
-        OutOfDistribution(method="energy", threshold=calibration.threshold(calibration.energy(logits))),
+        OutOfDistribution(method="energy", threshold=calibration.threshold(SCORES["energy"](logits))),
     )
 
 

@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 
 from classifier.manifest import Manifest
-from training import calibration, files, pictures
+from classifier.scores import SCORES
+from training import files, pictures
 from training.batches import Split
 from training.figures import worst
 from training.measure import Measured
@@ -78,7 +79,7 @@ def _summary(manifest: Manifest, measured: Measured) -> Table:
     if manifest.provenance is not None:
         rows["published epoch"] = f"{manifest.provenance.epoch} of {len(manifest.curve or ())}"
     if manifest.out_of_distribution is not None:
-        scores = calibration.energy(measured.logits)
+        scores = SCORES[manifest.out_of_distribution.method](measured.logits)
         flagged = float((scores < manifest.out_of_distribution.threshold).double().mean())
         rows["flagged as unlike the training set"] = f"{flagged:.1%}"
     for name, value in rows.items():

@@ -79,11 +79,12 @@ def _draw_chunk(job: _Job) -> tuple[Images, Targets]:
         for i, glyph in enumerate(glyphs):
             group = places[chosen == i]
             if len(group):
-                images[group] = _draw_glyph(glyph, len(group), random)
+                images[group] = draw_glyph(glyph, len(group), random)
     return images, targets
 
 
-def _draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images:
+def draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images:
+    """One character `count` times, as `count` people write it: uint8 [count, SIZE, SIZE], white on black."""
     curves = _curves(glyph, count, random)
     pens = np.clip(random.lognormal(math.log(2.5), 0.33, count), 1.1, 6.0)  # pixels wide
     ends = np.cumsum([len(_spline(len(stroke))) for stroke in glyph.strokes])[:-1]

@@ -1,17 +1,18 @@
 """From pixels to predictions, on one device."""
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from app.engine import ItemAnswer, ItemError
-from app.predictor import SCORES, Item, Predictor
+from app.predictor import Item, Predictor
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Preprocess
+from classifier.scores import SCORES
 from tests.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, saying, to_pixels
 
 
@@ -77,10 +78,6 @@ def test_the_score_is_of_the_logits_as_the_network_gives_them(method: Any, score
         assert answer.score == pytest.approx(expected, abs=1e-5)
         assert answer.in_distribution is reached
         assert [each.class_index for each in answer.predictions] == [2, 4]
-
-
-def test_every_method_that_a_manifest_may_name_is_known() -> None:
-    assert set(SCORES) == set(get_args(OutOfDistribution.model_fields["method"].annotation))
 
 
 def test_a_score_that_is_the_threshold_reaches_it() -> None:

@@ -1,13 +1,13 @@
-"""The temperature, the energy and its threshold, and the AUROC that says how well they tell inside from outside."""
+"""The temperature, the threshold of a score, and the AUROC that says how well they tell inside from outside."""
 
 import math
 
 import pytest
 import torch
 
-from app.predictor import SCORES
+from classifier.scores import SCORES
 from tests.training.test_figures import sampled
-from training.calibration import COLDEST, HOTTEST, auroc, energy, temperature, threshold
+from training.calibration import COLDEST, HOTTEST, auroc, temperature, threshold
 from training.figures import cross_entropy, figures
 
 
@@ -83,22 +83,6 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         temperature(torch.tensor([[math.inf, 0.0]]), torch.tensor([0]))
 
 
-def test_the_energy_is_the_log_of_the_sum_of_exponentials_in_float32() -> None:
-    scores = energy(torch.tensor([[0.0, 0.0], [3.0, 1.0], [1e4, -1e4], [-1e4, -1e4]]))
-    assert scores.dtype == torch.float32
-    by_hand = [math.log(2), math.log(math.exp(3) + math.e), 1e4, -1e4 + math.log(2)]
-    assert scores.tolist() == pytest.approx(by_hand)
-
-
-@pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_the_server_computes_the_same_score_to_the_last_bit_in_batches_of_any_size(classes: int) -> None:
-    logits = 5 * torch.randn(500, classes, generator=torch.Generator().manual_seed(classes))
-    scores = energy(logits)
-    for size in (500, 32, 1):
-        served = torch.cat([SCORES["energy"](batch) for batch in logits.split(size)])  # type: ignore[no-untyped-call]
-        assert served.equal(scores)
-
-
 def test_the_threshold_keeps_just_the_share_that_was_asked_for() -> None:
     scores = torch.arange(100.0)
     found = threshold(scores, keep=0.95)
@@ -122,7 +106,7 @@ def test_no_more_could_be_flagged_without_keeping_too_few(count: int, keep: floa
 
 
 def test_a_sample_that_is_at_the_threshold_stays_in_in_either_precision() -> None:
-    scores = energy(torch.randn(1001, 10, generator=torch.Generator().manual_seed(3)) * 7)
+    scores = SCORES["energy"](torch.randn(1001, 10, generator=torch.Generator().manual_seed(3)) * 7)
     found = threshold(scores)
     (at,) = (scores == found).nonzero().flatten().tolist()
     assert scores[at].item() >= found  # as a Python float
