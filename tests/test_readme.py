@@ -57,7 +57,7 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
         with pytest.raises(SystemExit) as ended:
             parser().parse_args(arguments)
         assert ended.value.code == 0
-        assert "--resume" in capsys.readouterr().out
+        assert "python -m training photos" in capsys.readouterr().out
     else:
         assert parser().parse_args(arguments).command == arguments[0]
 
