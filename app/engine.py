@@ -31,7 +31,7 @@ class Engine(Protocol):
         """Refuses what is new, answers what was accepted, then ends."""
 
     async def started(self) -> "Status":
-        """Waits until the first look at the store is over, and says what came of it."""
+        """Waits until the first look at the store is over, or can be no more, and says what came of it."""
 
     async def failed(self) -> BaseException:
         """Waits until a background task has died; the process should then end. May wait for ever."""

@@ -96,7 +96,10 @@ class LocalEngine:
         self._thread.shutdown()
 
     async def started(self) -> Status:
-        await self._store.looked.wait()
+        waiting = [asyncio.create_task(event.wait()) for event in (self._store.looked, self._dead)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
         return await self.status()
 
     async def failed(self) -> BaseException:

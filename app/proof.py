@@ -26,12 +26,19 @@ def prove(path: Path, *, device: torch.device, max_items: int) -> Predictor:
     Raises:
         CheckpointError: what is wrong with the file, or in what it does not repeat its reference batch.
         OSError: the file cannot be read.
+        MemoryError: of the host or of the device.
     """
-    checkpoint = Checkpoint.load(path)
-    predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items)
-    _check_pixels(checkpoint)
-    _check_logits(checkpoint, predictor)
-    _check_predictions(checkpoint, predictor)
+    try:
+        checkpoint = Checkpoint.load(path)
+        predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items)
+        _check_pixels(checkpoint)
+        _check_logits(checkpoint, predictor)
+        _check_predictions(checkpoint, predictor)
+    except RuntimeError as error:
+        # Torch says it by this type for the host, and on the device not always by its own OutOfMemoryError.
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
     return predictor
 
 

@@ -74,36 +74,32 @@ class ModelStore(Generic[M]):
 
     async def watch(self) -> None:
         """Looks at everything, then again whenever something changes, for ever."""
-        polling = False
-        while True:
+        await self.look_at_all()
+        async for _ in self._changes():
             await self.look_at_all()
-            if not self.folder.is_dir():
-                await asyncio.sleep(self._poll_seconds)
-                continue
+
+    async def _changes(self) -> AsyncGenerator[None, None]:
+        """Something whenever anything below the folder changes, and after `poll_seconds` without a change."""
+        told = ""
+        while True:
             try:
-                async for _ in self._changes(force_polling=polling):
-                    await self.look_at_all()
+                async for _ in awatch(
+                    self.folder,
+                    watch_filter=None,
+                    debounce=200,
+                    rust_timeout=int(self._poll_seconds * 1000),
+                    yield_on_timeout=True,
+                    ignore_permission_denied=True,
+                ):
+                    yield
                     if not self.folder.is_dir():
                         break
-            except OSError as error:
-                if polling:
-                    raise
-                event(logger, "cannot watch the store; looking now and then", level=logging.WARNING, reason=error)
-                polling = True
-
-    def _changes(self, *, force_polling: bool) -> AsyncGenerator[object, None]:
-        """Something whenever anything below the folder changes, and after `poll_seconds` without a change."""
-        milliseconds = int(self._poll_seconds * 1000)
-        return awatch(
-            self.folder,
-            watch_filter=None,
-            debounce=200,
-            rust_timeout=milliseconds,
-            yield_on_timeout=True,
-            force_polling=force_polling,
-            poll_delay_ms=milliseconds,
-            ignore_permission_denied=True,
-        )
+            except (OSError, RuntimeError) as error:  # RuntimeError: where no more watchers may run, say
+                if self.folder.is_dir() and str(error) != told:
+                    told = str(error)
+                    event(logger, "cannot watch the store; looking now and then", level=logging.WARNING, reason=told)
+            await asyncio.sleep(self._poll_seconds)
+            yield
 
     async def look_at_all(self) -> None:
         """What cannot be read now, the store or a folder of it, changes nothing; the next look tries again."""

@@ -153,8 +153,8 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
     breaks = (
         "import sys, app.store\n"
-        "def broken(*_, **__): raise RuntimeError('inotify is gone')\n"
-        "app.store.awatch = broken\n"
+        "def broken(*_, **__): raise RuntimeError('a bug')\n"
+        "app.store.model_names = broken\n"
         "from app.__main__ import main\n"
         f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0']))\n"
     )
@@ -163,7 +163,7 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert "the engine has failed" in ended.stderr
-    assert "inotify is gone" in ended.stderr
+    assert "RuntimeError: a bug" in ended.stderr
 
 
 def is_admitted(server: ServerProcess) -> None:

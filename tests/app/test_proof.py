@@ -1,5 +1,6 @@
 """A checkpoint goes live only if this server repeats its reference batch."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import torch
 
 from app.proof import prove
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
-from classifier.manifest import Calibration
-from tests.checkpoints import DIGITS, PHOTOS, checkpoint, png
+from classifier.manifest import Calibration, OutOfDistribution
+from tests.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 
 CPU = torch.device("cpu")
 
@@ -73,6 +74,18 @@ def test_a_reference_image_that_is_no_image_is_refused(tmp_path: Path) -> None:
     reference = replace(content.reference, encoded=(*content.reference.encoded[:3], b"no picture"))
     with pytest.raises(CheckpointError, match="reference image 3 cannot be decoded"):
         prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+
+
+def test_too_little_memory_is_not_the_files_fault(tmp_path: Path) -> None:
+    """The store tries again what a MemoryError has kept from being loaded; a refused file stays refused."""
+    with pytest.raises(MemoryError):
+        prove(saved(checkpoint(), tmp_path), device=CPU, max_items=10**14)
+
+
+def test_a_threshold_that_no_score_can_be_compared_with_is_refused(tmp_path: Path) -> None:
+    section = OutOfDistribution.model_construct(method="energy", threshold=math.nan)
+    with pytest.raises(CheckpointError, match="threshold"):
+        prove(saved(saying(checkpoint(), out_of_distribution=section), tmp_path), device=CPU, max_items=8)
 
 
 def test_a_temperature_that_makes_every_score_useless_is_refused(tmp_path: Path) -> None:

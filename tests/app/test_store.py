@@ -3,12 +3,12 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from app.engine import NotFound
 from app.metrics import Metrics
@@ -366,21 +366,31 @@ async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes
     await cancelled(watching)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("OS file watch limit reached."),
+        # A RuntimeError: what comes where as many watchers run as one user may have.
+        WatchfilesRustInternalError("Error creating recommended watcher: Too many open files (os error 24)"),
+    ],
+)
 async def test_where_the_system_cannot_watch_it_looks_now_and_then(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def no_watches_left(folder: Path, *, force_polling: bool, **options: Any) -> AsyncGenerator[Any, None]:
-        if not force_polling:
-            raise OSError("OS file watch limit reached.")
-        return awatch(folder, force_polling=force_polling, **options)
+    def no_watches_left(*_: Any, **__: Any) -> None:
+        raise error
 
     monkeypatch.setattr("app.store.awatch", no_watches_left)
     loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()
     shelf.loaded = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
     watching = asyncio.create_task(shelf.store.watch())
     await shelf.store.looked.wait()
-    shelf.publish(1)
-    assert await loads.get() == 1
+    for version in (1, 2, 3):
+        shelf.publish(version)
+        assert await loads.get() == version
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "cannot watch the store; looking now and then"
+    ]
     await cancelled(watching)
 
 
