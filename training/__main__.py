@@ -19,8 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # Two threads that spin while they wait for each other halt where others want the cores too: a fifth of the speed.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if "runs" in arguments:  # Matplotlib would keep its fonts outside this folder
+    if "runs" in arguments:  # what libraries keep for the next time stays in this folder, too
         os.environ.setdefault("MPLCONFIGDIR", str(arguments.runs.absolute() / "matplotlib"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(arguments.runs.absolute() / "compiled"))
     commands = {
         "import": _import,
         "export": _export,

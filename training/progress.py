@@ -1,9 +1,11 @@
 """What a run says while it goes on: a bar per step on a terminal, a line per step anywhere else."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 import rich.progress
@@ -75,5 +77,8 @@ class _Rate(rich.progress.ProgressColumn):
         self._unit = unit
 
     def render(self, task: rich.progress.Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {self._unit}/s")
+        speed, left = task.finished_speed or task.speed, task.time_remaining
+        if speed is None:
+            return Text("")
+        ending = "" if task.finished or left is None else f", {timedelta(seconds=math.ceil(left))} left"
+        return Text(f"{speed:,.0f} {self._unit}/s{ending}")

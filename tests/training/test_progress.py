@@ -3,10 +3,12 @@
 import io
 
 import pytest
+import rich.progress
 from rich.console import Console
+from rich.table import Column
 
 from training.loop import Score
-from training.progress import Progress
+from training.progress import Progress, _Rate
 
 
 def said(console: Console) -> str:
@@ -27,6 +29,20 @@ def test_on_a_terminal_an_epoch_ends_as_one_whole_line(width: int) -> None:
     last = [line for line in said(console).splitlines() if "epoch" in line][-1]
     assert "loss 0.0711, accuracy 97.60%, held out 97.05%" in last
     assert "━" in last
+
+
+def test_on_a_terminal_the_time_that_is_left_is_shown_while_there_is_any() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    clock = iter(range(1000))
+    rate = _Rate("images", table_column=Column())
+    bars = rich.progress.Progress(console=console, get_time=lambda: float(next(clock)))
+    bars.add_task("epoch", total=100)
+    (task,) = bars.tasks
+    bars.update(task.id, advance=10)
+    bars.update(task.id, advance=10)
+    assert str(rate.render(task)).endswith(" left")
+    bars.update(task.id, advance=80)
+    assert "left" not in str(rate.render(task))
 
 
 def test_in_a_file_an_epoch_is_one_line() -> None:
