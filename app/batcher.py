@@ -50,12 +50,7 @@ class Batcher:
         try:
             while True:
                 while self._lanes:
-                    lane = next(iter(self._lanes))
-                    places = lane.take(self.max_items, self.max_seconds)
-                    del self._lanes[lane]
-                    if lane.submissions:
-                        self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
-                    await lane.answer(places)
+                    await self._one_batch()
                 if self._closing:
                     return
                 self._wake.clear()
@@ -64,6 +59,15 @@ class Batcher:
             self._closing = True
             for lane in self._lanes:
                 lane.fail(Draining("the server is shutting down"))
+
+    async def _one_batch(self) -> None:
+        """Not in `run`, whose variables would keep the last lane, and with it a replaced version, until the next."""
+        lane = next(iter(self._lanes))
+        places = lane.take(self.max_items, self.max_seconds)
+        del self._lanes[lane]
+        if lane.submissions:
+            self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
+        await lane.answer(places)
 
     def close(self) -> None:
         """Refuses what is new; `run` answers what waits, then returns."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -273,6 +274,20 @@ async def test_a_batcher_that_dies_while_it_splits_leaves_nobody_waiting() -> No
     for each in waiting:
         with pytest.raises(Draining):
             await each
+
+
+async def test_what_was_computed_last_is_not_kept() -> None:
+    """A lane is all that holds a version's weights, and a replaced one may be the last that was asked."""
+    batcher = Batcher(max_items=8, max_seconds=60, max_waiting=100)
+    task = asyncio.create_task(batcher.run())
+    lane = batcher.lane(Device().compute)
+    assert await lane.submit([7], deadline=soon()) == [70]
+    await asyncio.sleep(0)  # the batcher waits again
+    last = weakref.ref(lane)
+    del lane
+    assert last() is None
+    batcher.close()
+    await task
 
 
 async def test_no_items_are_answered_with_no_results() -> None:
