@@ -92,3 +92,6 @@ def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> Found:
         return Found(version, path, fingerprint, None, str(error))
     except OSError as error:
         return Found(version, path, fingerprint, None, f"cannot be read: {error.strerror}", passing=True)
+    except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
+        reason = f"cannot be read: {type(error).__name__}: {error}"
+        return Found(version, path, fingerprint, None, reason, passing=isinstance(error, MemoryError))

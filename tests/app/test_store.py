@@ -1,6 +1,7 @@
 """Which versions are served: the rules of the store, with plain loads instead of networks."""
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -140,6 +141,24 @@ async def test_a_slow_copy_is_refused_and_taken_when_it_is_whole(shelf: Shelf) -
     assert 2 not in shelf.loads
     (shelf.folder / "digits" / "2.safetensors").write_bytes(whole)
     assert await shelf.look() == (2, True, [], False)
+
+
+async def test_a_header_that_nobody_has_thought_of_refuses_that_file_alone(shelf: Shelf) -> None:
+    whole = shelf.publish(1).read_bytes()
+    shelf.publish(2, with_an_offset_too_long_to_be_said(whole))
+    assert await shelf.look() == (1, True, [2], True)
+    assert await shelf.look() == (1, False, [2], True)
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in shelf.metrics.exposition().decode()
+
+
+def with_an_offset_too_long_to_be_said(whole: bytes) -> bytes:
+    """Python reads integers of up to 4300 digits. The size that comes of this one has 4301: it cannot become text."""
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    last = max((tensor["dtype"], name) for name, tensor in header.items() if name != "__metadata__")[1]
+    header[last]["data_offsets"][1] = "?"
+    odd = json.dumps(header).replace('"?"', "9" * 4300).encode()
+    return len(odd).to_bytes(8, "little") + odd + whole[end:]
 
 
 async def test_the_next_lower_version_is_served_where_the_highest_does_not_pass(shelf: Shelf) -> None:
