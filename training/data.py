@@ -82,10 +82,11 @@ def load(
                 strict=strict,
                 progress=progress,
             )
-    return _split(recipe, gathered, processes)
+    name = folder.resolve().name if recipe.source.kind == "photos" else recipe.source.kind
+    return _split(recipe, name or "photos", gathered, processes)
 
 
-def _split(recipe: Recipe, gathered: Gathered, workers: Workers) -> Dataset:
+def _split(recipe: Recipe, name: str, gathered: Gathered, workers: Workers) -> Dataset:
     kept, held_out = stratified.split(
         gathered.targets,
         gathered.train,
@@ -96,7 +97,7 @@ def _split(recipe: Recipe, gathered: Gathered, workers: Workers) -> Dataset:
     )
     train, chooser, test = (_part(recipe, gathered, rows, workers) for rows in (kept, held_out, gathered.test))
     return Dataset(
-        name=recipe.source.kind,
+        name=name,
         labels=gathered.labels,
         train=train,
         held_out=chooser,

@@ -13,7 +13,7 @@ from training import heads, report
 from training.data import Dataset
 from training.errors import Interrupted
 from training.learner import Learner
-from training.loop import train_epoch
+from training.loop import check_finite, train_epoch
 from training.origin import Origin
 from training.progress import Progress
 from training.recipes import Recipe, Stage
@@ -99,6 +99,7 @@ class Run:
             )
             with learner.measured():
                 held_out = samples.held_out_score(learner)
+                check_finite(held_out, recipe)  # the last step may have spoilt what was finite before it
                 advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
                 if before is not None and not held_out.beats(before.best.score):
                     best = before.best

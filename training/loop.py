@@ -82,7 +82,7 @@ def train_epoch(
         if number % _NOTED_EVERY == 0 or number == len(chosen):
             loss_sum, right = totals.tolist()
             score = Score(loss=loss_sum / seen, accuracy=right / seen)
-            _check_finite(score, recipe)
+            check_finite(score, recipe)
             advance(seen - noted, str(score))
             noted = seen
     return score
@@ -137,7 +137,8 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
         learner.average.update()
 
 
-def _check_finite(score: Score, recipe: Recipe) -> None:
+def check_finite(score: Score, recipe: Recipe) -> None:
+    """Raises: TrainingError if the loss is not finite, which it will not be again."""
     if not math.isfinite(score.loss):
         raise TrainingError(
             f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"

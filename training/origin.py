@@ -87,11 +87,9 @@ def load(path: Path) -> tuple[str, Checkpoint]:
     try:
         return Header.read(path).sha256, Checkpoint.load(path)
     except FileNotFoundError as error:
-        raise TrainingError(
-            f"--from {path}: no such file; published ones are <store>/<model>/<n>.safetensors"
-        ) from error
+        raise TrainingError(f"{path}: no such file; published ones are <store>/<model>/<n>.safetensors") from error
     except (CheckpointError, OSError) as error:
-        raise TrainingError(f"--from {path}: {error}") from error
+        raise TrainingError(f"{path}: {error}") from error
 
 
 def preprocess_of(path: Path) -> Preprocess:

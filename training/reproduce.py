@@ -24,7 +24,7 @@ def reproduce(path: Path) -> str:
     dataset = provenance.dataset
     lines = [
         f"# code revision {provenance.code_revision or 'unknown'}; {versions}",
-        f"# on {provenance.device or 'an unknown device'}, with {provenance.threads or 'an unknown number of'} threads",
+        f"# on {provenance.device or 'an unknown device'}; threads of torch: {provenance.threads or 'unknown'}",
         f"# data: {dataset.name}, {dataset.samples:,} training samples, fingerprint {dataset.fingerprint}",
     ]
     if provenance.parent is not None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from classifier.architectures import build
 from classifier.header import Header
 from tests.server import PATIENCE, PROJECT
 from tests.training.conftest import same_weights
@@ -103,10 +105,30 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["strokes", "--epochs", "many"], "invalid int value: 'many'"),
         (["strokes", "--batch-size", "0"], "batch_size"),
         (["strokes", "--lr", "nan"], "lr"),
+        (["strokes", "--lr", "1e9"], "try a lower --lr"),
         (["strokes", "--name", "../up"], "--name"),
         (["strokes", "--resume"], "nothing to resume"),
         (["strokes", "--from", "nowhere.safetensors"], "no such file"),
+        (["strokes", "--recipe", "alexnet_transfr"], "did you mean alexnet_transfer"),
+        (["strokes", "--recipe", "mine.toml"], "No such file"),
+        (["strokes", "--recipe", "transfer:resnet1"], "did you mean resnet18"),
+        (["strokes", "--recipe", "transfer:mnist_cnn"], "--from"),
+        (["strokes", "--set", "lr"], "a key and a value"),
+        (["strokes", "--set", "surprise=1"], "surprise"),
+        (["strokes", "--set", "trainable=fc9"], "has no part 'fc9'"),
+        (["strokes", "--set", "precision=fp16"], "bf16"),
         (["mnist"], "MNIST cannot be had"),
+        (["photos"], "required: DIR"),
+        (["photos", "nowhere", "--recipe", "scratch:resnet18"], "nowhere is not there"),
+        (["photos", "one", "--recipe", "scratch:resnet18"], "one"),
+        (["import"], "FILE --pretrained is required"),
+        (["import", "nowhere.pth"], "No such file"),
+        (["import", "net.pth", "--architecture", "mnist_cnn", "--labels", "two.txt"], "10 classes, 2 labels"),
+        (["import", "net.pth", "--labels", "two.txt"], "--architecture"),
+        (["export", "nowhere.safetensors", "net.pth"], "is there already"),
+        (["export", "nowhere.safetensors", "new.pth"], "nowhere.safetensors"),
+        (["evaluate", "nowhere.safetensors"], "no such file"),
+        (["reproduce", "net.pth"], "net.pth"),
         (["prune", "birds", "--keep", "1"], "no model 'birds'"),
     ],
 )
@@ -115,6 +137,11 @@ def test_what_cannot_be_done_is_one_line_and_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").touch()  # nothing can be downloaded into it
+    (tmp_path / "two.txt").write_text("ants\nbees\n")
+    (tmp_path / "one" / "ants").mkdir(parents=True)
+    torch.save(build("mnist_cnn", 10).state_dict(), tmp_path / "net.pth")
+    if arguments[:1] == ["strokes"]:
+        arguments = [*arguments, "--set", "source.samples=200", "--set", "source.test_samples=20"]
     try:
         code: int | str | None = main(arguments)
     except SystemExit as ended:
@@ -123,6 +150,51 @@ def test_what_cannot_be_done_is_one_line_and_2(
     assert code == 2
     assert said in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_weights_from_elsewhere_are_published_and_go_out_again_as_they_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = build("mnist_cnn", 2)
+    state = {"epoch": 7, "arch": "mnist_cnn", "state_dict": network.state_dict(), "best_prec1": 90.0, "optimizer": {}}
+    torch.save(state, tmp_path / "model_best.pth.tar")
+    (tmp_path / "labels.txt").write_text("ants\nbees\n")
+    assert main(["import", "--labels", "labels.txt", "model_best.pth.tar", "--name", "insects"]) == 0
+    assert "published models_store/insects/1.safetensors" in capsys.readouterr().out
+    assert main(["export", "models_store/insects/1.safetensors", "net.pth"]) == 0
+    exported = torch.load(tmp_path / "net.pth", weights_only=True)
+    assert all(exported[name].equal(tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_checkpoint_is_measured_again_and_tells_how_it_was_made(
+    mnist: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*mnist, "--epochs", "1", "--set", "augment.degrees=3"]) == 0
+    path = str(tmp_path / "store" / "mnist" / "1.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", path, "--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    assert "the same" in capsys.readouterr().out
+    assert main(["reproduce", path]) == 0
+    assert "--set augment.degrees=3.0" in capsys.readouterr().out
+
+
+def test_the_run_s_folder_holds_its_log_its_pictures_and_what_the_tutorial_s_code_loads(
+    mnist: list[str], tmp_path: Path
+) -> None:
+    assert main([*mnist, "--epochs", "2"]) == 0
+    folder = tmp_path / "runs" / "mnist"
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 2
+    assert {path.name for path in folder.glob("*.png")} >= {"mistakes.png", "curves.png", "confusion.png"}
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
+        state = torch.load(folder / name, weights_only=True)
+        assert state["arch"] == "mnist_cnn"
+        assert {"epoch", "state_dict", "best_prec1", "optimizer"} <= state.keys()
+        build(state["arch"], 10).load_state_dict(state["state_dict"])
+    metrics = Header.read(tmp_path / "store" / "mnist" / "1.safetensors").manifest.metrics
+    assert metrics is not None
+    assert metrics.calibration_error is not None
 
 
 def test_a_full_disk_is_one_line_and_2(

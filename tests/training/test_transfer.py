@@ -73,7 +73,9 @@ def test_alexnet_s_features_stay_and_its_new_classifier_is_trained_and_served(
         if name.startswith("features.")
     }
     assert changed_names(backbone, path) == trained
-    assert path.parent.name == "insects"
+    provenance = Checkpoint.load(path).manifest.provenance
+    assert provenance is not None
+    assert (path.parent.name, provenance.dataset.name) == ("insects", "insects")
 
     photo = next((photos / "val" / "bees").iterdir()).read_bytes()
     with serving(tmp_path / "store", "--device", "cpu", "--model", "insects") as server:
