@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ _NORMS = (
     nn.GroupNorm,
     nn.LocalResponseNorm,
 )
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Average:
@@ -96,7 +99,7 @@ class Learner:
     def of(cls, network: nn.Module, parts: tuple[str, ...], recipe: Recipe, *, device: torch.device, lr: float) -> Self:
         heads.freeze(network, parts)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dtype = precision(recipe, device)
+        dtype = _DTYPES[precision(recipe, device)]
         optimizer = torch.optim.SGD(
             _groups(network, recipe.weight_decay), lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
         )
@@ -119,23 +122,25 @@ class Learner:
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
 
-def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """Of the forward pass on that device.
+def precision(recipe: Recipe, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Of the forward pass on that device: what was asked for, or what the device has units for.
 
     Raises: TrainingError for fp16 on a CPU, which takes minutes where fp32 takes seconds.
     """
-    match recipe.precision:
-        case "fp32":
-            return torch.float32
-        case "bf16":
-            return torch.bfloat16
-        case "fp16":
-            if device.type == "cpu":
-                raise TrainingError("precision fp16 is for a GPU; on a CPU take fp32 or bf16")
-            return torch.float16
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if recipe.precision != "auto":
+        if recipe.precision == "fp16" and device.type == "cpu":
+            raise TrainingError("precision fp16 is for a GPU; on a CPU take fp32 or bf16")
+        return recipe.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _multiplies_bf16() else "fp32"
+
+
+def _multiplies_bf16() -> bool:
+    """Whether this processor has units for it (Intel's AMX); elsewhere bf16 is the slower one."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return False
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

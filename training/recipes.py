@@ -112,7 +112,8 @@ class Recipe(_Data):
         clip: the gradients' norm is cut to this.
         ema: the decay of a running mean of the weights, which is what is measured and published; 0: none.
         balanced: classes are drawn equally often, however uneven they are.
-        precision: of the forward pass; "auto" is bf16 or fp16 on a GPU that has it, and fp32 elsewhere.
+        precision: of the forward pass; "auto" is what the device has units for: bf16 or fp16 on a GPU, bf16 on a CPU
+            with AMX, else fp32. A manifest says which it was.
         compiled: by torch.compile.
         seed: of the drawn digits, the first weights, the order of samples, what is done to them, the held-out.
     """

@@ -15,6 +15,7 @@ from training import data as datasets
 from training import heads, measure, report
 from training.epochs import Run
 from training.errors import Interrupted, TrainingError
+from training.learner import precision
 from training.origin import Origin
 from training.progress import Progress
 from training.provenance import code_revision, library_versions
@@ -65,6 +66,7 @@ def train(
         on = choose_device(device)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    recipe = recipe.but(precision=precision(recipe, on))
     for stage in recipe.stages:
         heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
     published = None if parent is None else Origin.of(recipe, parent)

@@ -87,8 +87,20 @@ def test_only_what_trains_is_given_to_the_optimizer(tiny: Recipe) -> None:
     assert given == {id(network.head.weight), id(network.head.bias)}
 
 
-def test_the_precision_is_what_was_asked_for_and_fp32_on_a_cpu_otherwise(tiny: Recipe) -> None:
-    assert precision(tiny, CPU) == torch.float32
-    assert precision(tiny.but(precision="bf16"), CPU) == torch.bfloat16
+@pytest.mark.parametrize(
+    ("has", "expected"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "fp32"), ({}, "fp32")]
+)
+def test_on_a_cpu_the_precision_is_bf16_where_it_has_units_for_it(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
+    assert precision(tiny.but(precision="auto"), CPU) == expected
+    monkeypatch.delattr("torch.cpu.get_capabilities")
+    assert precision(tiny.but(precision="auto"), CPU) == "fp32"
+
+
+def test_the_precision_is_the_one_asked_for(tiny: Recipe) -> None:
+    assert precision(tiny.but(precision="fp32"), CPU) == "fp32"
+    assert precision(tiny.but(precision="bf16"), CPU) == "bf16"
     with pytest.raises(TrainingError, match="bf16"):
         precision(tiny.but(precision="fp16"), CPU)
