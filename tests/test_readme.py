@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import checkpoint, png, publish
+from classifier.manifest import OutOfDistribution
+from tests.checkpoints import checkpoint, png, publish, saying
 from tests.server import PATIENCE, PROJECT, serving
 from training.command_line import parser
 
@@ -64,7 +65,8 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_the_curl_lines_are_answered_as_the_readme_says(tmp_path: Path) -> None:
-    publish(tmp_path / "store", 1, checkpoint(), model="strokes")
+    threshold = OutOfDistribution(method="energy", threshold=0)
+    publish(tmp_path / "store", 1, saying(checkpoint(), out_of_distribution=threshold), model="strokes")
     (tmp_path / "seven.png").write_bytes(png())
     with serving(tmp_path / "store") as server:
         answers = {

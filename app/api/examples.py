@@ -4,13 +4,13 @@ from typing import Any
 
 _PREDICTION = {"label": "7", "index": 7, "probability": 0.999989}
 
-_LIKE_THE_TRAINING = {"in_distribution": True, "score": 16.54494285583496}
+_LIKE_THE_TRAINING = {"in_distribution": True, "score": 16.69147300720215}
 
-ONE_IMAGE = {"model": "strokes", "version": 3, "predictions": [_PREDICTION], **_LIKE_THE_TRAINING}
+ONE_IMAGE = {"model": "strokes", "version": 2, "predictions": [_PREDICTION], **_LIKE_THE_TRAINING}
 
 SEVERAL_IMAGES = {
     "model": "strokes",
-    "version": 3,
+    "version": 2,
     "results": [
         {"filename": "seven.png", "predictions": [_PREDICTION], **_LIKE_THE_TRAINING},
         {
@@ -25,10 +25,10 @@ SEVERAL_IMAGES = {
 
 _MODEL = {
     "name": "strokes",
-    "served_version": 1,
+    "served_version": 2,
     "versions": [
         {
-            "version": 1,
+            "version": 2,
             "state": "ready",
             "reason": None,
             "architecture": "mnist_cnn",
@@ -43,30 +43,109 @@ _MODEL = {
                 "resizing": "exact",
                 "background": 0,
             },
-            "metrics": {"split": "test", "samples": 5000, "accuracy": 0.9648, "loss": 0.112924462890625},
-            "per_class": None,
-            "curve": None,
-            "calibration": {"temperature": 0.9905515313148499},
-            "out_of_distribution": {"method": "energy", "threshold": 6.320401191711426},
+            "metrics": {
+                "split": "test",
+                "samples": 5000,
+                "accuracy": 0.962,
+                "loss": 0.1178355169070687,
+                "calibration_error": 0.006507071721979118,
+                "uncalibrated_error": 0.006098072850935662,
+            },
+            "per_class": [
+                {"precision": 0.9894291754756871, "recall": 0.9811320754716981, "samples": 477},
+                {"precision": 0.9679245283018868, "recall": 0.9790076335877863, "samples": 524},
+                {"precision": 0.9670932358318098, "recall": 0.977818853974122, "samples": 541},
+                {"precision": 0.9533898305084746, "recall": 0.9146341463414634, "samples": 492},
+                {"precision": 0.9584199584199584, "recall": 0.9787685774946921, "samples": 471},
+                {"precision": 0.9475806451612904, "recall": 0.9533468559837728, "samples": 493},
+                {"precision": 0.9783037475345168, "recall": 0.9763779527559056, "samples": 508},
+                {"precision": 0.9784313725490196, "recall": 0.9596153846153846, "samples": 520},
+                {"precision": 0.9254658385093167, "recall": 0.9551282051282052, "samples": 468},
+                {"precision": 0.9520958083832335, "recall": 0.9426877470355731, "samples": 506},
+            ],
+            "curve": [
+                {
+                    "epoch": 1,
+                    "loss": 0.10383087479440789,
+                    "accuracy": 0.9649473684210527,
+                    "held_out_loss": 0.10115379476846252,
+                    "held_out_accuracy": 0.967,
+                }
+            ],
+            "calibration": {"temperature": 1.017247635812203},
+            "out_of_distribution": {"method": "energy", "threshold": 6.638794898986816},
             "provenance": {
                 "dataset": {
                     "name": "strokes",
                     "samples": 40000,
-                    "fingerprint": "cd8e049e123d9f217fbdd512397352a2ae63a6e58191f00358e436f3dee6e1b3",
+                    "fingerprint": "edd4f751271b6c64a93176b5b180429760dc40020e77d60954969bd1ec651a86",
                 },
-                "recipe": {"epochs": 3, "batch_size": 128, "lr": 0.05, "seed": 0},
+                "recipe": {
+                    "name": "mnist_cnn",
+                    "source": {"kind": "strokes", "samples": 40000, "test_samples": 5000},
+                    "architecture": "mnist_cnn",
+                    "start": "fresh",
+                    "trainable": "all",
+                    "preprocess": {
+                        "mode": "L",
+                        "resize": [28, 28],
+                        "crop": None,
+                        "mean": [0.1307],
+                        "std": [0.3081],
+                        "interpolation": "bilinear",
+                        "resizing": "exact",
+                        "background": 0,
+                    },
+                    "held_out": 0.05,
+                    "epochs": 1,
+                    "batch_size": 128,
+                    "lr": 0.05,
+                    "lr_continued": 0.003,
+                    "unfreeze": None,
+                    "schedule": "one_cycle",
+                    "warm_up": 0.25,
+                    "momentum": 0.9,
+                    "weight_decay": 0.0005,
+                    "label_smoothing": 0.0,
+                    "clip": None,
+                    "ema": 0.0,
+                    "balanced": False,
+                    "precision": "auto",
+                    "compiled": False,
+                    "augment": {
+                        "crop": None,
+                        "trivial": False,
+                        "flip": False,
+                        "shift": 1,
+                        "degrees": 0.0,
+                        "scale": 0.0,
+                        "shear": 0.0,
+                        "translate": 0.0,
+                        "elastic": 0.0,
+                    },
+                    "seed": 0,
+                },
                 "seed": 0,
-                "epoch": 3,
-                "code_revision": "292a82ca3544174a3b90b4a778d84c49d1f8d863",
-                "versions": {"flambeau": "0.1.0", "torch": "2.15.0", "pillow": "13.0.0"},
-                "created": "2026-11-24T00:55:47Z",
-                "parent": None,
+                "epoch": 1,
+                "device": "cpu",
+                "threads": 2,
+                "code_revision": "4e25fab67a168c8d41ea661a0a394cd6dbb24266",
+                "versions": {
+                    "flambeau": "0.1.0",
+                    "torch": "2.15.0",
+                    "torchvision": "0.29.2",
+                    "numpy": "2.4.6",
+                    "pillow": "13.0.0",
+                    "safetensors": "0.8.0",
+                },
+                "created": "2026-11-24T04:15:15Z",
+                "parent": "strokes/1 502d2cc2c2a2d2ade90d940cb97d454ae0bacde5a1999140d503ec71440b6c32",
             },
             "imported": None,
-            "file_size": 873025,
-            "sha256": "dc22cf072b0e852c35c0d2864eff07c590d824ede0ebf8cc518012a082992b17",
+            "file_size": 875489,
+            "sha256": "f1f0657ad4824cf319739d985b1c97bcf5a986ab894f9d8b4d2ba3d0359591b6",
             "device": "cpu",
-            "loaded_at": "2026-11-24T00:55:51.019902Z",
+            "loaded_at": "2026-11-24T04:15:42.276228Z",
         }
     ],
 }

@@ -22,7 +22,7 @@ Score = Annotated[
     Field(
         description="of the logits before calibration, by the checkpoint's method; the lower, the less the image is "
         f"like what the model was trained on; {_NO_THRESHOLD}",
-        examples=[16.54494285583496],
+        examples=[16.69147300720215],
     ),
 ]
 

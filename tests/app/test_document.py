@@ -35,7 +35,7 @@ class Document:
     def check(self, value: object, schema: dict[str, Any]) -> None:
         """Nothing may be missing, and nothing may be there that the document does not tell of."""
         schemas = {
-            name: {"additionalProperties": False, **body}
+            name: {"additionalProperties": False, **body} if "properties" in body else body
             for name, body in self.content["components"]["schemas"].items()
         }
         Draft202012Validator({**schema, "components": {"schemas": schemas}}).validate(value)
