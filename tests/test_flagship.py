@@ -13,7 +13,9 @@ from classifier.checkpoint import Checkpoint
 from tests.checkpoints import encoded
 from tests.server import serving
 from training import data as datasets
+from training.batches import Split
 from training.builtin import builtin
+from training.measure import measured
 from training.progress import Progress
 from training.recipes import StrokesSource
 from training.train import train
@@ -30,6 +32,8 @@ class Answer:
     version: int
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    score: float
+    in_distribution: bool
 
 
 async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_one_given_alone(tmp_path: Path) -> None:
@@ -53,8 +57,26 @@ async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_on
     for crowd, single in zip(together, alone, strict=True):
         assert crowd.version == single.version == 1
         assert by_label(crowd) == pytest.approx(by_label(single), abs=SAME)
+        assert crowd.score == pytest.approx(single.score, abs=10 * SAME)
         if single.probabilities[0] - single.probabilities[1] > SAME:
             assert crowd.labels[0] == single.labels[0]
+    trusted_as_in_training(alone, Checkpoint.load(path), test)
+
+
+def trusted_as_in_training(answers: list[Answer], checkpoint: Checkpoint, test: Split) -> None:
+    """Probabilities are calibrated, and what is strange is flagged, just as training measures it."""
+    manifest = checkpoint.manifest
+    assert manifest.out_of_distribution is not None
+    logits = measured(
+        checkpoint.build(), test, manifest.preprocess, torch.device("cpu"), name="test", temperature=1
+    ).logits
+    calibrated = torch.softmax(logits / manifest.temperature, dim=1)
+    energies = torch.logsumexp(logits, dim=1)
+    for answer, probabilities, energy in zip(answers, calibrated.tolist(), energies.tolist(), strict=True):
+        assert by_label(answer) == pytest.approx(dict(zip(manifest.labels, probabilities, strict=True)), abs=SAME)
+        assert answer.score == pytest.approx(energy, abs=10 * SAME)
+        assert answer.in_distribution == (answer.score >= manifest.out_of_distribution.threshold)
+    assert {answer.in_distribution for answer in answers} == {True, False}
 
 
 async def posted_at_once(client: httpx2.AsyncClient, files: list[bytes]) -> list[Answer]:
@@ -78,6 +100,8 @@ async def post(client: httpx2.AsyncClient, file: bytes) -> Answer:
         body["version"],
         tuple(each["label"] for each in body["predictions"]),
         tuple(each["probability"] for each in body["predictions"]),
+        body["score"],
+        body["in_distribution"],
     )
 
 
