@@ -372,6 +372,27 @@ class TestTooMany:
                     assert (await client.response()).status_code == 200
                     assert await client.rest() == b""
 
+    async def test_one_that_is_told_so_takes_no_place(self) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side, AsyncExitStack() as several:
+            first, second = [await several.enter_async_context(side.connection()) for _ in range(2)]
+            assert b"overloaded" in await second.rest()
+            await first.send(request(body=png(), connection="close"))
+            assert (await first.response()).status_code == 200
+            assert await first.rest() == b""
+            third = await several.enter_async_context(side.connection())  # while the second is still open
+            await third.send(request(body=png()))
+            assert (await third.response()).status_code == 200
+
+    async def test_one_that_was_told_so_and_left_makes_no_room_for_another(self) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side, side.connection() as first:
+            for _ in range(2):
+                async with side.connection() as another:
+                    await another.send(request(body=png()))
+                    assert (await another.response()).status_code == 503
+                for _ in range(3):  # time enough for the server to see that it left
+                    await first.send(request(body=png()))
+                    assert (await first.response()).status_code == 200
+
     async def test_when_as_many_were_told_so_others_are_closed_at_once(self) -> None:
         async with http_side(ScriptedEngine(), max_connections=1) as side, AsyncExitStack() as several:
             first, second, third = [await several.enter_async_context(side.connection()) for _ in range(3)]
