@@ -83,7 +83,16 @@ def seconds(folder: Path, data: Path, origin: Path, *, epochs: int, flip: bool =
     """By the steps' titles."""
     progress = Watched(Progress.silent().console)
     recipe = builtin("photos", "alexnet_transfer").but(epochs=epochs, augment={"flip": flip})
-    train(recipe, store=folder, data=data, runs=folder / "runs", device="cpu", parent=origin, progress=progress)
+    train(
+        recipe,
+        store=folder,
+        data=data,
+        runs=folder / "runs",
+        device="cpu",
+        pictures=False,
+        parent=origin,
+        progress=progress,
+    )
     return progress.seconds
 
 

@@ -75,6 +75,7 @@ def run_ours(data: Path, seed: int) -> Point:
             runs=Path(folder) / "runs",
             data=data,
             device="cpu",
+            pictures=False,
             progress=Progress(),
         )
         seconds = time.perf_counter() - start

@@ -104,7 +104,9 @@ class Bench:
 
     def train(self, recipe: Recipe, name: str, parent: Path | None = None) -> Path:
         store, runs = self._folder / "store", self._folder / "runs"
-        return train(recipe, store=store, name=name, data=self._data, runs=runs, device="cpu", parent=parent)
+        return train(
+            recipe, store=store, name=name, data=self._data, runs=runs, device="cpu", pictures=False, parent=parent
+        )
 
     def measured(self, path: Path) -> float:
         metrics = Header.read(path).manifest.metrics

@@ -60,6 +60,7 @@ def _train(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         workers=arguments.workers,
         strict=arguments.strict,
+        pictures=arguments.pictures,
         progress=Progress(),
     )
 

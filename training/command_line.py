@@ -107,6 +107,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     run = parser.add_argument_group("how to run")
     run.add_argument("--name", help="the model's name in the store (default: the data's)")
     run.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the same command")
+    run.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw none at the end")
     _device_flags(run)
     _store_flag(run)
     _runs_flag(run)

@@ -38,6 +38,7 @@ def train(
     resume: bool = False,
     workers: int | None = None,
     strict: bool = False,
+    pictures: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Trains as the recipe says, publishes the best epoch, and returns the new version's file.
@@ -52,6 +53,7 @@ def train(
         resume: go on after the last finished epoch of the same run.
         workers: processes that decode images; None: as many as there are cores.
         strict: a file that is no sound image ends the run, instead of being left out.
+        pictures: drawn at the end, into the run's folder.
         progress: None: say nothing.
 
     Raises:
@@ -85,7 +87,8 @@ def train(
                 f"interrupted while publishing: all epochs are kept in {folder}; "
                 "the same command and --resume publishes them"
             ) from interrupt
-        report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+        if pictures:
+            report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
         report.say(checkpoint.manifest, measured, path=path, progress=progress)
     return path
 

@@ -1,6 +1,8 @@
 """A run small enough for tests: a second or two, and a model that is better than chance."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from training.builtin import builtin
-from training.progress import Progress
+from training.progress import Advance, Progress
 from training.recipes import Recipe
 from training.train import train
 
@@ -37,6 +39,7 @@ def run(tmp_path: Path, tiny: Recipe) -> Train:
 
     def run(recipe: Recipe = tiny, **options: Any) -> Path:
         defaults: dict[str, Any] = {"store": tmp_path / "store", "runs": tmp_path / "runs", "device": "cpu"}
+        defaults["pictures"] = False  # they take longer than the run
         return train(recipe, **(defaults | options))
 
     return run
@@ -45,6 +48,20 @@ def run(tmp_path: Path, tiny: Recipe) -> Train:
 @pytest.fixture
 def silent() -> Progress:
     return Progress.silent()
+
+
+@dataclass(frozen=True, slots=True)
+class CtrlC(Progress):
+    """Somebody who presses Ctrl-C when a step begins."""
+
+    at: str = ""
+
+    @contextmanager
+    def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
+        if title.startswith(self.at):
+            raise KeyboardInterrupt
+        with Progress.silent().step(title, total=total, unit=unit) as advance:
+            yield advance
 
 
 def same_weights(one: Path, other: Path) -> bool:

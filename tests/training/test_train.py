@@ -2,9 +2,6 @@
 
 import importlib.metadata
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +13,14 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
-from tests.training.conftest import Train, same_weights
+from tests.training.conftest import CtrlC, Train, same_weights
 from training import data
 from training.builtin import builtin
 from training.errors import Interrupted, TrainingError
 from training.evaluate import evaluate
 from training.loop import Score, logits_of
-from training.progress import Advance, Progress
+from training.progress import Progress
 from training.recipes import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class CtrlC(Progress):
-    """Somebody who presses Ctrl-C when a step begins."""
-
-    at: str = ""
-
-    @contextmanager
-    def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
-        if title.startswith(self.at):
-            raise KeyboardInterrupt
-        with Progress.silent().step(title, total=total, unit=unit) as advance:
-            yield advance
 
 
 def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
@@ -117,6 +100,26 @@ def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(
     for stop in ("epoch 2/", "epoch 3/"):
         assert "--resume" in interrupt(run, stop, recipe)
         assert same_weights(run(recipe, resume=True), whole)
+
+
+def test_a_run_that_is_cut_off_between_its_two_files_resumes_bit_for_bit(
+    run: Train, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tiny)
+    replace, seen = Path.replace, 0
+
+    def cut_off(self: Path, target: Path) -> Path:
+        nonlocal seen
+        seen += target.name == "checkpoint.pth.tar"
+        if seen == 2:  # the second epoch's best is written, its state is not
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", cut_off)
+        with pytest.raises(Interrupted, match="1 of 2 epochs"):
+            run(tiny)
+    assert same_weights(run(tiny, resume=True), whole)
 
 
 def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) -> None:

@@ -12,9 +12,10 @@ from classifier.checkpoint import Checkpoint
 from classifier.preprocess import Preprocess
 from tests import checkpoints
 from tests.server import serving
+from tests.training.conftest import CtrlC, Train, same_weights
 from training.builtin import builtin
-from training.errors import TrainingError
-from training.train import train
+from training.errors import Interrupted, TrainingError
+from training.progress import Progress
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SMALL = Preprocess(mode="RGB", resize=72, crop=(64, 64), **IMAGENET)
@@ -61,12 +62,10 @@ def changed_names(before: dict[str, torch.Tensor], path: Path) -> set[str]:
     ],
 )
 def test_alexnet_s_features_stay_and_its_new_classifier_is_trained_and_served(
-    photos: Path, tmp_path: Path, alexnet: Path, recipe_name: str, features: str, trained: set[str]
+    run: Train, photos: Path, tmp_path: Path, alexnet: Path, recipe_name: str, features: str, trained: set[str]
 ) -> None:
     recipe = builtin("photos", recipe_name).but(epochs=1, batch_size=8, augment={})
-    path = train(
-        recipe, store=tmp_path / "store", data=photos, runs=tmp_path / "runs", device="cpu", parent=alexnet, workers=0
-    )
+    path = run(recipe, data=photos, parent=alexnet, workers=0)
     backbone = {
         name.replace("features.", features): tensor
         for name, tensor in Checkpoint.load(alexnet).network.items()
@@ -86,27 +85,23 @@ def test_alexnet_s_features_stay_and_its_new_classifier_is_trained_and_served(
 
 @pytest.mark.parametrize("augment", [{}, {"flip": True}], ids=["on stored features", "on images"])
 def test_the_head_alone_changes_and_no_statistics_of_a_frozen_norm(
-    photos: Path, tmp_path: Path, augment: dict[str, object]
+    run: Train, photos: Path, tmp_path: Path, augment: dict[str, object]
 ) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "transfer:resnet18").but(
         preprocess=SMALL.model_dump(), epochs=2, batch_size=8, augment=augment
     )
-    path = train(
-        recipe, store=tmp_path / "store", data=photos, runs=tmp_path / "runs", device="cpu", parent=origin, workers=0
-    )
+    path = run(recipe, data=photos, parent=origin, workers=0)
     assert changed_names(dict(Checkpoint.load(origin).network), path) == {"fc.weight", "fc.bias"}
     assert (tmp_path / "runs" / "features").exists() == (augment == {})
 
 
-def test_a_second_stage_trains_everything(photos: Path, tmp_path: Path) -> None:
+def test_a_second_stage_trains_everything(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "finetune:resnet18").but(
         preprocess=SMALL.model_dump(), epochs=1, unfreeze={"epochs": 2, "lr": 0.01}, batch_size=8, augment={}
     )
-    path = train(
-        recipe, store=tmp_path / "store", data=photos, runs=tmp_path / "runs", device="cpu", parent=origin, workers=0
-    )
+    path = run(recipe, data=photos, parent=origin, workers=0)
     before = dict(Checkpoint.load(origin).network)
     provenance = Checkpoint.load(path).manifest.provenance
     assert provenance is not None
@@ -116,39 +111,51 @@ def test_a_second_stage_trains_everything(photos: Path, tmp_path: Path) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
-def test_stored_features_are_used_again_and_never_believed_when_cut_short(photos: Path, tmp_path: Path) -> None:
+def test_photos_that_are_cut_and_turned_at_random_give_the_same_weights_when_resumed_and_with_any_workers(
+    run: Train, photos: Path
+) -> None:
+    recipe = builtin("photos", "scratch:resnet18").but(
+        preprocess=SMALL.model_dump(), epochs=2, batch_size=5, augment={"crop": (0.3, 1), "trivial": True, "flip": True}
+    )
+
+    whole = run(recipe, data=photos, workers=0)
+    with pytest.raises(Interrupted):
+        run(recipe, data=photos, workers=0, progress=CtrlC(Progress.silent().console, "epoch 2/"))
+    assert same_weights(run(recipe, data=photos, workers=2, resume=True), whole)
+
+
+def test_stored_features_are_used_again_and_never_believed_when_cut_short(
+    run: Train, photos: Path, tmp_path: Path
+) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "transfer:resnet18").but(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
 
-    def run() -> dict[str, torch.Tensor]:
-        path = train(
-            recipe, store=tmp_path / "s", data=photos, runs=tmp_path / "runs", device="cpu", parent=origin, workers=0
-        )
-        return dict(Checkpoint.load(path).network)
+    def trained() -> dict[str, torch.Tensor]:
+        return dict(Checkpoint.load(run(recipe, data=photos, parent=origin, workers=0)).network)
 
-    first = run()
+    first = trained()
     kept = sorted((tmp_path / "runs" / "features").iterdir())
     written = [path.stat().st_mtime_ns for path in kept]
-    second = run()
+    second = trained()
     assert [path.stat().st_mtime_ns for path in kept] == written
     for path in kept:
         path.write_bytes(path.read_bytes()[:-40])
-    third = run()
+    third = trained()
     for other in (second, third):
         assert all(first[name].equal(other[name]) for name in first)
 
 
-def test_other_frozen_weights_have_features_of_their_own(photos: Path, tmp_path: Path) -> None:
+def test_other_frozen_weights_have_features_of_their_own(run: Train, photos: Path, tmp_path: Path) -> None:
     recipe = builtin("photos", "transfer:resnet18").but(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
     for seed in (0, 1):
         content = checkpoints.checkpoint(seed, architecture="resnet18", preprocess=SMALL, model="parent")
         origin = checkpoints.publish(tmp_path / "store", seed + 1, content, model="parent")
-        train(recipe, store=tmp_path / "s", data=photos, runs=tmp_path / "runs", device="cpu", parent=origin, workers=0)
+        run(recipe, data=photos, parent=origin, workers=0)
     assert len(list((tmp_path / "runs" / "features").iterdir())) == 4
 
 
-def test_a_backbone_of_another_kind_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_backbone_of_another_kind_is_refused(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "alexnet_transfer").but(epochs=1)
     with pytest.raises(TrainingError, match="cannot start from weights of resnet18"):
-        train(recipe, store=tmp_path / "s", data=photos, runs=tmp_path / "runs", device="cpu", parent=origin)
+        run(recipe, data=photos, parent=origin, workers=0)
