@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def _body_bytes(tensors: Mapping[str, Any]) -> int:
         end = max((offsets[1] for _, offsets, _ in places), default=0)
     except (TypeError, KeyError, IndexError) as error:
         raise CheckpointError("the header does not describe tensors") from error
-    if not isinstance(end, int):
+    if not isinstance(end, int) or not 0 <= end <= sys.maxsize:  # Python refuses to write out very long numbers
         raise CheckpointError("the header does not describe tensors")
     if [(dtype, name) for dtype, _, name in places] != sorted((dtype, name) for dtype, _, name in places):
         raise CheckpointError("the tensors do not lie in the order of their names: the header was changed")

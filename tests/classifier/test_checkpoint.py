@@ -383,6 +383,7 @@ def test_tensors_that_lie_about_their_sizes_allocate_nothing(tmp_path: Path) -> 
         {"dtype": "F32", "shape": [1], "data_offsets": {}},
         {"dtype": "F32", "shape": [1], "data_offsets": None},
         {"dtype": "F32", "shape": [1], "data_offsets": [0, float("inf")]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**4299 * 9]},
         {"dtype": "F32", "shape": [1], "data_offsets": [0.5, 4.5]},
         {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]},
         {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]},
