@@ -383,14 +383,14 @@ def test_tensors_that_lie_about_their_sizes_allocate_nothing(tmp_path: Path) -> 
         {"dtype": "F32", "shape": [1], "data_offsets": {}},
         {"dtype": "F32", "shape": [1], "data_offsets": None},
         {"dtype": "F32", "shape": [1], "data_offsets": [0, float("inf")]},
-        {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**4299 * 9]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**4300 - 1]},
         {"dtype": "F32", "shape": [1], "data_offsets": [0.5, 4.5]},
         {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]},
         {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]},
         {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]},
         {"dtype": "XYZ", "shape": [1], "data_offsets": [0, 4]},
     ],
-    ids=repr,
+    ids=lambda tensor: repr(tensor)[:60],
 )
 def test_a_header_that_describes_no_tensors_is_refused(tmp_path: Path, tensor: object) -> None:
     path = tmp_path / "1.safetensors"
