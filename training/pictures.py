@@ -156,7 +156,8 @@ def reliability(figures: Figures) -> bytes:
                 axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         grid[0, 0].set_ylabel("accuracy")
         grid[1, 0].set_ylabel("samples")
-        grid[0, 0].legend(frameon=False, loc="upper left")
+        # Outside: a bar may stand anywhere in the field.
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
         return _png(figure)
 
 
