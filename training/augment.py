@@ -29,12 +29,10 @@ def shifted(images: torch.Tensor, most: int, generator: torch.Generator) -> torc
     if most == 0:
         return images
     count, height, width = images.shape[:3]
-    offsets = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator).to(images.device)
-    rows = offsets[0] + torch.arange(height, device=images.device)
-    columns = offsets[1] + torch.arange(width, device=images.device)
-    padded = F.pad(images, (0, 0, most, most, most, most))
-    which = torch.arange(count, device=images.device)[:, None, None]
-    return padded[which, rows[:, :, None], columns[:, None, :]]
+    rows, columns = torch.randint(0, 2 * most + 1, (2, count), generator=generator).to(images.device)
+    # All the places that an image may be seen at, as one view: blocks are copied, not pixels looked up.
+    windows = F.pad(images, (0, 0, most, most, most, most)).unfold(1, height, 1).unfold(2, width, 1)
+    return windows.permute(0, 1, 2, 4, 5, 3)[torch.arange(count, device=images.device), rows, columns]
 
 
 def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
