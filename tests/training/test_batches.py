@@ -1,10 +1,5 @@
 """Batches that are decoded on the way: the server's pixels, or augmented ones, the same whoever makes them and when."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -195,85 +190,3 @@ def test_stacked_images_are_copied_not_lent() -> None:
     images += 1
     assert targets.equal(torch.arange(10))
     assert not split.images.any()
-
-
-def test_a_worker_that_is_killed_is_an_error_and_others_take_its_place(photos: list[Path]) -> None:
-    doomed = Workers(2)
-    split = split_of(photos, workers=doomed)
-    wanted = whole(split)
-    for process in doomed.map(_process, range(1)):
-        os.kill(process, signal.SIGKILL)
-    with pytest.raises(TrainingError, match=r"worker process ended.*--workers"):
-        _go_on(split)
-    assert whole(split).equal(wanted)
-
-
-def _go_on(split: Opened) -> None:
-    """For as long as it may take until a death is noticed."""
-    while True:
-        whole(split)
-
-
-def _process(_: int) -> int:
-    return os.getpid()
-
-
-ENDLESS = """
-import sys, itertools
-from pathlib import Path
-import numpy as np, torch
-from classifier.preprocess import Preprocess
-from training.batches import Opened
-from training.recipes import Augment
-from training.workers import Workers
-
-paths = sorted(Path(sys.argv[1]).iterdir())
-preprocess = Preprocess(mode="RGB", resize=40, crop=(32, 36), mean=(0.5,) * 3, std=(0.5,) * 3)
-rows = torch.arange(len(paths))
-split = Opened(paths, rows.numpy(), rows, preprocess, Augment(crop=(0.2, 1.0)), Workers(2))
-try:
-    print("starting", flush=True)
-    for _ in itertools.count():
-        for images, targets in split.batches(torch.split(rows, 10), device=torch.device("cpu"), draw=1):
-            print("batch", flush=True)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
-
-
-@pytest.fixture
-def endless(photos: list[Path]) -> Iterator["subprocess.Popen[str]"]:
-    """Epochs without end, by a process that leads a group of its own, as one that a terminal started."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS, photos[0].parent],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
-@pytest.mark.parametrize("moment", ["starting", "batch"])
-def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(endless: "subprocess.Popen[str]", moment: str) -> None:
-    _wait_for(endless, moment)
-    os.killpg(endless.pid, signal.SIGINT)
-    # Until the last process that could write has ended.
-    stdout, stderr = endless.communicate(timeout=100)
-    assert (stdout.splitlines()[-1], stderr, endless.returncode) == ("interrupted", "", 0)
-
-
-def test_workers_end_with_a_process_that_is_killed(endless: "subprocess.Popen[str]") -> None:
-    _wait_for(endless, "batch")
-    endless.kill()
-    _, stderr = endless.communicate(timeout=100)
-    assert "Traceback" not in stderr
-
-
-def _wait_for(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stdout is not None
-    while (read := process.stdout.readline().strip()) != line:
-        assert read, "it has ended"

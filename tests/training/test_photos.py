@@ -263,7 +263,7 @@ def test_the_fingerprint_is_that_of_names_and_contents(load: Load, tmp_path: Pat
     assert load(Path(moved)).fingerprint != first
     renamed.rename(path)
     assert load(Path(moved)).fingerprint == first
-    write(path, seed=99)
+    write(Path(moved) / "bees" / "003.jpg", seed=99)
     assert load(Path(moved)).fingerprint != first
 
 

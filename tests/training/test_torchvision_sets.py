@@ -32,6 +32,9 @@ def test_fashion_mnist_has_the_names_of_clothes(tmp_path: Path) -> None:
     fashion = _load(write_mnist(tmp_path, train=60, test=10, name="FashionMNIST"), "fashion-mnist")
     assert len(fashion.train) == 60
     assert fashion.labels[:2] == ("T-shirt/top", "Trouser")
+    digits = _load(write_mnist(tmp_path, train=60, test=10))  # the same images by other names
+    assert np.array_equal(np.asarray(digits.pictures), np.asarray(fashion.pictures))
+    assert digits.fingerprint != fashion.fingerprint
 
 
 def test_cifar10_is_in_colour_and_has_its_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
