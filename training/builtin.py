@@ -135,7 +135,8 @@ def default_values(data: str) -> dict[str, Any]:
 
 
 def from_file(data: str, path: Path) -> Recipe:
-    """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`.
+    """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`;
+    "none" takes away what the base has.
 
     Raises: TrainingError if it cannot be read or is none.
     """
@@ -148,7 +149,7 @@ def from_file(data: str, path: Path) -> Recipe:
     base = values.pop("base", None)
     if not (base is None or isinstance(base, str)):
         raise TrainingError(f"--recipe {path}: base is the name of a recipe, not {base!r}")
-    return changed(builtin(data, base), values)
+    return _changed_by_hand(builtin(data, base), _with_nothing(values))
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -173,13 +174,30 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         values = _merged(values, value)
-    return changed(recipe, values)
+    return _changed_by_hand(recipe, values)
 
 
 def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
     """What `with_settings` needs to make `recipe` of `base`."""
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
     return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
+
+
+def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    if "name" in values:
+        raise TrainingError("name: a recipe keeps that of the built-in one it was made from; --name names the model")
+    source = values.get("source")
+    if isinstance(source, Mapping) and "kind" in source:
+        raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
+    return changed(recipe, values)
+
+
+def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no word for None; ours is "none"."""
+    return {
+        key: None if value == "none" else _with_nothing(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
 
 
 def _values(name: str) -> dict[str, Any]:

@@ -145,8 +145,14 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 def _device_flags(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    parser.add_argument("--workers", type=int, help="processes that decode images (default: one a core)")
+    parser.add_argument("--workers", type=_count, help="processes that decode images (default: one a core)")
     parser.add_argument("--strict", action="store_true", help="a file that is no sound image is an error")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 0 to 9999")
+    return int(text)
 
 
 def _store_flag(parser: "argparse._ActionsContainer") -> None:

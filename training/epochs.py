@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from classifier.manifest import EpochPoint
+from classifier.normalize import normalizer
 from training import heads, report
 from training.data import Dataset
-from training.errors import Interrupted
+from training.errors import Interrupted, TrainingError
 from training.learner import Learner
 from training.loop import check_finite, train_epoch
 from training.origin import Origin
@@ -40,7 +41,7 @@ class Run:
     def epochs(self, *, resume: bool) -> State:
         """Trains stage after stage, saves the state after each epoch, and returns the last one."""
         recipe = self.recipe
-        state = State.load(self.folder, self._identity) if resume else None
+        state = State.load(self.folder, self._identity) if resume else State.forget(self.folder)
         self.progress.say(
             f"training {self.name} ({recipe.architecture}) on {self.device}: "
             f"{len(self.dataset.train):,} samples, {len(self.dataset.held_out):,} held out"
@@ -50,6 +51,7 @@ class Run:
         with torch.random.fork_rng(_cuda(self.device)):  # torch's own generators are the caller's again afterwards
             torch.manual_seed(recipe.seed)
             network = self.origin.network(recipe, len(self.dataset.labels))
+            self._try_out(network)
             try:
                 for stage in recipe.stages:
                     if state is None or state.epoch < stage.last:
@@ -67,6 +69,21 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         """All that decides the weights."""
         return self.recipe.model_dump(mode="json") | {"data": self.dataset.fingerprint, "parent": self.origin.name}
+
+    def _try_out(self, network: nn.Module) -> None:
+        """Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
+        cpu = torch.device("cpu")
+        ((images, _),) = self.dataset.train.batches([torch.arange(min(2, len(self.dataset.train)))], device=cpu)
+        try:
+            with torch.inference_mode():
+                network.eval()(normalizer(self.recipe.preprocess, device=cpu)(images))
+        except (RuntimeError, ValueError, AssertionError) as error:  # whatever a layer raises for a wrong size
+            size = "x".join(map(str, self.recipe.preprocess.shape))
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"{self.recipe.architecture} cannot take images of {size} ({reason}); "
+                "change the recipe's preprocess or its architecture"
+            ) from error
 
     def _learner(self, stage: Stage, network: nn.Module, state: State | None) -> Learner:
         parts = heads.parts(self.recipe.architecture, stage.trainable)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from classifier.architectures import load_weights, skeleton
+from classifier.architectures import check_known, load_weights, skeleton
 from training.errors import TrainingError
 
 WHOLE = ("",)
@@ -29,6 +29,7 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
     Raises: TrainingError if the architecture or a name is not known, or there is nothing in it to train.
     """
     if trainable == "all":
+        _check_known(architecture)
         return WHOLE
     network = outline(architecture, 2)
     if trainable == "head":
@@ -115,6 +116,13 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
         return False
     returned, given = tensors[1::2], tensors[2::2]
     return all(map(torch.equal, [*returned[:-1], returned[-1].flatten(1)], [*given, logits]))
+
+
+def _check_known(architecture: str) -> None:
+    try:
+        check_known(architecture)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
 
 
 def outline(architecture: str, num_classes: int) -> nn.Module:

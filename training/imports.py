@@ -106,6 +106,8 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
 
     Raises: TrainingError if there is no sound checkpoint, or already a target; OSError.
     """
+    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+        raise TrainingError(f"{target} is the checkpoint itself: choose another name")
     if target.exists() and not overwrite:
         raise TrainingError(f"{target} is there already: choose another name, or --force")
     try:
@@ -136,6 +138,8 @@ def labels_from(path: Path) -> tuple[str, ...]:
     for i, label in enumerate(labels, start=1):
         if not label:
             raise TrainingError(f"{path}: line {i} is empty")
+        if not label.isprintable():
+            raise TrainingError(f"{path}: line {i} holds characters that cannot be printed: {label!r}")
         if len(label) > _MAX_LABEL:
             raise TrainingError(f"{path}: line {i} has {len(label)} characters, {_MAX_LABEL} are the most")
         if label in labels[: i - 1]:

@@ -72,7 +72,7 @@ class Origin:
         for what, (theirs, ours) in fits.items():
             if theirs != ours:
                 raise TrainingError(
-                    f"--from {str(self.name).split()[0]}: its {what} is {theirs}, this recipe's is {ours}; "
+                    f"--from {str(self.name).split()[0]}: its {what}: {theirs}, this recipe's: {ours}; "
                     f"to take over all but its head: --recipe transfer:{manifest.architecture}"
                 )
 
@@ -88,7 +88,9 @@ def load(path: Path) -> tuple[str, Checkpoint]:
         return Header.read(path).sha256, Checkpoint.load(path)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such file; published ones are <store>/<model>/<n>.safetensors") from error
-    except (CheckpointError, OSError) as error:
+    except OSError as error:
+        raise TrainingError(f"{path}: {error.strerror or error}") from error
+    except CheckpointError as error:
         raise TrainingError(f"{path}: {error}") from error
 
 

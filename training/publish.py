@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from classifier.checkpoint import Checkpoint, CheckpointError
-from classifier.manifest import VERSION_FILE
+from classifier.manifest import MODEL_NAME, VERSION_FILE
 from training import files
 from training.errors import TrainingError
 
@@ -54,7 +54,7 @@ def prune(store: Path, model: str, *, keep: int) -> list[Path]:
     folder = store / model
     if keep < 1:
         raise TrainingError(f"--keep {keep}: at least 1 version must stay")
-    if not folder.is_dir():
+    if not re.fullmatch(MODEL_NAME, model) or not folder.is_dir():
         raise TrainingError(f"no model {model!r} in {store}")
     numbers = versions(folder)
     sound: list[int] = []

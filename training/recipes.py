@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
@@ -125,8 +126,8 @@ class Recipe(_Data):
     trainable: str = Field(default="all", min_length=1)
     preprocess: Preprocess
     held_out: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.05
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=1, le=1_000_000)
     lr: float = Field(gt=0)
     lr_continued: float | None = Field(default=None, gt=0)
     unfreeze: Unfreeze | None = None
@@ -176,6 +177,13 @@ class Recipe(_Data):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problem = error.errors()[0]
-            field = ".".join(map(str, problem["loc"])) or "recipe"
-            raise TrainingError(f"{field}: {problem['msg']}, not {problem['input']!r}") from error
+            raise TrainingError(_in_words(error.errors()[0])) from error
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in problem["loc"] if "constrained" not in str(part) and "[" not in str(part))
+    if problem["type"] == "extra_forbidden":
+        return f"{field or 'recipe'}: a recipe has no such value"
+    if isinstance(problem["input"], dict):  # what is wrong is that its values do not go together
+        return f"{field or 'recipe'}: {problem['msg']}"
+    return f"{field or 'recipe'}: {problem['msg']}, not {problem['input']!r}"

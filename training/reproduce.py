@@ -55,5 +55,7 @@ def _command(model: str, provenance: Provenance) -> list[str]:
 def _manifest(path: Path) -> Manifest:
     try:
         return Header.read(path).manifest
-    except (CheckpointError, OSError) as error:
+    except OSError as error:
+        raise TrainingError(f"{path}: {error.strerror or error}") from error
+    except CheckpointError as error:
         raise TrainingError(f"{path}: {error}") from error

@@ -92,6 +92,12 @@ class State:
         for state in self.random[2:]:
             torch.cuda.set_rng_state(state, learner.device)
 
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Nothing is left to resume: the files of two runs must never stand side by side."""
+        for name in (CHECKPOINT, BEST):
+            (folder / name).unlink(missing_ok=True)
+
     def save(self, folder: Path) -> None:
         """The best epoch first: if this is cut off between the two, the epoch that is repeated is the same again."""
         best = self.best
@@ -119,6 +125,7 @@ class State:
         """Raises: TrainingError if there is no state, a damaged one, or one of another run."""
         content, best = _read(folder / CHECKPOINT, identity), _read(folder / BEST, identity)
         try:
+            _check_belongs(best, content)
             return cls(
                 identity=content["identity"],
                 epoch=content["epoch"],
@@ -130,7 +137,7 @@ class State:
                 curve=tuple(content["curve"]),
                 best=Best(best["epoch"], Score(best["loss"], best["accuracy"]), best["state_dict"]),
             )
-        except KeyError as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise _damaged(folder) from error
 
 
@@ -148,6 +155,16 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         raise _damaged(path) from error
     _check_same(path, kept, identity)
     return content
+
+
+def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
+    """The best epoch is the one that the curve says, or the one that was being written when the run was cut off.
+
+    Raises: ValueError.
+    """
+    scores = [(point["held_out_accuracy"], -point["held_out_loss"]) for point in content["curve"]]
+    if best["epoch"] not in (scores.index(max(scores)) + 1, content["epoch"] + 1):
+        raise ValueError(f"{BEST} is not of the same run as {CHECKPOINT}")
 
 
 def _damaged(path: Path) -> TrainingError:

@@ -6,6 +6,7 @@ Read are what `torch.save` wrote, a state_dict or a dictionary with one under "s
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,12 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickle's protocols; an error follows, or all is well
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip() is not None:  # torch does not look at the sums
+                        raise _no_weights(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, TrainingError):
         raise
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -101,6 +101,11 @@ def test_the_settings_between_two_recipes_make_the_one_of_the_other(name: str) -
         ("augment.crop=[0.9, 0.1]", "least, most"),
         ("held_out=1.5", "held_out"),
         ("lr=nan", "lr"),
+        ("name=mine", "--name names the model"),
+        ("source.kind=mnist", "the command names the data"),
+        ("source=3", "source"),
+        ("batch_size=99999999999999999999", "batch_size"),
+        ("=3", "no such value"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_its_name(setting: str, said: str) -> None:
@@ -124,7 +129,8 @@ def test_a_recipe_from_a_file_changes_the_one_it_is_based_on(tmp_path: Path) -> 
         (b"\xff\xfe", "mine.toml"),
         (b"base = 3", "base is the name"),
         (b'base = "quux"', "unknown recipe"),
-        (b"surprise = 1", "surprise"),
+        (b"surprise = 1", "surprise: a recipe has no such value"),
+        (b'name = "mine"', "--name names the model"),
         (None, "No such file"),
     ],
 )
@@ -135,6 +141,19 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content
     with pytest.raises(TrainingError, match=said) as caught:
         from_file("photos", path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_takes_away_what_its_base_has_by_the_word_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "finetune:resnet18"\nclip = "none"\nunfreeze = "none"\n[augment]\ncrop = "none"\n')
+    recipe = from_file("photos", path)
+    assert (recipe.clip, recipe.unfreeze, recipe.augment.crop) == (None, None, None)
+
+
+def test_values_that_do_not_go_together_are_said_without_all_the_others() -> None:
+    with pytest.raises(TrainingError) as caught:
+        builtin("strokes").but(held_out=50_000)
+    assert len(str(caught.value)) < 150
 
 
 def test_a_recipe_survives_the_way_through_a_manifest() -> None:

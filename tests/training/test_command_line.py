@@ -117,6 +117,10 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["strokes", "--set", "surprise=1"], "surprise"),
         (["strokes", "--set", "trainable=fc9"], "has no part 'fc9'"),
         (["strokes", "--set", "precision=fp16"], "bf16"),
+        (["strokes", "--set", "architecture=nosuch"], "unknown architecture 'nosuch'"),
+        (["strokes", "--set", "architecture=alexnet"], "alexnet cannot take images of 28x28x1"),
+        (["strokes", "--set", "preprocess.resize=[4,4]"], "mnist_cnn cannot take images of 4x4x1"),
+        (["strokes", "--workers", "-1"], "'-1' is no number of processes"),
         (["mnist"], "MNIST cannot be had"),
         (["photos"], "required: DIR"),
         (["photos", "nowhere", "--recipe", "scratch:resnet18"], "nowhere is not there"),
@@ -130,6 +134,8 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["evaluate", "nowhere.safetensors"], "no such file"),
         (["reproduce", "net.pth"], "net.pth"),
         (["prune", "birds", "--keep", "1"], "no model 'birds'"),
+        (["prune", ".", "--keep", "1"], "no model '.'"),
+        (["prune", "../one", "--keep", "1"], "no model '../one'"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_2(

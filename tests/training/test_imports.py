@@ -234,3 +234,27 @@ def test_labels_that_cannot_be_used_are_named_by_their_lines(content: bytes, mes
 def test_a_label_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"labels\.txt: No such file"):
         labels_from(tmp_path / "labels.txt")
+
+
+def test_a_file_in_which_a_byte_was_changed_is_refused(tmp_path: Path) -> None:
+    path = _tutorial_state(tmp_path, "mnist_cnn")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TrainingError, match="damaged"):
+        import_weights(path, labels=LABELS, store=tmp_path / "store")
+
+
+def test_a_checkpoint_is_not_exported_over_itself(tmp_path: Path) -> None:
+    published = import_weights(_tutorial_state(tmp_path, "mnist_cnn"), labels=LABELS, store=tmp_path / "store")
+    (tmp_path / "link").symlink_to(published)
+    for target in (published, tmp_path / "link"):
+        with pytest.raises(TrainingError, match="the checkpoint itself"):
+            export(published, target, overwrite=True)
+    Checkpoint.load(published)
+
+
+def test_a_label_that_cannot_be_printed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("ants\nb\x1b[31mees\n")
+    with pytest.raises(TrainingError, match="line 2"):
+        labels_from(tmp_path / "labels.txt")

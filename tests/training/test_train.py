@@ -122,6 +122,26 @@ def test_a_run_that_is_cut_off_between_its_two_files_resumes_bit_for_bit(
     assert same_weights(run(tiny, resume=True), whole)
 
 
+def test_a_new_run_leaves_nothing_of_the_one_before_it_to_resume(run: Train, tiny: Recipe) -> None:
+    run(tiny)
+    assert "nothing is kept" in interrupt(run, "epoch 1/")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run(tiny, resume=True)
+
+
+def test_a_best_epoch_of_another_run_is_not_published(run: Train, tiny: Recipe, tmp_path: Path) -> None:
+    recipe = tiny.but(epochs=3)
+    folder = tmp_path / "runs" / "strokes"
+    interrupt(run, "epoch 2/", recipe)
+    first_epoch_s = (folder / "model_best.pth.tar").read_bytes()
+    provenance = Checkpoint.load(run(recipe)).manifest.provenance
+    assert provenance is not None
+    assert provenance.epoch > 1
+    (folder / "model_best.pth.tar").write_bytes(first_epoch_s)
+    with pytest.raises(TrainingError, match="is damaged"):
+        run(recipe, resume=True)
+
+
 def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) -> None:
     pixels = Preprocess(mode="RGB", resize=(32, 32), crop=None, mean=(0.1,) * 3, std=(0.3,) * 3)
     source = {"kind": "strokes", "samples": 60, "test_samples": 10}
