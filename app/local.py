@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from app.predictor import Item
 from app.proof import prove
 from app.settings import Settings
 from app.store import ModelStore, Served
+from classifier.cores import usable_cores
 from classifier.device import choose as choose_device
 from classifier.preprocess import Pixels, Preprocess
 
@@ -226,8 +226,7 @@ class LocalEngine:
 
 def _threads_beside_the_loop() -> int:
     """All cores but one: torch's threads wait for one another by spinning, and one too many slows them all tenfold."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, usable_cores() - 1)
 
 
 def _strict_fp32() -> None:

@@ -72,10 +72,10 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     is_file = named is not None and named.endswith(".toml")
     recipe = from_file(arguments.command, Path(str(named))) if is_file else builtin(arguments.command, named)
     if arguments.parent is not None and recipe.start == "backbone":
-        from training.origin import preprocess_of
+        from training.published import header_of
 
         # A backbone reads best what it was trained to read.
-        recipe = changed(recipe, {"preprocess": preprocess_of(arguments.parent).model_dump()})
+        recipe = changed(recipe, {"preprocess": header_of(arguments.parent).manifest.preprocess.model_dump()})
     fields = ("epochs", "batch_size", "lr", "seed")
     changes = {field: value for field in fields if (value := getattr(arguments, field)) is not None}
     if "lr" in changes:

@@ -124,7 +124,7 @@ def builtin(data: str, name: str | None = None) -> Recipe:
     name = DEFAULTS[data] if name is None else name
     values = {"name": name, "source": {"kind": data}} | _values(name) | _ADAPTED.get((data, name), {})
     if "preprocess" not in values:
-        values["preprocess"] = _usual_preprocess(values["architecture"])
+        values["preprocess"] = usual_preprocess(values["architecture"])
     return Recipe.checked(values)
 
 
@@ -211,7 +211,7 @@ def _values(name: str) -> dict[str, Any]:
     raise TrainingError(f"unknown recipe {name!r}: {hint}")
 
 
-def _usual_preprocess(architecture: str) -> Preprocess:
+def usual_preprocess(architecture: str) -> Preprocess:
     """What the architecture is fed with elsewhere, too."""
     if architecture == "mnist_cnn":
         return _DIGIT

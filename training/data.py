@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import MAX_REFERENCES
+from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
 from classifier.visible import visible
 from training import drawings, photos, stratified, torchvision_sets
@@ -18,7 +19,7 @@ from training.decode import opened, stacked
 from training.labelled import Gathered, Rows
 from training.progress import Progress
 from training.recipes import PhotosSource, Recipe, StrokesSource, TorchvisionSource
-from training.workers import Workers, usable_cores
+from training.workers import Workers
 
 _HELD_OUT_STREAM = 0  # of the seed's random numbers; 1 is the photos' test share, 2 a data set's samples per class
 _EXAMPLE_EDGE = 512  # pixels: what a reference may have

@@ -18,7 +18,7 @@ from training.loop import check_finite, train_epoch
 from training.origin import Origin
 from training.progress import Progress
 from training.recipes import Recipe, Stage
-from training.samples import Samples, samples_for
+from training.samples import Samples, first_two, samples_for
 from training.schedule import learning_rate
 from training.state import Best, State, snapshot
 
@@ -73,7 +73,7 @@ class Run:
     def _try_out(self, network: nn.Module) -> None:
         """Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
         cpu = torch.device("cpu")
-        ((images, _),) = self.dataset.train.batches([torch.arange(min(2, len(self.dataset.train)))], device=cpu)
+        images = first_two(self.dataset.train, cpu)
         try:
             with torch.inference_mode():
                 network.eval()(normalizer(self.recipe.preprocess, device=cpu)(images))

@@ -7,12 +7,12 @@ from rich import box
 from rich.table import Table
 
 from classifier.checkpoint import Checkpoint
-from classifier.device import choose as choose_device
 from classifier.manifest import Metrics
 from training import data as datasets
 from training import measure, origin
 from training.builtin import builtin
 from training.errors import TrainingError
+from training.learner import device_named
 from training.measure import Measured
 from training.progress import Progress
 from training.recipes import Recipe
@@ -42,10 +42,7 @@ def evaluate(
     progress = progress or Progress.silent()
     _, checkpoint = origin.load(path)
     manifest = checkpoint.manifest
-    try:
-        on = choose_device(device)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    on = device_named(device)
     dataset = datasets.load(
         _recipe(checkpoint), folder=data, scratch=runs, workers=workers, strict=strict, progress=progress
     )

@@ -41,9 +41,9 @@ class Features:
 def key(identity: dict[str, object], network: nn.Module, parts: tuple[str, ...]) -> str:
     """The same for the same images, the same preparation, and the same frozen weights."""
     sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    trained = tuple(f"{part}." for part in parts)
+    trained = heads.state_of(network, parts)
     for name, tensor in network.state_dict().items():
-        if not name.startswith(trained):
+        if name not in trained:
             sha256.update(name.encode())
             sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()[:32]
@@ -65,18 +65,16 @@ def computed(
     found = _found(path, len(split))
     if found is None:
         until_head = heads.features(learner.network, learner.parts)
-        with progress.step(title, total=len(split), unit="images") as advance, files.beside(path) as temporary:
-            with temporary.open("wb") as file:
-                rows = _Rows(file, len(split))
+        with progress.step(title, total=len(split), unit="images") as advance, files.writing(path) as file:
+            rows = _Rows(file, len(split))
 
-                def keep(images: torch.Tensor) -> torch.Tensor:
-                    values = until_head(normalize(images)).float()
-                    rows.append(values.cpu().numpy())
-                    advance(len(values))
-                    return values.flatten(1)[:, :1]
+            def keep(images: torch.Tensor) -> torch.Tensor:
+                values = until_head(normalize(images)).float()
+                rows.append(values.cpu().numpy())
+                advance(len(values))
+                return values.flatten(1)[:, :1]
 
-                logits_of(learner.network, split, forward=keep, device=learner.device)
-            temporary.replace(path)
+            logits_of(learner.network, split, forward=keep, device=learner.device)
         found = _found(path, len(split))
         if found is None:
             raise TrainingError(f"{path} was changed by somebody else; try again")

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,29 +21,31 @@ def beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """`path` holds `data` afterwards; until then, and if this is cut off, what it held before."""
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """`path` holds what was written afterwards; until then, and if this is cut off, what it held before."""
     with beside(path) as temporary:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """`path` holds `data` afterwards."""
+    with writing(path) as file:
+        file.write(data)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """As `replace`, with what `torch.load(weights_only=True)` reads as `content`."""
-    with beside(path) as temporary:
-        with temporary.open("wb") as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:  # torch's words for a file that cannot be written to
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+    """`path` holds afterwards what `torch.load(weights_only=True)` reads as `content`."""
+    with writing(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's words for a file that cannot be written to
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def sync_folder(folder: Path) -> None:

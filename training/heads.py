@@ -29,7 +29,7 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
     Raises: TrainingError if the architecture or a name is not known, or there is nothing in it to train.
     """
     if trainable == "all":
-        _check_known(architecture)
+        check_architecture(architecture)
         return WHOLE
     network = outline(architecture, 2)
     if trainable == "head":
@@ -60,6 +60,12 @@ def train_mode(network: nn.Module, parts: tuple[str, ...]) -> None:
     network.eval()
     for name in parts:
         network.get_submodule(name).train()
+
+
+def state_of(network: nn.Module, parts: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of these parts, by their full names."""
+    prefixes = tuple(f"{part}." if part else "" for part in parts)
+    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
 
 
 def features(network: nn.Module, parts: tuple[str, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -118,7 +124,8 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
     return all(map(torch.equal, [*returned[:-1], returned[-1].flatten(1)], [*given, logits]))
 
 
-def _check_known(architecture: str) -> None:
+def check_architecture(architecture: str) -> None:
+    """Raises: TrainingError if it is not known."""
     try:
         check_known(architecture)
     except ValueError as error:

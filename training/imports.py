@@ -1,23 +1,23 @@
 """Weights from elsewhere become a published version, and a published version a file for others."""
 
 import hashlib
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
-from classifier.manifest import MODEL_NAME, Imported, Manifest
+from classifier.manifest import Imported, Manifest
 from classifier.preprocess import Preprocess
 from training import examples as pictures
 from training import files
-from training.builtin import builtin
+from training.builtin import usual_preprocess
 from training.errors import TrainingError
 from training.heads import outline
-from training.pretrained import preprocess_of, pretrained, source_of
+from training.pretrained import pretrained, source_of
 from training.progress import Progress
 from training.provenance import library_versions
-from training.publish import publish
+from training.publish import check_name, publish
+from training.published import reading
 from training.reference import reference
 from training.weights import Weights, fit, read
 
@@ -59,7 +59,7 @@ def import_weights(
         weights,
         architecture,
         labels,
-        preprocess or foreign.preprocess or _usual_preprocess(architecture),
+        preprocess or foreign.preprocess or usual_preprocess(architecture),
         source=path.name,
         file=path,
         store=store,
@@ -110,12 +110,8 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
         raise TrainingError(f"{target} is the checkpoint itself: choose another name")
     if target.exists() and not overwrite:
         raise TrainingError(f"{target} is there already: choose another name, or --force")
-    try:
+    with reading(checkpoint):
         own = Checkpoint.load(checkpoint)
-    except OSError as error:
-        raise TrainingError(f"{checkpoint}: {error.strerror or error}") from error
-    except CheckpointError as error:
-        raise TrainingError(f"{checkpoint}: {error}") from error
     network = outline(own.manifest.architecture, len(own.manifest.labels))
     load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
     files.save(target, network.state_dict())
@@ -149,10 +145,6 @@ def labels_from(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _usual_preprocess(architecture: str) -> Preprocess:
-    return preprocess_of(architecture) or builtin("mnist", architecture).preprocess
-
-
 def _published(
     weights: Weights,
     architecture: str,
@@ -166,8 +158,7 @@ def _published(
     examples: Path | None,
 ) -> Path:
     name = architecture if name is None else name
-    if not re.fullmatch(MODEL_NAME, name):
-        raise TrainingError(f"--name {name!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
+    check_name(name)
     network = outline(architecture, len(labels))
     load_weights(network, weights, share=True)
     pngs = pictures.drawn(preprocess) if examples is None else pictures.from_folder(examples, preprocess)

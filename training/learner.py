@@ -1,25 +1,19 @@
 """Learner: what the steps of a stage change. The weights, the optimizer, the running mean, and the random numbers."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
+from classifier.device import choose
 from training import heads
 from training.errors import TrainingError
 from training.recipes import Recipe
 
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-)
-
-
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,7 +26,7 @@ class Average:
     def __init__(self, network: nn.Module, parts: tuple[str, ...], decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._originals = list(_state(network, parts).values())
+        self._originals = list(heads.state_of(network, parts).values())
         self._means = [tensor.detach().clone() for tensor in self._originals]
 
     @torch.no_grad()
@@ -122,6 +116,14 @@ class Learner:
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
 
+def device_named(name: str) -> torch.device:
+    """`classifier.device.choose`, for people. Raises: TrainingError if there is no such device."""
+    try:
+        return choose(name)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
 def precision(recipe: Recipe, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """Of the forward pass on that device: what was asked for, or what the device has units for.
 
@@ -156,9 +158,3 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in trained if id(p) not in free], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) in free], "weight_decay": 0.0},
     ]
-
-
-def _state(network: nn.Module, parts: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Parameters and buffers under `parts`, by their full names."""
-    prefixes = tuple(f"{part}." if part else "" for part in parts)
-    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefixes)}

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from classifier.architectures import build, load_weights
-from classifier.checkpoint import Checkpoint, CheckpointError, Header
-from classifier.preprocess import Preprocess
+from classifier.checkpoint import Checkpoint
 from training import heads
 from training.errors import TrainingError
+from training.published import header_of, reading
 from training.recipes import Recipe, Stage
 
 
@@ -84,16 +84,6 @@ class Origin:
 
 def load(path: Path) -> tuple[str, Checkpoint]:
     """A published checkpoint and its hash. Raises: TrainingError if it is no sound one."""
-    try:
-        return Header.read(path).sha256, Checkpoint.load(path)
-    except FileNotFoundError as error:
-        raise TrainingError(f"{path}: no such file; published ones are <store>/<model>/<n>.safetensors") from error
-    except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}") from error
-    except CheckpointError as error:
-        raise TrainingError(f"{path}: {error}") from error
-
-
-def preprocess_of(path: Path) -> Preprocess:
-    """How the checkpoint at `path` wants its images. Raises: TrainingError."""
-    return load(path)[1].manifest.preprocess
+    sha256 = header_of(path).sha256
+    with reading(path):
+        return sha256, Checkpoint.load(path)

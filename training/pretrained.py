@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from classifier.architectures import check_known
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.heads import check_architecture
 from training.weights import Weights, fit
 
 # The seeds' networks: whose weights they begin with, if torchvision has any for them.
@@ -90,10 +90,7 @@ def as_preprocess(transform: Any) -> Preprocess:
 
 def _best(architecture: str) -> Any:
     """torchvision's default for it, with `url`, `meta`, `transforms` and `get_state_dict`."""
-    try:
-        check_known(architecture)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    check_architecture(architecture)
     # Here, not above: it takes a second to import.
     from torchvision.models import get_model_weights
 

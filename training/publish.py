@@ -33,6 +33,12 @@ def publish(checkpoint: Checkpoint, store: Path) -> Path:
     return path_of(folder, version)
 
 
+def check_name(model: str) -> None:
+    """Raises: TrainingError if no model can be called so."""
+    if not re.fullmatch(MODEL_NAME, model):
+        raise TrainingError(f"--name {model!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
+
+
 def versions(folder: Path) -> list[int]:
     """The versions in a model's folder, highest first, sound or not."""
     matches = (re.fullmatch(VERSION_FILE, path.name) for path in folder.iterdir())

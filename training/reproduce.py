@@ -3,10 +3,10 @@
 import shlex
 from pathlib import Path
 
-from classifier.header import CheckpointError, Header
-from classifier.manifest import Manifest, Provenance
+from classifier.manifest import Provenance
 from training.builtin import builtin, settings_from
 from training.errors import TrainingError
+from training.published import header_of
 from training.recipes import Recipe
 
 
@@ -15,7 +15,7 @@ def reproduce(path: Path) -> str:
 
     Raises: TrainingError if it is no checkpoint, or none that was trained here.
     """
-    manifest = _manifest(path)
+    manifest = header_of(path).manifest
     provenance = manifest.provenance
     if provenance is None:
         origin = "" if manifest.imported is None else f": it was imported from {manifest.imported.source}"
@@ -50,12 +50,3 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     if parent is not None and not parent.startswith("torchvision "):
         words += ["--from", f"models_store/{parent.split()[0]}.safetensors"]
     return words
-
-
-def _manifest(path: Path) -> Manifest:
-    try:
-        return Header.read(path).manifest
-    except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}") from error
-    except CheckpointError as error:
-        raise TrainingError(f"{path}: {error}") from error

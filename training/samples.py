@@ -40,7 +40,7 @@ def samples_for(
     network, parts = learner.network, learner.parts
     normalize = normalizer(recipe.preprocess, device=learner.device)
     worth_it = parts != heads.WHOLE and recipe.augment == Augment() and stage.epochs > 1
-    if not worth_it or not heads.separable(network, parts, normalize(_two(dataset.train, learner.device))):
+    if not worth_it or not heads.separable(network, parts, normalize(first_two(dataset.train, learner.device))):
         trained = torch.compile(network) if recipe.compiled else network
         return Samples(
             dataset.train,
@@ -64,7 +64,8 @@ def samples_for(
     return Samples(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
 
 
-def _two(split: Split, device: torch.device) -> torch.Tensor:
+def first_two(split: Split, device: torch.device) -> torch.Tensor:
+    """Two real images to try something out with, or one where there are no more."""
     ((images, _),) = split.batches([torch.arange(min(2, len(split)))], device=device)
     return images
 

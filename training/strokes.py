@@ -6,7 +6,6 @@ Imports no torch: the processes that draw start quickly.
 """
 
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from classifier.cores import usable_cores
 from training.glyphs import GLYPHS, Glyph
 
 # Part of what decides the pixels: raised whenever the same seed would give others.
@@ -55,7 +55,7 @@ def draw(
     """
     starts = range(0, count, _CHUNK)
     jobs = [(seed, stream, start // _CHUNK, min(_CHUNK, count - start)) for start in starts]
-    processes = min(processes or _usable_cores(count), max(len(jobs), 1))
+    processes = min(processes or _processes_for(count), max(len(jobs), 1))
     images = np.empty((count, SIZE, SIZE), np.uint8)
     targets = np.empty(count, np.int64)
     with _mapper(processes) as drawn:
@@ -193,7 +193,5 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _usable_cores(count: int) -> int:
-    if count < _WORTH_PROCESSES:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _processes_for(count: int) -> int:
+    return 1 if count < _WORTH_PROCESSES else usable_cores()

@@ -8,18 +8,17 @@ import torch
 
 from classifier.architectures import load_weights, skeleton
 from classifier.checkpoint import Checkpoint
-from classifier.device import choose as choose_device
-from classifier.manifest import MODEL_NAME, EpochPoint, Manifest, Provenance
 from classifier.manifest import Dataset as DatasetSection
+from classifier.manifest import EpochPoint, Manifest, Provenance
 from training import data as datasets
 from training import heads, measure, report
 from training.epochs import Run
-from training.errors import Interrupted, TrainingError
-from training.learner import precision
+from training.errors import Interrupted
+from training.learner import device_named, precision
 from training.origin import Origin
 from training.progress import Progress
 from training.provenance import code_revision, library_versions
-from training.publish import publish
+from training.publish import check_name, publish
 from training.recipes import Recipe
 from training.reference import reference
 from training.run_folder import only_run_in
@@ -62,12 +61,8 @@ def train(
     """
     progress = progress or Progress.silent()
     name = default_name(recipe, data) if name is None else name
-    if not re.fullmatch(MODEL_NAME, name):
-        raise TrainingError(f"--name {name!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
-    try:
-        on = choose_device(device)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    check_name(name)
+    on = device_named(device)
     recipe = recipe.but(precision=precision(recipe, on))
     for stage in recipe.stages:
         heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later

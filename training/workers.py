@@ -18,16 +18,13 @@ from typing import Any, TypeVar
 
 import torch
 
+from classifier.cores import usable_cores
 from training.errors import TrainingError
 
 J = TypeVar("J")
 R = TypeVar("R")
 
 _AHEAD = 3  # jobs per worker that are begun before their results are wanted
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

@@ -23,6 +23,17 @@ SEVERAL_IMAGES = {
     ],
 }
 
+_INPUT = {
+    "mode": "L",
+    "resize": [28, 28],
+    "crop": None,
+    "mean": [0.1307],
+    "std": [0.3081],
+    "interpolation": "bilinear",
+    "resizing": "exact",
+    "background": 0,
+}
+
 _MODEL = {
     "name": "strokes",
     "served_version": 2,
@@ -33,16 +44,7 @@ _MODEL = {
             "reason": None,
             "architecture": "mnist_cnn",
             "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
-            "input": {
-                "mode": "L",
-                "resize": [28, 28],
-                "crop": None,
-                "mean": [0.1307],
-                "std": [0.3081],
-                "interpolation": "bilinear",
-                "resizing": "exact",
-                "background": 0,
-            },
+            "input": _INPUT,
             "metrics": {
                 "split": "test",
                 "samples": 5000,
@@ -86,16 +88,7 @@ _MODEL = {
                     "architecture": "mnist_cnn",
                     "start": "fresh",
                     "trainable": "all",
-                    "preprocess": {
-                        "mode": "L",
-                        "resize": [28, 28],
-                        "crop": None,
-                        "mean": [0.1307],
-                        "std": [0.3081],
-                        "interpolation": "bilinear",
-                        "resizing": "exact",
-                        "background": 0,
-                    },
+                    "preprocess": _INPUT,
                     "held_out": 0.05,
                     "epochs": 1,
                     "batch_size": 128,
@@ -110,7 +103,7 @@ _MODEL = {
                     "clip": None,
                     "ema": 0.0,
                     "balanced": False,
-                    "precision": "auto",
+                    "precision": "fp32",
                     "compiled": False,
                     "augment": {
                         "crop": None,
