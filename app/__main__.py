@@ -1,25 +1,17 @@
-"""`python -m app`: settings -> engine -> create_app -> uvicorn, until a signal, or until the engine has failed."""
+"""`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all."""
 
 import asyncio
 import contextlib
 import gc
-import logging
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Sequence
 
-import uvloop
-
 from app.engine import Engine
-from app.log import configure, event
-from app.main import create_app
-from app.metrics import Metrics
-from app.server import Server
+from app.log import announce, configure
 from app.settings import Settings, SettingsError
-
-logger = logging.getLogger("app")
+from classifier.cores import usable_cores
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,13 +21,54 @@ def main(arguments: Sequence[str]) -> int:
         configure(level=settings.log_level, json_lines=settings.log_format == "json")
         _allow_open_files(settings)
         listener = _listen(settings.host, settings.port)
-        metrics = Metrics()
-        engine = _engine(settings, metrics)
+        front_ends = usable_cores() - 1 if settings.front_ends is None else settings.front_ends
+        if front_ends:
+            return _supervised(settings, front_ends, listener)
+        return _alone(settings, listener)
     except (SettingsError, ImportError, OSError, ValueError) as error:
         print(f"flambeau: {error}", file=sys.stderr)
         return 2
+
+
+def _supervised(settings: Settings, front_ends: int, listener: socket.socket) -> int:
+    from app.supervisor import Supervisor
+
+    address = _address(settings.host, listener)
+    supervisor = Supervisor(settings, front_ends=front_ends, listener=listener, address=address)
+    return asyncio.run(supervisor.run())
+
+
+def _alone(settings: Settings, listener: socket.socket) -> int:
+    """The engine, on a thread of its own, and HTTP in this process."""
+    # Here, not above: the settings are checked, and --help is shown, without waiting for torch.
+    import uvloop
+
+    from app.local import LocalEngine
+    from app.metrics import Metrics
+    from app.serving import serve
+
+    metrics = Metrics()
+    engine = LocalEngine(settings, metrics)
+
+    async def run() -> int:
+        listening = asyncio.Event()
+        announcing = asyncio.create_task(_announce(engine, listening, _address(settings.host, listener)))
+        code = await serve(engine, settings, metrics, listener, listening)
+        announcing.cancel()
+        gc.unfreeze()  # or libraries that look for leaks at exit report theirs
+        return code
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, engine, metrics, listener))
+        return runner.run(run())
+
+
+async def _announce(engine: Engine, listening: asyncio.Event, address: str) -> None:
+    await listening.wait()
+    status = await engine.started()
+    # Torch and FastAPI bring 380,000 objects that live as long as the process. Each full collection would look
+    # through all of them while everybody waits: 80 ms, several times a second under load.
+    gc.freeze()
+    announce(status, address)
 
 
 def _allow_open_files(settings: Settings) -> None:
@@ -46,13 +79,6 @@ def _allow_open_files(settings: Settings) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than its hard limit says
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _engine(settings: Settings, metrics: Metrics) -> Engine:
-    # Here, not above: the settings are checked, and --help is shown, without waiting for torch.
-    from app.local import LocalEngine
-
-    return LocalEngine(settings, metrics)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -69,42 +95,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host and --port"
         ) from error
     return listener
-
-
-async def _serve(settings: Settings, engine: Engine, metrics: Metrics, listener: socket.socket) -> int:
-    server = Server(create_app(engine, settings, metrics), settings, metrics)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    announcing = asyncio.create_task(_announce(engine, server, _address(settings.host, listener)))
-    watching = asyncio.create_task(_watch(engine, server))
-    await serving
-    announcing.cancel()
-    gc.unfreeze()  # or libraries that look for leaks at exit report theirs
-    return watching.result() if watching.done() else 0
-
-
-async def _announce(engine: Engine, server: Server, address: str) -> None:
-    """The one line that says what there is now."""
-    await server.listening.wait()
-    status = await engine.started()
-    # Torch and FastAPI bring 380,000 objects that live as long as the process. Each full collection would look
-    # through all of them while everybody waits: 80 ms, several times a second under load.
-    gc.freeze()
-    models = ", ".join(f"{name} {version}" for name, version in status.served.items()) or "none"
-    detail = None if status.ready else status.detail
-    event(logger, "ready" if status.ready else "not ready", address=address, models=models, device=status.device)
-    if detail is not None:
-        event(logger, detail, level=logging.WARNING)
-
-
-async def _watch(engine: Engine, server: Server) -> int:
-    """Waits for the engine to fail: a server that cannot predict does not go on."""
-    error = await engine.failed()
-    logger.error("the engine has failed", exc_info=error)
-    server.stop()
-    return 1
 
 
 def _address(host: str, listener: socket.socket) -> str:

@@ -8,9 +8,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from app.engine import Draining, Expired, Overloaded
+from app.engine import Draining, EngineError, Expired, Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,11 +19,15 @@ R = TypeVar("R")
 # Computes one batch: as many results as items, in their order.
 Compute = Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 
+# Is told once what became of a submission: a result, or the error that it caused, for each item; or why there are none.
+Answered = Callable[["list[R | Exception] | EngineError"], None]
+
 
 class Batcher:
     """One device's turn, shared by lanes; a batch is of one lane, and the lanes take turns.
 
     Args:
+        at_once: batches in progress: with two, the next is on its way to the device while one is computed.
         max_items: of one batch.
         max_seconds: how long one batch may take, by each lane's running estimate; one item always may.
         max_waiting: items of all lanes together.
@@ -30,11 +35,18 @@ class Batcher:
     """
 
     def __init__(
-        self, *, max_items: int, max_seconds: float, max_waiting: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        max_items: int,
+        max_seconds: float,
+        max_waiting: int,
+        at_once: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_items = max_items
         self.max_seconds = max_seconds
         self.max_waiting = max_waiting
+        self.at_once = at_once
         self.waiting = 0
         self._clock = clock
         self._lanes: dict[Lane[Any, Any], None] = {}  # those that have something waiting, next turn first
@@ -48,20 +60,26 @@ class Batcher:
     async def run(self) -> None:
         """Computes batches until `close` was called and nothing waits any more. Its owner watches that it lives."""
         try:
-            while True:
-                while self._lanes:
-                    await self._one_batch()
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.at_once):
+                    group.create_task(self._one_after_another())
         finally:
             self._closing = True
             for lane in self._lanes:
                 lane.fail(Draining("the server is shutting down"))
 
+    async def _one_after_another(self) -> None:
+        while True:
+            while self._lanes:
+                await self._one_batch()
+                await asyncio.sleep(0)  # where computing does not wait, this is when answers leave and items come
+            if self._closing:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
     async def _one_batch(self) -> None:
-        """Not in `run`, whose variables would keep the last lane, and with it a replaced version, until the next."""
+        """Not in the loop, whose variables would keep the last lane, and with it a replaced version, until the next."""
         lane = next(iter(self._lanes))
         places = lane.take(self.max_items, self.max_seconds)
         del self._lanes[lane]
@@ -87,25 +105,31 @@ class Batcher:
 
 
 @dataclass(slots=True, eq=False)
-class _Submission(Generic[T, R]):
+class Submission(Generic[T, R]):
     """What one caller waits for: `taken` items are in a batch, `missing` ones are not answered."""
 
     items: Sequence[T]
-    answered: "asyncio.Future[list[R | Exception]]"
     deadline: float
+    answered: "Answered[R]"
     results: "list[R | Exception]"
-    taken: int
     missing: int
+    taken: int = 0
+    over: bool = False  # answered, or nobody waits for it any more
+
+    def answer(self, outcome: "list[R | Exception] | EngineError") -> None:
+        if not self.over:
+            self.over = True
+            self.answered(outcome)
 
 
-_Place = tuple[_Submission[T, R], int]
+_Place = tuple[Submission[T, R], int]
 
 
 class Lane(Generic[T, R]):
     """The items that may share a batch."""
 
     def __init__(self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float]) -> None:
-        self.submissions: dict[_Submission[T, R], None] = {}
+        self.submissions: dict[Submission[T, R], None] = {}
         self.pace = Pace()
         self._batcher = batcher
         self._compute = compute
@@ -118,20 +142,35 @@ class Lane(Generic[T, R]):
         """
         if not items:
             return []
-        remaining = deadline - self._clock()
-        if remaining <= 0:
-            raise Expired("the deadline passed before the images could be queued")
-        self._batcher.admit(self, len(items))
         loop = asyncio.get_running_loop()
-        unanswered: list[R | Exception] = [_UNANSWERED] * len(items)
-        submission = _Submission(items, loop.create_future(), deadline, unanswered, 0, len(items))
-        self.submissions[submission] = None
-        timer = loop.call_later(remaining, _fail, submission.answered, Expired(_TOO_LATE))
+        answered: asyncio.Future[list[R | Exception]] = loop.create_future()
+        submission = self.put(items, deadline=deadline, answered=partial(_settle, answered))
+        timer = loop.call_later(deadline - self._clock(), submission.answer, Expired(_TOO_LATE))
         try:
-            return await submission.answered
+            return await answered
         finally:
             timer.cancel()
-            self._leave(submission)
+            self.drop(submission)
+
+    def put(self, items: Sequence[T], *, deadline: float, answered: "Answered[R]") -> "Submission[T, R]":
+        """As `submit`, of at least one item, for a caller that is told once, by `answered`, instead of waiting.
+
+        It may be told that the deadline has passed only when the next batch is formed.
+
+        Raises: Expired, Overloaded, Draining; then `answered` is not called.
+        """
+        if deadline <= self._clock():
+            raise Expired("the deadline passed before the images could be queued")
+        self._batcher.admit(self, len(items))
+        unanswered: list[R | Exception] = [_UNANSWERED] * len(items)
+        submission = Submission(items, deadline, answered, unanswered, len(items))
+        self.submissions[submission] = None
+        return submission
+
+    def drop(self, submission: "Submission[T, R]") -> None:
+        """Nobody waits for it any more: what is not in a batch yet is not computed."""
+        submission.over = True
+        self._leave(submission)
 
     def take(self, max_items: int, max_seconds: float) -> "list[_Place[T, R]]":
         """The next batch: the oldest items whose callers still wait for them."""
@@ -139,9 +178,9 @@ class Lane(Generic[T, R]):
         places: list[_Place[T, R]] = []
         now = self._clock()
         for submission in list(self.submissions):
-            if submission.answered.done() or submission.deadline <= now:
+            if submission.over or submission.deadline <= now:
                 self._leave(submission)
-                _fail(submission.answered, Expired(_TOO_LATE))
+                submission.answer(Expired(_TOO_LATE))
                 continue
             until = min(len(submission.items), submission.taken + room - len(places))
             places += [(submission, i) for i in range(submission.taken, until)]
@@ -182,13 +221,13 @@ class Lane(Generic[T, R]):
 
     def _abandon(self, places: "list[_Place[T, R]]") -> None:
         for submission, _ in places:
-            _fail(submission.answered, Draining("the server has shut down"))
+            submission.answer(Draining("the server has shut down"))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: EngineError) -> None:
         for submission in self.submissions:
-            _fail(submission.answered, error)
+            submission.answer(error)
 
-    def _leave(self, submission: _Submission[T, R]) -> None:
+    def _leave(self, submission: Submission[T, R]) -> None:
         if submission in self.submissions:
             del self.submissions[submission]
             self._batcher.waiting -= len(submission.items) - submission.taken
@@ -234,14 +273,18 @@ _TOO_LATE = "the deadline passed while the images were waiting"
 _UNANSWERED = RuntimeError("not answered yet")
 
 
-def _fail(answered: "asyncio.Future[list[R | Exception]]", error: Exception) -> None:
-    if not answered.done():
-        answered.set_exception(error)
+def _settle(answered: "asyncio.Future[list[R | Exception]]", outcome: "list[R | Exception] | EngineError") -> None:
+    if answered.done():
+        return
+    if isinstance(outcome, EngineError):
+        answered.set_exception(outcome)
+    else:
+        answered.set_result(outcome)
 
 
 def _deliver(place: "_Place[T, R]", result: "R | Exception") -> None:
     submission, index = place
     submission.results[index] = result
     submission.missing -= 1
-    if not submission.missing and not submission.answered.done():
-        submission.answered.set_result(submission.results)
+    if not submission.missing:
+        submission.answer(submission.results)

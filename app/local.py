@@ -1,61 +1,73 @@
 """LocalEngine: the models of this process. The torch side's composition root: store + batchers + predictors."""
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from app.batcher import Batcher, Lane
-from app.engine import (
-    Ambiguous,
-    Answer,
-    Draining,
-    Expired,
-    ItemAnswer,
-    ItemError,
-    ModelInfo,
-    NotFound,
-    NotReady,
-    ReloadReport,
-    Stale,
-    Status,
-    Target,
-)
+from app.catalogue import Catalogue, Entry, OnDisk
+from app.engine import Answer, Draining, Expired, ModelInfo, ReloadReport, Status, Target
 from app.log import event
 from app.metrics import Metrics
 from app.predictor import Item
 from app.proof import prove
+from app.rows import Row, table
 from app.settings import Settings
 from app.store import ModelStore, Served
 from classifier.cores import usable_cores
 from classifier.device import choose as choose_device
-from classifier.preprocess import Pixels, Preprocess
+from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
 
-Outcome = ItemAnswer | ItemError
-
 
 class Loaded:
-    """A version that can answer: its lane, how to reach it, and how many submits still need it."""
+    """A version that can answer: its entry, its lane, and how many submits still need it.
 
-    def __init__(self, lane: Lane[Item, Outcome], preprocess: Preprocess) -> None:
+    Args:
+        retired: is told once, when it was replaced and nothing needs it any more.
+    """
+
+    def __init__(self, entry: Entry, lane: Lane[Item, Row], retired: "Callable[[Loaded], None]") -> None:
+        self.entry = entry
         self.lane = lane
-        self.preprocess = preprocess
-        self.digest = preprocess.digest
-        self.in_flight = 0
-        self.replaced = False
+        self._retired = retired
+        self._needed = 0
+        self._replaced = False
+
+    def need(self) -> None:
+        self._needed += 1
+
+    def let_go(self) -> None:
+        self._needed -= 1
+        self._tell_if_retired()
+
+    def replace(self) -> None:
+        self._replaced = True
+        self._tell_if_retired()
+
+    def _tell_if_retired(self) -> None:
+        if self._replaced and not self._needed:
+            self._retired(self)
 
 
 class LocalEngine:
-    """The engine whose models live in this process, on one device; see `app.engine.Engine`."""
+    """The engine whose models live in this process, on one device; see `app.engine.Engine`.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    Args:
+        alone: nothing else runs on this event loop: batches are computed on it, with no thread beside it. (Two threads
+            of one interpreter hand it to and fro, which costs more than either does.)
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, alone: bool = False) -> None:
         self.device = choose_device(settings.device)
+        self.on_change: Callable[[], None] = lambda: None  # is told when `catalogue` or `models` has changed
         self._settings = settings
         self._metrics = metrics
         self._batcher = Batcher(
@@ -66,22 +78,34 @@ class LocalEngine:
         self._store: ModelStore[Loaded] = ModelStore(
             settings.store,
             load=self._load,
-            retired=self._retire,
+            replaced=self._replace,
+            changed=self._changed,
             metrics=metrics,
             device=str(self.device),
             poll_seconds=settings.poll_seconds,
         )
+        self._catalogue: Catalogue | None = None
+        self._numbered: dict[int, Loaded] = {}
+        self._replaced: dict[Loaded, None] = {}  # those that something still waits for
+        self._numbers = itertools.count()
         # One thread beside the event loop: a device computes one batch at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._thread = None if alone else ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._error: BaseException | None = None
         self._dead = asyncio.Event()
         self._closing = False
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is served now."""
+        if self._catalogue is None:
+            self._catalogue = self._catalogued()
+        return self._catalogue
+
     async def start(self) -> None:
         _strict_fp32()
         torch.set_num_threads(self._settings.torch_threads or _threads_beside_the_loop())
-        self._metrics.waiting_items.set_function(lambda: self._batcher.waiting)
+        self._metrics.waiting_items = lambda: self._batcher.waiting
         for name, work in {"batcher": self._batcher.run(), "store": self._store.watch()}.items():
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._task_ended)
@@ -93,7 +117,8 @@ class LocalEngine:
         self._batcher.close()
         await asyncio.wait(self._tasks.values())
         await self._store.close()
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._thread.shutdown()
 
     async def started(self) -> Status:
         waiting = [asyncio.create_task(event.wait()) for event in (self._store.looked, self._dead)]
@@ -107,24 +132,28 @@ class LocalEngine:
         return self._error or RuntimeError("a background task has ended")
 
     def target(self, model: str | None, version: int | None) -> Target:
-        name = model or self._default_model()
-        loaded = self._served(name, version).loaded
-        return Target(name, version, loaded.preprocess, loaded.digest)
+        return self.catalogue.target(model, version)
+
+    def served(self, entry: int) -> Loaded | None:
+        """The version of that number in the catalogue, if it is served still."""
+        return self._numbered.get(entry)
 
     async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
-        served = self._served(target.model, target.version)
-        loaded = served.loaded
-        if loaded.digest != target.digest:
-            raise Stale(f"version {served.version} wants its images prepared differently")
-        loaded.in_flight += 1
+        loaded = self._store.served[self.catalogue.bound(target).model].loaded
+        if not items:
+            return Answer(loaded.entry.version, ())
+        loaded.need()
         try:
-            outcomes = await loaded.lane.submit([Item(pixels, top_k) for pixels in items], deadline=deadline)
+            rows = await loaded.lane.submit([Item(pixels, top_k) for pixels in items], deadline=deadline)
         finally:
-            loaded.in_flight -= 1
-            self._tell_if_retired(target.model, served)
-        return Answer(served.version, tuple(map(_answered, outcomes)))
+            loaded.let_go()
+        answer = loaded.entry.reader.answer
+        return Answer(loaded.entry.version, tuple(answer(row, top_k) for row in table(rows, top_k).tolist()))
 
     async def models(self) -> list[ModelInfo]:
+        return self.models_now()
+
+    def models_now(self) -> list[ModelInfo]:
         return self._store.models()
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
@@ -137,19 +166,46 @@ class LocalEngine:
             raise Expired(f"the look at {model!r} still goes on; GET /models shows what comes of it") from error
 
     async def status(self) -> Status:
-        detail = self._why_not_ready()
+        dead = [name for name, task in self._tasks.items() if task.done()]
+        missing = f"a background task has ended: {', '.join(dead)}" if dead else self.catalogue.why_not_ready
         return Status(
-            ready=detail is None,
-            detail=detail or "ready",
+            ready=missing is None,
+            detail=missing or "ready",
             device=str(self.device),
-            served={name: served.version for name, served in self._store.served.items()},
+            served={name: entry.version for name, entry in self.catalogue.served.items()},
             waiting_items=self._batcher.waiting,
+        )
+
+    def _replace(self, served: Served[Loaded]) -> None:
+        self._replaced[served.loaded] = None
+        served.loaded.replace()
+
+    def _retire(self, loaded: Loaded) -> None:
+        del self._replaced[loaded]
+        event(logger, "retired", model=loaded.entry.model, version=loaded.entry.version)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._catalogue = None
+        self._numbered = {served.loaded.entry.number: served.loaded for served in self._store.served.values()}
+        self.on_change()
+
+    def _catalogued(self) -> Catalogue:
+        on_disk = {
+            name: OnDisk(versions, self._why_not_served(name)) for name, versions in self._store.on_disk().items()
+        }
+        return Catalogue(
+            served={name: served.loaded.entry for name, served in self._store.served.items()},
+            replaced=tuple(loaded.entry for loaded in self._replaced),
+            on_disk=on_disk,
+            default=self._settings.model,
+            complete=self._store.looked.is_set(),
+            device=str(self.device),
+            why_not_ready=self._why_not_ready(),
         )
 
     def _why_not_ready(self) -> str | None:
         default = self._settings.model
-        if dead := [name for name, task in self._tasks.items() if task.done()]:
-            return f"a background task has ended: {', '.join(dead)}"
         if not self._store.looked.is_set():
             return "the first look at the store is not over"
         if default is not None and default not in self._store.served:
@@ -160,9 +216,9 @@ class LocalEngine:
 
     def _why_nothing_served(self) -> str:
         refused = [
-            f"{model.name} {refusal.version}: {refusal.reason}"
-            for model in self._store.models()
-            for refusal in self._store.refusals(model.name)
+            f"{name} {refusal.version}: {refusal.reason}"
+            for name in sorted(self._store.on_disk())
+            for refusal in self._store.refusals(name)
         ]
         if refused:
             return "no checkpoint in the store can be served; " + "; ".join(refused[:3])
@@ -175,47 +231,29 @@ class LocalEngine:
         refused = "; ".join(f"version {r.version}: {r.reason}" for r in self._store.refusals(name)[:3])
         return f"no version of {name!r} can be served" + (f": {refused}" if refused else "")
 
-    def _default_model(self) -> str:
-        if self._settings.model is not None:
-            return self._settings.model
-        names = sorted(self._store.served)
-        if not names or not self._store.looked.is_set():  # another one may still be on its way
-            raise NotReady(self._why_not_ready() or "nothing is served")
-        if len(names) > 1:
-            raise Ambiguous(f"several models are served; name one of {', '.join(names)} with ?model=")
-        return names[0]
-
-    def _served(self, name: str, version: int | None) -> Served[Loaded]:
-        served = self._store.served.get(name)
-        if served is not None and version in (None, served.version):
-            return served
-        if not self._store.looked.is_set():
-            raise NotReady("the first look at the store is not over")
-        if not self._store.knows(name):
-            raise NotFound("model_not_found", f"there is no model {name!r}; GET /models lists what there is")
-        if version is not None and self._store.on_disk(name, version):
-            raise NotFound("version_not_loaded", f"version {version} of {name!r} is on disk, but not loaded")
-        if version is not None:
-            raise NotFound("version_not_found", f"there is no version {version} of {name!r}")
-        raise NotReady(self._why_not_served(name))
-
     def _load(self, path: Path) -> Loaded:
         predictor = prove(path, device=self.device, max_items=self._settings.max_batch)
 
-        async def compute(items: Sequence[Item]) -> list[Outcome]:
-            self._metrics.batch_items.observe(len(items))
-            with self._metrics.compute_seconds.time():
-                return await asyncio.get_running_loop().run_in_executor(self._thread, predictor.predict, items)
+        async def compute(items: Sequence[Item]) -> list[Row]:
+            began = time.perf_counter()
+            if self._thread is None:
+                rows = predictor.predict(items)
+            else:
+                rows = await asyncio.get_running_loop().run_in_executor(self._thread, predictor.predict, items)
+            self._metrics.batch_items(len(items))
+            self._metrics.compute_seconds(time.perf_counter() - began)
+            return rows
 
-        return Loaded(self._batcher.lane(compute), predictor.manifest.preprocess)
-
-    def _retire(self, name: str, served: Served[Loaded]) -> None:
-        served.loaded.replaced = True
-        self._tell_if_retired(name, served)
-
-    def _tell_if_retired(self, name: str, served: Served[Loaded]) -> None:
-        if served.loaded.replaced and served.loaded.in_flight == 0:
-            event(logger, "retired", model=name, version=served.version)
+        preprocess = predictor.manifest.preprocess
+        entry = Entry(
+            number=next(self._numbers),
+            model=path.parent.name,
+            version=int(path.stem),
+            preprocess=preprocess,
+            digest=preprocess.digest,
+            reader=predictor.reader,
+        )
+        return Loaded(entry, self._batcher.lane(compute), self._retire)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Each of them works until `close`; an end before that is a failure, whatever it looks like."""
@@ -233,9 +271,3 @@ def _strict_fp32() -> None:
     """TF32 keeps 10 bits of mantissa; the reference logits were made without it."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # the stubs lack it
-
-
-def _answered(outcome: Outcome | Exception) -> Outcome:
-    if isinstance(outcome, Exception):
-        return ItemError("prediction_failed", f"the model failed on this image: {outcome}")
-    return outcome

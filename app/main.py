@@ -1,6 +1,5 @@
 """create_app: the HTTP side's composition root. Imports no torch."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from app.engine import Engine
 from app.images import Decoder
 from app.metrics import Metrics
 from app.settings import Settings
+from classifier.cores import usable_cores
 
 
 def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
@@ -34,7 +34,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
     decoder = Decoder(
         max_pixels=int(settings.max_megapixels * 1e6),
         pixels=admission.pixels,
-        threads=settings.decode_threads or os.cpu_count() or 1,
+        threads=settings.decode_threads or usable_cores(),
     )
     predict = Predict(engine, decoder, admission, settings, metrics)
     app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))

@@ -1,4 +1,4 @@
-"""ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> predictions."""
+"""ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> rows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.engine import ItemAnswer, ItemError, Prediction
+from app.rows import Reader, Row
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
@@ -42,7 +42,7 @@ class Predictor:
         self._rows = self._staging.numpy()
         known = manifest.out_of_distribution
         self._score = None if known is None else SCORES[known.method]
-        self._threshold = None if known is None else known.threshold
+        self.reader = Reader(manifest.labels, None if known is None else known.threshold)
 
     def logits(self, pixels: Sequence[Pixels]) -> torch.Tensor:
         """float32 [n, classes] on the device, of 1 to `max_items` images."""
@@ -53,28 +53,13 @@ class Predictor:
             logits: torch.Tensor = self._network(self._normalize(batch))
             return logits.float()
 
-    def predict(self, items: Sequence[Item]) -> list[ItemAnswer | ItemError]:
-        """Answers for 1 to `max_items` images."""
+    def predict(self, items: Sequence[Item]) -> list[Row]:
+        """A row for each of 1 to `max_items` images, as long as the largest `top_k` wants it; `reader` reads them."""
         most = min(max(item.top_k for item in items), len(self.manifest.labels))
         logits = self.logits([item.pixels for item in items])
         with torch.inference_mode():
             probabilities, indices = torch.topk(torch.softmax(logits / self.manifest.temperature, dim=1), most, dim=1)
-            # One copy off the device for all; float32 holds every index below 2^24 exactly.
             columns = [probabilities, indices.float()]
             if self._score is not None:
                 columns.append(self._score(logits)[:, None])
-            rows: list[list[float]] = torch.cat(columns, dim=1).tolist()
-        return [self._answer(row, most, item.top_k) for item, row in zip(items, rows, strict=True)]
-
-    def _answer(self, row: list[float], most: int, top_k: int) -> ItemAnswer | ItemError:
-        """From `most` probabilities, as many indices and, where there is a threshold, the score."""
-        if row[0] != row[0]:  # NaN is unequal to itself
-            return ItemError("prediction_failed", "the network gave scores that are not finite")
-        count, labels = min(top_k, most), self.manifest.labels
-        predictions = tuple(
-            Prediction(labels[int(index)], int(index), probability)
-            for probability, index in zip(row[:count], row[most : most + count], strict=True)
-        )
-        if self._threshold is None:
-            return ItemAnswer(predictions)
-        return ItemAnswer(predictions, row[-1], row[-1] >= self._threshold)
+            return list(torch.cat(columns, dim=1).cpu().numpy())  # one copy off the device for all

@@ -81,6 +81,7 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
 def _check_predictions(checkpoint: Checkpoint, predictor: Predictor) -> None:
     """What follows the logits, to the last step: a temperature, too, can make all of them useless."""
     image = Item(checkpoint.reference.pixels.numpy()[0], len(checkpoint.manifest.labels))
-    (outcome,) = predictor.predict([image])
+    (row,) = predictor.predict([image])
+    outcome = predictor.reader.answer(row.tolist(), image.top_k)
     if isinstance(outcome, ItemError):
         raise CheckpointError(f"no predictions can be made of the reference logits: {outcome.detail}")

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.errors import Problem
 from app.api.wrappers import LINGER_BYTES, LINGER_SECONDS, new_request_id
+from app.corked import Corked
 from app.log import event
 from app.metrics import Metrics
 
@@ -46,7 +47,7 @@ class _Bounded(HttpToolsProtocol):
     _refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Corked(transport))  # type: ignore[arg-type]  # it does what a transport does
         if len(self.connections) - len(self.turned_away) <= self.max_connections:
             self._await_head()
         elif len(self.turned_away) < self.max_connections:

@@ -16,7 +16,9 @@ from app.settings import Settings
 class Server(uvicorn.Server):
     """Stops when it is told to. (uvicorn would raise a signal again after stopping, and the process not end with 0.)"""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, listening: asyncio.Event | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -33,7 +35,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]  # asyncio takes fractions
             )
         )
-        self.listening = asyncio.Event()
+        self.listening = listening or asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

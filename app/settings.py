@@ -10,6 +10,8 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from classifier.cores import usable_cores
+
 PREFIX = "FLAMBEAU_"
 _DAY = 86_400  # seconds; timers have an end
 
@@ -40,6 +42,13 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu; auto takes the first that is there")
     model: str | None = Field(None, description="the model that answers when a request names none")
 
+    front_ends: int | None = Field(
+        None,
+        ge=0,
+        le=256,
+        description="processes that answer HTTP and decode, beside one that has the models; 0: one process does it "
+        "all; one fewer than there are cores, if not set",
+    )
     max_batch: int = Field(64, ge=1, le=4096, description="images in one batch")
     max_batch_ms: float = Field(50, gt=0, description="how long one batch may take, by a running estimate")
     max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
@@ -74,6 +83,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    def share_of(self, processes: int) -> Self:
+        """What each of so many processes may hold, of what the server may."""
+        return self.model_copy(
+            update={
+                "max_queue": -(-self.max_queue // processes),
+                "max_requests": -(-self.max_requests // processes),
+                "max_connections": -(-self.max_connections // processes),
+                "max_pending_mb": self.max_pending_mb / processes,
+                "max_pending_megapixels": self.max_pending_megapixels / processes,
+                "decode_threads": self.decode_threads or max(1, usable_cores() // processes),
+            }
+        )
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> Self:

@@ -44,7 +44,8 @@ class ModelStore(Generic[M]):
 
     Args:
         load: makes of a file, in a thread, what can answer. Raises CheckpointError or OSError for one that cannot.
-        retired: told, on the event loop, of what was replaced.
+        replaced: told, on the event loop, of what is served no longer.
+        changed: told, on the event loop, that something else is to be said of the store than before.
         device: what is said of where loaded versions are.
         poll_seconds: how long a change may stay unseen where the file system does not announce it.
     """
@@ -54,7 +55,8 @@ class ModelStore(Generic[M]):
         folder: Path,
         *,
         load: Callable[[Path], M],
-        retired: Callable[[str, Served[M]], None],
+        replaced: Callable[[Served[M]], None],
+        changed: Callable[[], None],
         metrics: Metrics,
         device: str,
         poll_seconds: float,
@@ -63,7 +65,8 @@ class ModelStore(Generic[M]):
         self.served: Mapping[str, Served[M]] = {}
         self.looked = asyncio.Event()  # the first look at all of the store is over
         self._load = load
-        self._retired = retired
+        self._replaced = replaced
+        self._changed = changed
         self._metrics = metrics
         self._device = device
         self._poll_seconds = poll_seconds
@@ -114,6 +117,7 @@ class ModelStore(Generic[M]):
             except NotFound:  # its folder is gone, and nothing of it is served
                 continue
         self.looked.set()
+        self._changed()
 
     async def look(self, name: str) -> ReloadReport:
         """Looks at one model's folder now, and swaps if something better is there.
@@ -137,11 +141,9 @@ class ModelStore(Generic[M]):
     def models(self) -> list[ModelInfo]:
         return [self._model_info(name) for name in sorted({*self._versions, *self.served})]
 
-    def knows(self, name: str) -> bool:
-        return name in self._versions or name in self.served
-
-    def on_disk(self, name: str, version: int) -> bool:
-        return version in self._versions.get(name, {})
+    def on_disk(self) -> Mapping[str, frozenset[int]]:
+        """The versions of each model that is known, sound or not."""
+        return {name: frozenset(self._versions.get(name, ())) for name in {*self._versions, *self.served}}
 
     def refusals(self, name: str) -> tuple[Refusal, ...]:
         found = self._versions.get(name, {}).values()
@@ -162,11 +164,14 @@ class ModelStore(Generic[M]):
         except OSError as error:
             event(logger, "a folder cannot be read", level=logging.WARNING, model=name, reason=error.strerror)
             self._versions.setdefault(name, {})
+            self._changed()
             return
         if found is None and name not in self.served:
             self._versions.pop(name, None)
+            self._changed()
             raise NotFound("model_not_found", f"there is no model {name!r} in the store")
         self._versions[name] = found or {}
+        self._changed()
         for each in self._versions[name].values():
             if each.refused is not None and known.get(each.version) != each:
                 self._refuse(name, each, each.refused, passing=each.passing)
@@ -186,6 +191,7 @@ class ModelStore(Generic[M]):
 
     async def _take(self, name: str, candidate: Found) -> bool:
         self._loading = candidate
+        self._changed()
         try:
             loaded = await asyncio.to_thread(self._load, candidate.path)
         except CheckpointError as error:
@@ -203,16 +209,16 @@ class ModelStore(Generic[M]):
             return True
         finally:
             self._loading = None
+            self._changed()
         return False
 
     def _swap(self, name: str, new: Served[M]) -> None:
         old = self.served.get(name)
         self.served = {**self.served, name: new}
-        self._metrics.loads.labels(name).inc()
-        self._metrics.served_version.labels(name).set(new.version)
+        self._metrics.went_live(name, new.version)
         event(logger, "serving", model=name, version=new.version, was=old.version if old else None)
         if old is not None:
-            self._retired(name, old)
+            self._replaced(old)
 
     def _refuse(self, name: str, found: Found, reason: str, *, passing: bool = False) -> None:
         """A refusal that may pass is tried again at each look, and told of when it is another one than before."""
@@ -220,7 +226,7 @@ class ModelStore(Generic[M]):
         if refused == found and found.header is not None:  # (without a header, the scan has compared)
             return
         self._versions[name] = {**self._versions[name], found.version: refused}
-        self._metrics.refusals.labels(name).inc()
+        self._metrics.refused(name)
         event(logger, "refused", level=logging.WARNING, model=name, version=found.version, reason=reason)
 
     def _report(self, name: str, *, changed: bool) -> ReloadReport:

@@ -25,8 +25,8 @@ class ServerProcess:
         self.process = process
         self.events: list[Event] = []
         self._queue: queue.Queue[Event] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
         self.url: str = self.wait_for(lambda event: "address" in event)["address"]
         self.port = int(self.url.rpartition(":")[2])
 
@@ -64,11 +64,16 @@ def serving(store: Path, *flags: str, environment: Mapping[str, str] | None = No
         stderr=subprocess.PIPE,
         text=True,
     )
+    reader = None
     try:
-        yield ServerProcess(process)
+        server = ServerProcess(process)
+        reader = server.reader
+        yield server
     finally:
         if process.poll() is None:
             process.kill()
         process.wait(PATIENCE)
+        if reader is not None:
+            reader.join(PATIENCE)  # until the last of its processes has ended
         if process.stderr is not None:
             process.stderr.close()

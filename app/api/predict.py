@@ -146,7 +146,7 @@ class Predict:
         ]
         for item in items:
             if isinstance(item, ItemError):
-                self._metrics.errors.labels(item.code).inc()
+                self._metrics.error(item.code)
         results = b",".join(_result(file.filename, item) for file, item in zip(files, items, strict=True))
         return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(target.model), _json(version), results)
 

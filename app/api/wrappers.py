@@ -49,11 +49,11 @@ class Observe:
                 self._metrics.answered(method, route, message["status"], state.get("problem"))
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._metrics.began()
         try:
             await self._app(scope, receive, observed_send)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.ended()
 
 
 class ReadOn:

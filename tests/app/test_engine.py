@@ -2,14 +2,19 @@
 
 import asyncio
 import math
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from app.engine import (
     Ambiguous,
@@ -24,13 +29,15 @@ from app.engine import (
     Prediction,
     Stale,
 )
+from app.engine_process import EngineServer
 from app.local import LocalEngine
 from app.metrics import Metrics
+from app.remote import RemoteEngine
 from app.settings import Settings
-from classifier.checkpoint import Checkpoint
+from classifier.checkpoint import Checkpoint, Reference
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
-from tests.checkpoints import DIGITS, checkpoint, logits, png, publish, saying, to_pixels
+from tests.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
 
 pytestmark = pytest.mark.anyio
 
@@ -38,8 +45,36 @@ pytestmark = pytest.mark.anyio
 Start = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
-def local_engine(settings: Settings) -> Engine:
-    return LocalEngine(settings, Metrics())
+@asynccontextmanager
+async def local_engine(settings: Settings) -> AsyncIterator[Engine]:
+    engine = LocalEngine(settings, Metrics())
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@asynccontextmanager
+async def remote_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine process's side and the front-end's, on one loop."""
+    path = settings.store.parent / "engine"
+    engine = LocalEngine(settings.model_copy(update={"max_queue": 10_000}), Metrics(), alone=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(listener))
+        await engine.start()
+        remote = RemoteEngine(path, max_waiting=settings.max_queue)
+        await remote.start()
+        try:
+            yield remote
+        finally:
+            await remote.close()
+            serving.cancel()
+            await asyncio.wait([serving])
+            await engine.close()
+            path.unlink()
 
 
 @pytest.fixture(autouse=True)
@@ -50,19 +85,18 @@ def _torch_as_it_was() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=[local_engine])
+@pytest.fixture(params=[local_engine, remote_engine])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    @asynccontextmanager
-    async def started(**settings: Any) -> AsyncIterator[Engine]:
-        engine: Engine = request.param(Settings(store=tmp_path, device="cpu", **settings))
-        await engine.start()
-        await engine.started()
-        try:
-            yield engine
-        finally:
-            await engine.close()
+    return partial(started, request.param, tmp_path / "store")
 
-    return started
+
+@asynccontextmanager
+async def started(
+    make: Callable[[Settings], AbstractAsyncContextManager[Engine]], store: Path, **settings: Any
+) -> AsyncIterator[Engine]:
+    async with make(Settings(store=store, device="cpu", **settings)) as engine:
+        await engine.started()
+        yield engine
 
 
 def soon() -> float:
@@ -79,13 +113,24 @@ def energy(content: Checkpoint, image: Pixels) -> float:
     return math.log(math.fsum(math.exp(value) for value in values))
 
 
+def blind_to_white() -> Checkpoint:
+    """Its scores of a white image are not finite."""
+    content = checkpoint()
+    weights = {**content.network, "conv1.weight": torch.full((16, 1, 5, 5), 1e20), "conv1.bias": torch.zeros(16)}
+    weights["conv2.weight"] = 1e20 * weights["conv2.weight"]
+    black = encoded(Image.new("L", (28, 28)))
+    pixels = torch.from_numpy(to_pixels(black)[None])
+    content = replace(content, network=weights)
+    return replace(content, reference=Reference((black,), pixels, logits(content.build(), DIGITS, pixels)))
+
+
 def predictions(item: ItemAnswer | ItemError) -> tuple[Prediction, ...]:
     assert isinstance(item, ItemAnswer)
     return item.predictions
 
 
 async def test_an_item_is_answered_with_its_predictions_by_the_served_version(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 4, checkpoint())
+    publish(tmp_path / "store", 4, checkpoint())
     async with start() as engine:
         answer = await engine.submit(engine.target(None, None), images(1), top_k=3, deadline=soon())
     assert answer.version == 4
@@ -94,7 +139,7 @@ async def test_an_item_is_answered_with_its_predictions_by_the_served_version(st
 
 
 async def test_items_are_answered_in_their_order_and_as_if_alone(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=4) as engine:
         target = engine.target("digits", 1)
         together = await engine.submit(target, images(10), top_k=10, deadline=soon())
@@ -109,7 +154,11 @@ async def test_an_item_is_told_whether_its_score_reaches_the_threshold(start: St
     content = checkpoint()
     energies = [energy(content, image) for image in images(8)]
     threshold = sorted(energies)[4] - 1e-4  # between two of them: the sum is taken in another order
-    publish(tmp_path, 1, saying(content, out_of_distribution=OutOfDistribution(method="energy", threshold=threshold)))
+    publish(
+        tmp_path / "store",
+        1,
+        saying(content, out_of_distribution=OutOfDistribution(method="energy", threshold=threshold)),
+    )
     async with start() as engine:
         answer = await engine.submit(engine.target(None, None), images(8), top_k=1, deadline=soon())
     items = [item for item in answer.items if isinstance(item, ItemAnswer)]
@@ -119,7 +168,7 @@ async def test_an_item_is_told_whether_its_score_reaches_the_threshold(start: St
 
 
 async def test_where_the_manifest_has_no_threshold_nothing_is_said_of_it(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         (item,) = (await engine.submit(engine.target(None, None), images(1), top_k=1, deadline=soon())).items
     assert isinstance(item, ItemAnswer)
@@ -128,8 +177,8 @@ async def test_where_the_manifest_has_no_threshold_nothing_is_said_of_it(start: 
 
 async def test_the_probabilities_are_the_calibrated_ones_and_the_score_is_not(start: Start, tmp_path: Path) -> None:
     plain = saying(checkpoint(), out_of_distribution=OutOfDistribution(method="energy", threshold=0))
-    publish(tmp_path, 1, plain, model="plain")
-    publish(tmp_path, 1, saying(plain, calibration=Calibration(temperature=0.25)), model="cooled")
+    publish(tmp_path / "store", 1, plain, model="plain")
+    publish(tmp_path / "store", 1, saying(plain, calibration=Calibration(temperature=0.25)), model="cooled")
     async with start() as engine:
         answers = {
             model: (await engine.submit(engine.target(model, None), images(1), top_k=10, deadline=soon())).items[0]
@@ -146,7 +195,7 @@ async def test_the_probabilities_are_the_calibrated_ones_and_the_score_is_not(st
 
 
 async def test_a_target_tells_a_decoder_what_it_needs(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         target = engine.target(None, None)
     assert (target.model, target.version) == ("digits", None)
@@ -162,8 +211,8 @@ async def test_nothing_to_serve_is_not_ready(start: Start) -> None:
 
 
 async def test_what_is_not_there_is_not_found(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
-    publish(tmp_path, 2, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
+    publish(tmp_path / "store", 2, checkpoint())
     async with start() as engine:
         for model, version, code in (
             ("birds", None, "model_not_found"),
@@ -178,7 +227,7 @@ async def test_what_is_not_there_is_not_found(start: Start, tmp_path: Path) -> N
 async def test_a_model_all_of_whose_versions_are_refused_is_not_ready_and_says_why(
     start: Start, tmp_path: Path
 ) -> None:
-    publish(tmp_path, 1, b"junk")
+    publish(tmp_path / "store", 1, b"junk")
     async with start() as engine:
         with pytest.raises(NotReady, match="version 1: not a safetensors file"):
             engine.target("digits", None)
@@ -186,8 +235,8 @@ async def test_a_model_all_of_whose_versions_are_refused_is_not_ready_and_says_w
 
 
 async def test_several_models_and_none_named_is_ambiguous(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
-    publish(tmp_path, 1, checkpoint(), model="numbers")
+    publish(tmp_path / "store", 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint(), model="numbers")
     async with start() as engine:
         with pytest.raises(Ambiguous, match="digits, numbers"):
             engine.target(None, None)
@@ -197,21 +246,21 @@ async def test_several_models_and_none_named_is_ambiguous(start: Start, tmp_path
 async def test_the_default_model_answers_where_none_is_named_and_readiness_waits_for_it(
     start: Start, tmp_path: Path
 ) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(model="numbers") as engine:
         status = await engine.status()
         assert not status.ready
         assert "numbers" in status.detail
-        publish(tmp_path, 1, checkpoint(), model="numbers")
+        publish(tmp_path / "store", 1, checkpoint(), model="numbers")
         await engine.reload("numbers", deadline=soon())
         assert (await engine.status()).ready
         assert engine.target(None, None).model == "numbers"
 
 
 async def test_a_reload_swaps_and_says_so(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(poll_seconds=600) as engine:
-        publish(tmp_path, 2, checkpoint(seed=1))
+        publish(tmp_path / "store", 2, checkpoint(seed=1))
         await engine.reload("digits", deadline=soon())
         report = await engine.reload("digits", deadline=soon())
         assert (report.served_version, report.refused, report.newest_refused) == (2, (), False)
@@ -219,9 +268,9 @@ async def test_a_reload_swaps_and_says_so(start: Start, tmp_path: Path) -> None:
 
 
 async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        publish(tmp_path, 2, b"junk")
+        publish(tmp_path / "store", 2, b"junk")
         report = await engine.reload("digits", deadline=soon())
         assert (report.served_version, report.changed, report.newest_refused) == (1, False, True)
         assert [refusal.version for refusal in report.refused] == [2]
@@ -231,9 +280,9 @@ async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, t
 
 
 async def test_a_reload_past_its_deadline_is_expired_and_the_look_goes_on(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        publish(tmp_path, 2, checkpoint(seed=1))
+        publish(tmp_path / "store", 2, checkpoint(seed=1))
         with pytest.raises(Expired, match="GET /models"):
             await engine.reload("digits", deadline=time.monotonic() - 1)
         assert (await engine.reload("digits", deadline=soon())).served_version == 2
@@ -247,20 +296,20 @@ async def test_a_reload_of_a_model_that_is_not_there_is_not_found(start: Start) 
 
 @pytest.mark.parametrize("name", ["..", "../digits", "a/b", "", "Digits"])
 async def test_a_name_that_no_model_can_have_reaches_no_folder(start: Start, tmp_path: Path, name: str) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         with pytest.raises(NotFound):
             await engine.reload(name, deadline=soon())
 
 
 async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint(seed=1))
+    publish(tmp_path / "store", 1, checkpoint(seed=1))
     async with start(max_batch=1) as engine:
         target = engine.target(None, None)
         alone = await engine.submit(target, images(1), top_k=10, deadline=soon())
         waiting = asyncio.create_task(engine.submit(target, images(1) * 300, top_k=10, deadline=soon()))
         await asyncio.sleep(0)
-        publish(tmp_path, 2, checkpoint(seed=2))
+        publish(tmp_path / "store", 2, checkpoint(seed=2))
         await engine.reload("digits", deadline=soon())
         answer = await waiting
         assert answer.version == 1
@@ -271,20 +320,20 @@ async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: S
 
 
 async def test_pixels_made_for_another_preprocess_are_stale(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         target = engine.target(None, None)
-        publish(tmp_path, 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 255})))
+        publish(tmp_path / "store", 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 255})))
         await engine.reload("digits", deadline=soon())
         with pytest.raises(Stale):
             await engine.submit(target, images(1), top_k=5, deadline=soon())
 
 
 async def test_a_version_that_was_asked_for_by_number_and_replaced_is_not_loaded(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         target = engine.target("digits", 1)
-        publish(tmp_path, 2, checkpoint(seed=1))
+        publish(tmp_path / "store", 2, checkpoint(seed=1))
         await engine.reload("digits", deadline=soon())
         with pytest.raises(NotFound) as caught:
             await engine.submit(target, images(1), top_k=5, deadline=soon())
@@ -292,21 +341,21 @@ async def test_a_version_that_was_asked_for_by_number_and_replaced_is_not_loaded
 
 
 async def test_more_than_may_wait_is_overloaded(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(max_queue=4) as engine:
         with pytest.raises(Overloaded):
             await engine.submit(engine.target(None, None), images(5), top_k=5, deadline=soon())
 
 
 async def test_past_the_deadline_is_expired(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         with pytest.raises(Expired):
             await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
 
 
 async def test_cancelling_a_submit_drops_its_items(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
         task = asyncio.create_task(engine.submit(engine.target(None, None), images(1) * 1000, top_k=5, deadline=soon()))
         await asyncio.sleep(0)
@@ -318,20 +367,29 @@ async def test_cancelling_a_submit_drops_its_items(start: Start, tmp_path: Path)
 
 
 async def test_an_item_that_fails_leaves_its_neighbours_their_answers(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, blind_to_white())
+    black, white = (np.full(DIGITS.shape, level, np.uint8) for level in (0, 255))
     async with start() as engine:
+        answer = await engine.submit(engine.target(None, None), [black, white, black], top_k=5, deadline=soon())
+    first, second, third = answer.items
+    assert isinstance(second, ItemError)
+    assert second.code == "prediction_failed"
+    assert len(predictions(first)) == 5
+    assert [each.class_index for each in predictions(first)] == [each.class_index for each in predictions(third)]
+
+
+async def test_an_error_that_the_network_raises_stays_with_its_item(tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    async with started(local_engine, tmp_path / "store") as engine:
         good = images(2)
-        odd = good[0][:20]
-        answer = await engine.submit(engine.target(None, None), [good[0], odd, good[1]], top_k=5, deadline=soon())
-        first, second, third = answer.items
-        assert isinstance(second, ItemError)
-        assert second.code == "prediction_failed"
-        assert not isinstance(first, ItemError)
-        assert not isinstance(third, ItemError)
+        answer = await engine.submit(
+            engine.target(None, None), [good[0], good[0][:20], good[1]], top_k=5, deadline=soon()
+        )
+    assert [isinstance(item, ItemError) for item in answer.items] == [False, True, False]
 
 
 async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
         target = engine.target(None, None)
         waiting = asyncio.create_task(engine.submit(target, images(1) * 200, top_k=5, deadline=soon()))
@@ -349,7 +407,9 @@ async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: 
 async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_path: Path) -> None:
     calibration = Calibration(temperature=1.3)
     out_of_distribution = OutOfDistribution(method="max_logit", threshold=2.5)
-    publish(tmp_path, 1, saying(checkpoint(), calibration=calibration, out_of_distribution=out_of_distribution))
+    publish(
+        tmp_path / "store", 1, saying(checkpoint(), calibration=calibration, out_of_distribution=out_of_distribution)
+    )
     async with start() as engine:
         (model,) = await engine.models()
     assert model.versions[0].calibration == calibration
@@ -359,28 +419,28 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> None:
-    publish(tmp_path, 1, checkpoint())
+    publish(tmp_path / "store", 1, checkpoint())
     answers = []
     for device in ("cpu", "cuda"):
-        engine = local_engine(Settings(store=tmp_path, device=device))
-        await engine.start()
-        assert (await engine.started()).device.startswith(device)
-        answers.append(await engine.submit(engine.target(None, None), images(20), top_k=10, deadline=soon()))
-        await engine.close()
+        async with local_engine(Settings(store=tmp_path / "store", device=device)) as engine:
+            assert (await engine.started()).device.startswith(device)
+            answers.append(await engine.submit(engine.target(None, None), images(20), top_k=10, deadline=soon()))
     for on_cpu, on_gpu in zip(answers[0].items, answers[1].items, strict=True):
         by_label = {each.label: each.probability for each in predictions(on_cpu)}
         assert {each.label: each.probability for each in predictions(on_gpu)} == pytest.approx(by_label, abs=1e-3)
 
 
 async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("app.store.model_names", broken)
-    publish(tmp_path, 1, checkpoint())
-    async with start() as engine:  # and who waits for its first look does not wait for ever
+    publish(tmp_path / "store", 1, checkpoint())
+    async with started(
+        local_engine, tmp_path / "store"
+    ) as engine:  # and who waits for its first look does not wait for ever
         assert str(await engine.failed()) == "a bug"
         status = await engine.status()
         assert not status.ready

@@ -30,7 +30,9 @@ def test_the_logits_are_the_networks_own(architecture: str, preprocess: Preproce
 
 def answers(model: Predictor, *items: Item) -> list[ItemAnswer]:
     """None of them may have failed."""
-    outcomes = model.predict(items)
+    outcomes = [
+        model.reader.answer(row.tolist(), item.top_k) for row, item in zip(model.predict(items), items, strict=True)
+    ]
     assert all(isinstance(outcome, ItemAnswer) for outcome in outcomes), outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, ItemAnswer)]
 
@@ -93,7 +95,8 @@ def test_where_there_are_predictions_the_score_is_finite(method: Any, logits: li
     """An answer in JSON could not carry it otherwise."""
     section = OutOfDistribution(method=method, threshold=0)
     model = with_logits(logits, out_of_distribution=section, calibration=Calibration(temperature=temperature))
-    (outcome,) = model.predict([Item(to_pixels(png()), 1)])
+    (row,) = model.predict([Item(to_pixels(png()), 1)])
+    outcome = model.reader.answer(row.tolist(), 1)
     if isinstance(outcome, ItemAnswer):
         assert outcome.score is not None
         assert math.isfinite(outcome.score)
@@ -128,7 +131,8 @@ def test_scores_that_are_not_finite_are_the_items_own_error() -> None:
     network = content.build()
     (network.get_parameter("fc2.bias")).fill_(torch.nan)
     model = Predictor(network, content.manifest, device=torch.device("cpu"), max_items=2)
-    (outcome,) = model.predict([Item(to_pixels(png()), 5)])
+    (row,) = model.predict([Item(to_pixels(png()), 5)])
+    outcome = model.reader.answer(row.tolist(), 5)
     assert isinstance(outcome, ItemError)
     assert outcome.code == "prediction_failed"
 

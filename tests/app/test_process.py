@@ -156,7 +156,7 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
         "def broken(*_, **__): raise RuntimeError('a bug')\n"
         "app.store.model_names = broken\n"
         "from app.__main__ import main\n"
-        f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0']))\n"
+        f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0', '--front-ends', '0']))\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", breaks], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE, check=False

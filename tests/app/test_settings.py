@@ -46,7 +46,7 @@ class TestSources:
     @pytest.mark.parametrize("name", Settings.model_fields)
     def test_every_setting_is_a_flag_of_its_name(self, name: str) -> None:
         default = getattr(Settings(), name)
-        value = default if default not in (None, ()) else "x"
+        value = {"front_ends": 2}.get(name, "x") if default in (None, ()) else default
         assert getattr(Settings.read([f"--{name.replace('_', '-')}", f"{value}"]), name) == (
             ("x",) if default == () else value
         )

@@ -36,7 +36,8 @@ class Shelf:
         self.store = ModelStore(
             folder,
             load=self._load,
-            retired=lambda _, served: self._note(served),
+            replaced=self._note,
+            changed=lambda: None,
             metrics=self.metrics,
             device="cpu",
             poll_seconds=0.05,

@@ -1,0 +1,63 @@
+"""What a child process is told when it starts, and that it ends with its parent. Imports no torch.
+
+Its standard input is a pipe that only the parent can write to: its first line is the orders, its end the parent's.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from app.log import configure
+from app.settings import Settings
+
+
+class Orders(BaseModel):
+    """What one child process needs to know.
+
+    Args:
+        process: its name, the same when it is started again.
+        listener: the file descriptor of the socket that it accepts connections on.
+        folder: of this server alone, while it runs: the engine's socket, and what every process counts.
+        front_ends: how many processes answer HTTP.
+        address: what people are told.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    process: str
+    listener: int
+    folder: Path
+    front_ends: int
+    address: str
+
+    @property
+    def engine_socket(self) -> Path:
+        return self.folder / "engine"
+
+    @property
+    def counts(self) -> Path:
+        return self.folder / "counts"
+
+    @classmethod
+    def read(cls) -> Self:
+        """From standard input; then logging is as the settings say, and the process ends with its parent."""
+        orders = cls.model_validate_json(sys.stdin.readline())
+        configure(level=orders.settings.log_level, json_lines=orders.settings.log_format == "json")
+        grace = orders.settings.grace_seconds
+        threading.Thread(target=_end_with_parent, args=(grace,), name="parent", daemon=True).start()
+        return orders
+
+
+def _end_with_parent(grace: float) -> None:
+    while sys.stdin.read(1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace + 1)
+    os._exit(1)

@@ -1,0 +1,59 @@
+"""Counts: numbers that the processes of one server keep, each in files of its own, and that any of them adds up.
+
+A file outlives its process: what has been counted is not lost when a process dies, and goes on where it was.
+"""
+
+import mmap
+from pathlib import Path
+
+_MAX_SERIES = 1 << 14  # 128 KiB of a sparse file
+
+
+class Counts:
+    """The numbers of one process, by name.
+
+    Args:
+        path: of its two files, without a suffix: `.values`, float64, and `.names`, a line each. Names without their
+            value do not happen: a name is written first. None: of this process alone, in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._slots: dict[str, int] = {}
+        self._names = None if path is None else path.with_suffix(".names").open("a+")
+        if path is None or self._names is None:
+            self.values = memoryview(bytearray(8 * _MAX_SERIES)).cast("d")
+            return
+        self._names.seek(0)
+        self._slots = {name.rstrip("\n"): slot for slot, name in enumerate(self._names)}
+        with path.with_suffix(".values").open("a+b") as file:
+            file.truncate(8 * _MAX_SERIES)
+            self.values = memoryview(mmap.mmap(file.fileno(), 8 * _MAX_SERIES)).cast("d")
+
+    def slot(self, name: str) -> int:
+        """Where in `values` the number of this name is; the last one is that of all for which there is no room."""
+        slot = self._slots.get(name)
+        if slot is None:
+            if len(self._slots) >= _MAX_SERIES - 1:
+                return _MAX_SERIES - 1
+            slot = self._slots[name] = len(self._slots)
+            if self._names is not None:
+                self._names.write(name + "\n")
+                self._names.flush()
+        return slot
+
+    def items(self) -> dict[str, float]:
+        return {name: self.values[slot] for name, slot in self._slots.items()}
+
+
+def total(folder: Path) -> dict[str, float]:
+    """The sums over all processes that keep their numbers in `folder`."""
+    sums: dict[str, float] = {}
+    for path in sorted(folder.glob("*.names")):
+        try:
+            names = path.read_text().splitlines()
+            values = memoryview(path.with_suffix(".values").read_bytes()).cast("d")
+        except FileNotFoundError:  # the process begins just now
+            continue
+        for name, value in zip(names, values, strict=False):
+            sums[name] = sums.get(name, 0.0) + value
+    return sums

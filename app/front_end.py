@@ -1,0 +1,32 @@
+"""A front-end: a process that answers HTTP and decodes, for an engine in another process. Imports no torch."""
+
+import asyncio
+import gc
+import socket
+import sys
+
+import uvloop
+
+from app.child import Orders
+from app.metrics import Metrics
+from app.remote import RemoteEngine
+from app.serving import serve
+
+
+def main() -> int:
+    """As a child of the supervisor. The exit code."""
+    orders = Orders.read()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(orders))
+
+
+async def _serve(orders: Orders) -> int:
+    settings = orders.settings.share_of(orders.front_ends)
+    metrics = Metrics(orders.counts, orders.process)
+    engine = RemoteEngine(orders.engine_socket, max_waiting=settings.max_queue)
+    gc.freeze()  # what the libraries brought lives as long as the process: no collection need look through it
+    return await serve(engine, settings, metrics, socket.socket(fileno=orders.listener))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""An engine behind uvicorn, until a signal, or until the engine has failed."""
+
+import asyncio
+import logging
+import signal
+import socket
+
+from app.engine import Engine
+from app.main import create_app
+from app.metrics import Metrics
+from app.server import Server
+from app.settings import Settings
+
+logger = logging.getLogger("app")
+
+
+async def serve(
+    engine: Engine,
+    settings: Settings,
+    metrics: Metrics,
+    listener: socket.socket,
+    listening: asyncio.Event | None = None,
+) -> int:
+    """The exit code: 0 after a signal, 1 after a failure. Sets `listening` once connections are accepted."""
+    server = Server(create_app(engine, settings, metrics), settings, metrics, listening)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    watching = asyncio.create_task(_watch(engine, server))
+    await server.serve(sockets=[listener])
+    return watching.result() if watching.done() else 0
+
+
+async def _watch(engine: Engine, server: Server) -> int:
+    """Waits for the engine to fail: a server that cannot predict does not go on."""
+    await server.listening.wait()
+    error = await engine.failed()
+    logger.error("the engine has failed", exc_info=error)
+    server.stop()
+    return 1
