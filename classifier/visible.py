@@ -50,6 +50,8 @@ def _load(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
+    if not image.info:  # where it would be written
+        return image
     try:
         transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels

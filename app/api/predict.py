@@ -3,20 +3,19 @@
 Its place in /openapi.json is in `app.api.document`.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
+from app.api.attendance import Attendance
 from app.api.errors import Problem, from_engine
-from app.api.upload import ClientLeft, File, check_content_type, files_in, read_body, upload_too_large
+from app.api.upload import File, check_content_type, files_in, read_body, upload_too_large
 from app.engine import Answer, Engine, EngineError, Expired, ItemAnswer, ItemError, Stale, Target
 from app.images import Decoder, ImageProblem
 from app.metrics import Metrics
@@ -25,9 +24,6 @@ from classifier.preprocess import Pixels
 
 PATH = "/predict"
 TOP_K = 5
-
-# A request that is answered sooner never notices that its client hung up; watching each one would cost more.
-_WATCH_AFTER_SECONDS = 0.05
 
 
 class Query(NamedTuple):
@@ -68,9 +64,10 @@ class Predict:
             try:
                 self._admission.body_bytes.take(size)
                 try:
-                    body = await self._upload(receive)
-                    scope["state"]["body_read"] = True
-                    with _Watch(receive):
+                    with Attendance(receive, upload_seconds=self._upload_seconds) as attendance:
+                        body = await self._upload(receive)
+                        scope["state"]["body_read"] = True
+                        attendance.uploaded()
                         document = await self._answer(query, body, content_type, deadline)
                 finally:
                     self._admission.body_bytes.give_back(size)
@@ -98,7 +95,7 @@ class Predict:
 
     async def _upload(self, receive: Receive) -> bytes:
         started = time.perf_counter()
-        body = await read_body(receive, max_bytes=self._max_upload, seconds=self._upload_seconds)
+        body = await read_body(receive, max_bytes=self._max_upload)
         self._metrics.upload_seconds(time.perf_counter() - started)
         return body
 
@@ -128,7 +125,7 @@ class Predict:
         item = answer.items[0]
         if isinstance(item, ItemError):
             raise Problem(item.code, item.detail)
-        return b'{"model":%s,"version":%d,%s}' % (_json(target.model), answer.version, _members(item))
+        return b'{"model":"%s","version":%d,%s}' % (target.model.encode(), answer.version, _members(item))
 
     async def _several(self, target: Target, files: Sequence[File], top_k: int, deadline: float) -> bytes:
         started = time.perf_counter()
@@ -212,43 +209,3 @@ def _result(filename: str | None, item: ItemAnswer | ItemError) -> bytes:
     if isinstance(item, ItemError):
         return b'{"filename":%s,"error":%s}' % (_json(filename), _json({"code": item.code, "detail": item.detail}))
     return b'{"filename":%s,%s}' % (_json(filename), _members(item))
-
-
-class _Watch:
-    """Cancels the request when its client hangs up: nothing is computed for nobody.
-
-    It begins to watch only after a while, so that the many quick requests pay for a timer and not for a task.
-    """
-
-    __slots__ = ("_left", "_receive", "_request", "_timer", "_watching")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._left = False
-        self._watching: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._request = asyncio.current_task(loop)
-        self._timer = loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-        if self._left and kind is asyncio.CancelledError and self._request is not None:
-            self._request.uncancel()
-            raise ClientLeft from error
-
-    def _begin(self) -> None:
-        self._watching = asyncio.get_running_loop().create_task(self._until_it_leaves())
-
-    async def _until_it_leaves(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        if self._request is not None:
-            self._request.cancel()

@@ -1,6 +1,5 @@
 """The images of one request: its body, read within bounds, and the files in it."""
 
-import asyncio
 import re
 from typing import NamedTuple
 
@@ -43,22 +42,21 @@ def check_content_type(content_type: bytes) -> None:
         )
 
 
-async def read_body(receive: Receive, *, max_bytes: int, seconds: float) -> bytes:
-    """Raises: Problem (upload_too_large, upload_too_slow), ClientLeft."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientLeft
-                body += message.get("body", b"")
-                if len(body) > max_bytes:
-                    raise upload_too_large(max_bytes)
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError as error:
-        raise Problem("upload_too_slow", f"the body did not come within {seconds:g} seconds") from error
+async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
+    """Raises: Problem (upload_too_large), ClientLeft."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise upload_too_large(max_bytes)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return piece if size == len(piece) else b"".join(pieces)
 
 
 def upload_too_large(max_bytes: int) -> Problem:
