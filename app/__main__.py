@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import gc
 import resource
 import socket
 import sys
 from collections.abc import Sequence
 
+from app.collection import settle, unsettle
 from app.engine import Engine
 from app.log import announce, configure
 from app.settings import Settings, SettingsError
@@ -55,7 +55,7 @@ def _alone(settings: Settings, listener: socket.socket) -> int:
         announcing = asyncio.create_task(_announce(engine, listening, _address(settings.host, listener)))
         code = await serve(engine, settings, metrics, listener, listening)
         announcing.cancel()
-        gc.unfreeze()  # or libraries that look for leaks at exit report theirs
+        unsettle()
         return code
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -65,9 +65,7 @@ def _alone(settings: Settings, listener: socket.socket) -> int:
 async def _announce(engine: Engine, listening: asyncio.Event, address: str) -> None:
     await listening.wait()
     status = await engine.started()
-    # Torch and FastAPI bring 380,000 objects that live as long as the process. Each full collection would look
-    # through all of them while everybody waits: 80 ms, several times a second under load.
-    gc.freeze()
+    settle()
     announce(status, address)
 
 

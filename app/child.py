@@ -4,6 +4,7 @@ Its standard input is a pipe that only the parent can write to: its first line i
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -50,14 +51,13 @@ class Orders(BaseModel):
         """From standard input; then logging is as the settings say, and the process ends with its parent."""
         orders = cls.model_validate_json(sys.stdin.readline())
         configure(level=orders.settings.log_level, json_lines=orders.settings.log_format == "json")
-        grace = orders.settings.grace_seconds
-        threading.Thread(target=_end_with_parent, args=(grace,), name="parent", daemon=True).start()
+        threading.Thread(target=orders.end_with_parent, name="parent", daemon=True).start()
         return orders
 
-
-def _end_with_parent(grace: float) -> None:
-    while sys.stdin.read(1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(grace + 1)
-    os._exit(1)
+    def end_with_parent(self) -> None:
+        while sys.stdin.read(1):
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)  # as the parent would have, had it not been killed
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self.settings.grace_seconds + 1)
+        os._exit(1)

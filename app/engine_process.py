@@ -5,7 +5,6 @@ read once the batch's rows are on their way, and is the next batch. No lock, and
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -19,6 +18,7 @@ import uvloop
 from app import wire
 from app.batcher import Submission
 from app.child import Orders
+from app.collection import settle, unsettle
 from app.corked import Corked
 from app.engine import EngineError, Stale
 from app.local import Loaded, LocalEngine
@@ -223,14 +223,14 @@ async def _run(server: EngineServer, orders: Orders) -> int:
     for task in tasks.values():
         task.cancel()
     await asyncio.wait(tasks.values())
-    gc.unfreeze()  # or libraries that look for leaks at exit report theirs
+    unsettle()
     return code
 
 
 async def _announce(server: EngineServer, orders: Orders) -> None:
     await server.engine.started()
     await server.ready(orders.front_ends)
-    gc.freeze()
+    settle()
     announce(await server.engine.status(), orders.address)
 
 

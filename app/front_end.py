@@ -1,13 +1,13 @@
 """A front-end: a process that answers HTTP and decodes, for an engine in another process. Imports no torch."""
 
 import asyncio
-import gc
 import socket
 import sys
 
 import uvloop
 
 from app.child import Orders
+from app.collection import settle
 from app.metrics import Metrics
 from app.remote import RemoteEngine
 from app.serving import serve
@@ -24,7 +24,7 @@ async def _serve(orders: Orders) -> int:
     settings = orders.settings.share_of(orders.front_ends)
     metrics = Metrics(orders.counts, orders.process)
     engine = RemoteEngine(orders.engine_socket, max_waiting=settings.max_queue)
-    gc.freeze()  # what the libraries brought lives as long as the process: no collection need look through it
+    settle()
     return await serve(engine, settings, metrics, socket.socket(fileno=orders.listener))
 
 

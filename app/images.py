@@ -24,6 +24,8 @@ _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, Tif
 _INLINE_BYTES = 32 * 1024
 _INLINE_PIXELS = 128 * 128
 _INLINE_RATIO = 4
+# Requests whose small images are decoded one after the other.
+_AT_A_TIME = 8
 # In the names of those chunks of a PNG (zTXt, iTXt, iCCP) that may inflate to a thousand times their size.
 _INFLATING = (b"TXt", b"iCCP")
 
@@ -118,16 +120,20 @@ class Decoder:
         """
         loop = asyncio.get_running_loop()
         if not self._small:
-            loop.call_soon(self._decode_all_small)
+            loop.call_soon(self._decode_first_small)
         small = _Small(images, preprocess, loop.create_future())
         self._small.append(small)
         return small.decoded
 
-    def _decode_all_small(self) -> None:
-        waiting, self._small = self._small, []
+    def _decode_first_small(self) -> None:
+        """A few; after what they lead to has left, the next few: the engine begins with the first meanwhile."""
+        waiting, self._small = self._small[:_AT_A_TIME], self._small[_AT_A_TIME:]
         for images, preprocess, decoded in waiting:
             if not decoded.done():
                 decoded.set_result([self._inline(data, preprocess) for data in images])
+        if self._small:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._decode_first_small)
 
     def _inline(self, data: bytes, preprocess: Preprocess) -> Outcome | None:
         """None for what is better left to the pool."""

@@ -5,12 +5,13 @@ It holds what outlives them: the port, the engine's socket, and the folder of wh
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.child import Orders
@@ -34,31 +35,30 @@ class Supervisor:
         self._front_ends = front_ends
         self._listener = listener
         self._address = address
-        self._folder = Path(tempfile.mkdtemp(prefix="flambeau-"))
-        (self._folder / "counts").mkdir()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
 
     async def run(self) -> int:
-        """The exit code: 0 after a signal, else that of the process that could not go on."""
+        """The exit code: 0 after a signal, else that of the process that could not go on.
+
+        Raises: OSError, for what a process cannot be started without.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        try:
-            with socket.socket(socket.AF_UNIX) as engine_socket:
-                engine_socket.bind(str(self._folder / _ENGINE))
-                engine_socket.listen()
-                work = [self._keep(_ENGINE, "app.engine_process", engine_socket)]
-                work += [self._keep(f"front-end-{i}", "app.front_end", self._listener) for i in range(self._front_ends)]
-                keeping = [asyncio.create_task(each) for each in work]
-                await self._stopping.wait()
-                self._listener.close()  # so that nobody connects whom no front-end will accept
-                await self._end([name for name in self._processes if name != _ENGINE])
-                await self._end([_ENGINE])  # last: the front-ends wait for its answers
-                await asyncio.wait(keeping)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with _folder_and_socket() as (folder, engine_socket):
+            work = [self._keep(_ENGINE, "app.engine_process", engine_socket, folder)]
+            for i in range(self._front_ends):
+                work.append(self._keep(f"front-end-{i}", "app.front_end", self._listener, folder))
+            keeping = [asyncio.create_task(each) for each in work]
+            await self._stopping.wait()
+            self._listener.close()  # so that nobody connects whom no front-end will accept
+            await self._end([name for name in self._processes if name != _ENGINE])
+            await self._end([_ENGINE])  # last: the front-ends wait for its answers
+            await asyncio.wait(keeping)
+        for each in keeping:
+            each.result()
         return self._code
 
     def _stop(self) -> None:
@@ -67,29 +67,39 @@ class Supervisor:
             self._signal(list(self._processes))
         self._stopping.set()
 
-    async def _keep(self, name: str, module: str, listener: socket.socket) -> None:
-        """One process after the other, until the server stops or there is no point."""
+    async def _keep(self, name: str, module: str, listener: socket.socket, folder: Path) -> None:
+        """One process after the other, until the server stops or there is no point. Its end stops the server."""
         early = 0
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            process = await self._start(name, module, listener)
-            self._processes[name] = process
-            code = await process.wait()
-            early = early + 1 if time.monotonic() - began < _SOON_SECONDS else 0
-            if self._stopping.is_set():
-                return
-            if code == 2 or early == _MAX_EARLY_ENDS:
-                self._code = 2 if code == 2 else 1
-                self._stopping.set()
-                return
-            event(logger, "a process has ended; it is started again", level=logging.ERROR, process=name, code=code)
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                process = await self._start(name, module, listener, folder)
+                self._processes[name] = process
+                if self._stopping.is_set():  # while it was started: it is not among those that were told
+                    self._signal([name])
+                code = await process.wait()
+                early = early + 1 if time.monotonic() - began < _SOON_SECONDS else 0
+                if self._stopping.is_set():
+                    return
+                if code == 2:  # it has said itself what has to be put right
+                    self._code = 2
+                    return
+                if early == _MAX_EARLY_ENDS:
+                    self._code = 1
+                    event(logger, "a process ends again and again", level=logging.ERROR, process=name, code=code)
+                    return
+                event(logger, "a process has ended; it is started again", level=logging.ERROR, process=name, code=code)
+        finally:
+            self._stopping.set()
 
-    async def _start(self, name: str, module: str, listener: socket.socket) -> asyncio.subprocess.Process:
+    async def _start(
+        self, name: str, module: str, listener: socket.socket, folder: Path
+    ) -> asyncio.subprocess.Process:
         orders = Orders(
             settings=self._settings,
             process=name,
             listener=listener.fileno(),
-            folder=self._folder,
+            folder=folder,
             front_ends=self._front_ends,
             address=self._address,
         )
@@ -119,3 +129,24 @@ class Supervisor:
         for name in names:
             if name in self._processes and self._processes[name].returncode is None:
                 self._processes[name].terminate()
+
+
+@contextmanager
+def _folder_and_socket() -> Iterator[tuple[Path, socket.socket]]:
+    """A folder of this server alone, and the engine's socket in it. Raises: OSError, saying what to do."""
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="flambeau-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OSError(
+            f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written to, "
+            "or --front-ends 0, which needs none"
+        ) from error
+    with temporary, socket.socket(socket.AF_UNIX) as engine_socket:
+        folder = Path(temporary.name)
+        (folder / "counts").mkdir()
+        try:
+            engine_socket.bind(str(folder / _ENGINE))
+        except OSError as error:
+            raise OSError(f"no socket can be made in {folder} ({error}): set TMPDIR to another folder") from error
+        engine_socket.listen()
+        yield folder, engine_socket
