@@ -14,7 +14,7 @@ FIELD = "file"
 # Fields beside the images. A body of many megabytes could hold hundreds of thousands of empty parts.
 _MAX_OTHER_PARTS = 100
 
-# The form that nearly every client sends: one part with plain headers. All others are left to python-multipart.
+# The form that nearly every client sends: files with plain headers. All others are left to python-multipart.
 _PLAIN_HEAD = re.compile(
     rb'(?i:content-disposition: form-data; name=)"file"(?i:; filename=)"([^"\\;\x00-\x1f\x7f]+)"'
     rb"(?:\r\n(?i:content-type): [\x21-\x7e][\x20-\x7e]*)?"
@@ -70,10 +70,9 @@ def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
     """
     if _kind(content_type) != b"multipart/form-data":
         files = [File(None, body)] if body else []
-    elif plain := _plain_file(body, content_type):
-        files = [plain]
     else:
-        files = _form_files(body, content_type, max_files=max_files)
+        plain = _plain_files(body, content_type, max_files=max_files)
+        files = _form_files(body, content_type, max_files=max_files) if plain is None else plain
     if not files:
         raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
     return files
@@ -83,21 +82,34 @@ def _kind(content_type: bytes) -> bytes:
     return content_type.split(b";", 1)[0].strip().lower()
 
 
-def _plain_file(body: bytes, content_type: bytes) -> File | None:
-    """The file of a body in the plain form; None for every other body, sound or not."""
+def _plain_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File] | None:
+    """The files of a body in the plain form; None for every other body, sound or not.
+
+    Raises: Problem (too_many_files).
+    """
     boundary = _PLAIN_BOUNDARY.fullmatch(content_type)
-    if boundary is None:
+    if boundary is None or not body.startswith(b"--" + boundary[1] + b"\r\n"):
         return None
-    opening = b"--" + boundary[1] + b"\r\n"
     delimiter = b"\r\n--" + boundary[1]
-    head_end = body.find(b"\r\n\r\n", 0, 2048)
-    if head_end < 0 or not body.startswith(opening):
-        return None
-    head = _PLAIN_HEAD.fullmatch(body, len(opening), head_end)
-    end = body.find(delimiter, head_end + 4)
-    if head is None or body[end + len(delimiter) :] not in (b"--\r\n", b"--") or end < 0:
-        return None
-    return File(head[1].decode(errors="replace"), body[head_end + 4 : end])
+    start = len(delimiter)
+    files: list[File] = []
+    while True:
+        head_end = body.find(b"\r\n\r\n", start, start + 2048)
+        head = _PLAIN_HEAD.fullmatch(body, start, head_end) if head_end >= 0 else None
+        end = body.find(delimiter, head_end + 4)
+        if head is None or end < 0:
+            return None
+        _add_file(files, File(head[1].decode(errors="replace"), body[head_end + 4 : end]), max_files)
+        start = end + len(delimiter)
+        if body[start : start + 2] != b"\r\n":
+            return files if body[start:] in (b"--\r\n", b"--") else None
+        start += 2
+
+
+def _add_file(files: list[File], file: File, max_files: int) -> None:
+    if len(files) == max_files:
+        raise Problem("too_many_files", f"more than {max_files} images in one request")
+    files.append(file)
 
 
 def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
@@ -154,16 +166,15 @@ class _Form:
         filename = options.get(b"filename")
         chosen = bool(filename or self._data)  # a browser sends an empty part where nothing was picked
         if options[b"name"] == FIELD.encode() and chosen:
-            self._add(File(filename.decode(errors="replace") if filename else None, bytes(self._data)))
+            _add_file(
+                self.files,
+                File(filename.decode(errors="replace") if filename else None, bytes(self._data)),
+                self._max_files,
+            )
             return
         self._other_parts += 1
         if self._other_parts > _MAX_OTHER_PARTS:
             raise Problem("bad_multipart", f"more than {_MAX_OTHER_PARTS} parts of the form are no images")
-
-    def _add(self, file: File) -> None:
-        if len(self.files) == self._max_files:
-            raise Problem("too_many_files", f"more than {self._max_files} images in one request")
-        self.files.append(file)
 
     def _all(self) -> None:
         self.ended = True

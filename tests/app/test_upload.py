@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -162,23 +163,24 @@ class TestBothWaysAgree:
     """What the quick way accepts, python-multipart must read as the very same file."""
 
     def test_on_generated_bodies(self) -> None:
-        plain = 0
+        plain = Counter[int]()
         for body, content_type in generated(random.Random(3), 20_000):
-            quick = upload._plain_file(body, content_type)
+            quick = upload._plain_files(body, content_type, max_files=32)
             if quick is None:
                 continue
-            plain += 1
+            plain[len(quick)] += 1
             general = upload._form_files(body, content_type, max_files=32)
-            assert general == [quick], (body, content_type)
-        assert plain > 2000  # or the comparison would say little
+            assert general == quick, (body, content_type)
+        assert plain[1] > 2000  # or the comparison would say little
+        assert plain[2] > 100
 
     def test_on_every_single_byte_changed(self) -> None:
-        body = form(part(b"\r\n-image"))
+        body = form(part(b"\r\n-image"), part(b"another"))
         for i in range(len(body)):
             for byte in b'\r\n -";\\=:xF\x00\xe9':
                 changed = body[:i] + bytes([byte]) + body[i + 1 :]
-                quick = upload._plain_file(changed, FORM)
-                assert quick is None or upload._form_files(changed, FORM, max_files=32) == [quick], changed
+                quick = upload._plain_files(changed, FORM, max_files=32)
+                assert quick is None or upload._form_files(changed, FORM, max_files=32) == quick, changed
 
     def test_no_body_raises_anything_but_a_problem(self) -> None:
         seen = set()
@@ -192,7 +194,17 @@ class TestBothWaysAgree:
 
     def test_the_form_of_common_clients_goes_the_quick_way(self) -> None:
         browser = b"multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW"
-        assert upload._plain_file(form(part(), boundary=browser.partition(b"=")[2]), browser) is not None
+        several = form(part(b"one"), part(b"two"), boundary=browser.partition(b"=")[2])
+        quick = upload._plain_files(several, browser, max_files=2)
+        assert quick is not None
+        assert [file.data for file in quick] == [b"one", b"two"]
+
+    def test_too_many_files_are_refused_either_way(self) -> None:
+        several = form(part(b"one"), part(b"two"))
+        for way in (upload._plain_files, upload._form_files):
+            with pytest.raises(Problem) as caught:
+                way(several, FORM, max_files=1)
+            assert caught.value.code == "too_many_files"
 
 
 def generated(seeded: random.Random, count: int) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,252 @@
+"""Where the CPU time of one small prediction goes, stage by stage, and what each safeguard costs.
+
+    python -m benchmarks.overhead [--rounds 9] [--json FILE]
+
+In this process: the kernel's part of HTTP is not in it, that of the way to the engine and back is. Each stage runs as
+in the server, for 32 requests at a time; figures are the least of several rounds, in us of CPU for one request.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvloop
+from rich.console import Console
+from rich.table import Table
+from starlette.types import Receive, Scope, Send
+
+from app.admission import Admission
+from app.api.attendance import Attendance
+from app.api.predict import _members
+from app.api.upload import files_in
+from app.api.wrappers import Observe, Problems, ReadOn
+from app.engine import Answer
+from app.engine_process import EngineServer
+from app.images import Decoder
+from app.local import LocalEngine
+from app.metrics import Metrics
+from app.predictor import Item
+from app.proof import prove
+from app.remote import RemoteEngine
+from app.server import Server
+from app.settings import Settings
+from benchmarks import seeded
+
+AT_ONCE = 32
+TURNS = 40
+BOUNDARY = "flambeau-benchmark"
+CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}".encode()
+
+Turn = Callable[[], Awaitable[object]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="where the figures are kept")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        figures = uvloop.run(_measured(Path(folder), arguments.rounds))
+    table = Table("stage", "us of CPU a request")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.1f}")
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+async def _measured(folder: Path, rounds: int) -> dict[str, float]:
+    store = folder / "store"
+    (store / "digits").mkdir(parents=True)
+    checkpoint = seeded.digits(store / "digits" / "1.safetensors")
+    images = seeded.drawings(AT_ONCE)
+    settings, metrics = Settings(store=store, device="cpu", torch_threads=1), Metrics()
+    stages: dict[str, Turn] = {
+        "HTTP: uvicorn, our protocol": _http(_say_yes, settings, images),
+        "HTTP: request id, counting, problem documents": _http(
+            Observe(ReadOn(Problems(_say_yes)), metrics), settings, images
+        ),
+        "the file in the form": partial(_each, lambda image: files_in(_form(image), CONTENT_TYPE, max_files=1), images),
+        "decode": partial(_decode, _decoder(settings), images),
+    }
+    figures = {name: await _least(turn, rounds) for name, turn in stages.items()}
+    figures["HTTP: request id, counting, problem documents"] -= figures["HTTP: uvicorn, our protocol"]
+    figures |= await _engine_figures(folder, settings, checkpoint, images, rounds)
+    figures |= {
+        name: await _least(partial(_each, step, images), rounds) for name, step in _safeguards(settings).items()
+    }
+    return figures
+
+
+async def _least(turn: Turn, rounds: int) -> float:
+    """us of CPU for one request."""
+    least = float("inf")
+    for _ in range(rounds):
+        began = time.process_time()
+        for _ in range(TURNS):
+            await turn()
+        least = min(least, (time.process_time() - began) / TURNS / AT_ONCE * 1e6)
+    return least
+
+
+async def _each(step: Callable[[bytes], object], images: Sequence[bytes]) -> None:
+    for image in images:
+        step(image)
+
+
+async def _engine_figures(
+    folder: Path, settings: Settings, checkpoint: Path, images: Sequence[bytes], rounds: int
+) -> dict[str, float]:
+    """Computing, and the way there and back: all of a submit less what computing takes."""
+    engine = LocalEngine(settings, Metrics(), alone=True)
+    remote = RemoteEngine(folder / "engine", max_waiting=AT_ONCE)
+    predictor = prove(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "engine"))
+        listener.listen()
+        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(listener))
+        await engine.start()
+        await remote.start()
+        await remote.started()
+        target = remote.target(None, None)
+        pixels = await _decode(_decoder(settings), images)
+        answers: list[Answer] = []
+
+        async def submit() -> None:
+            submits = (remote.submit(target, [each], top_k=5, deadline=time.monotonic() + 30) for each in pixels)
+            answers[:] = await asyncio.gather(*submits)
+
+        async def compute() -> None:
+            predictor.predict([Item(each, 5) for each in pixels])
+
+        computing, whole = await _least(compute, rounds), await _least(submit, rounds)
+        responding = await _least(partial(_each, lambda _: _members(answers[0].items[0]), images), rounds)
+        await remote.close()
+        serving.cancel()
+        await engine.close()
+    return {
+        "to the engine and back": whole - computing,
+        f"compute, in batches of {AT_ONCE}": computing,
+        "the answer as JSON": responding,
+    }
+
+
+def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
+    """What a bare server would leave out; they are parts of the stages above, or beside them."""
+    metrics = Metrics()
+    admission = Admission(requests=1024, body_bytes=1e9, items=1024, pixels=1e9)
+
+    def count(_: bytes) -> None:
+        metrics.began()
+        metrics.upload_seconds(0.001)
+        metrics.decode_seconds(0.001)
+        metrics.answer_seconds(0.01)
+        metrics.answered("POST", "/predict", 200, None)
+        metrics.ended()
+
+    def admit(image: bytes) -> None:
+        for budget, amount in ((admission.requests, 1), (admission.body_bytes, len(image)), (admission.items, 1)):
+            budget.take(amount)
+            budget.give_back(amount)
+
+    def attend(_: bytes) -> None:
+        with Attendance(_nothing, upload_seconds=settings.upload_seconds) as attendance:
+            attendance.uploaded()
+
+    def keep_deadline(_: bytes) -> None:
+        asyncio.get_running_loop().call_later(30, print).cancel()
+
+    return {
+        "safeguard: metrics": count,
+        "safeguard: admission": admit,
+        "safeguard: slow uploads and hang-ups": attend,
+        "safeguard: the deadline": keep_deadline,
+    }
+
+
+def _decoder(settings: Settings) -> Decoder:
+    budget = Admission(requests=1, body_bytes=1, items=1, pixels=settings.max_pending_megapixels * 1e6).pixels
+    return Decoder(max_pixels=int(settings.max_megapixels * 1e6), pixels=budget, threads=1)
+
+
+async def _decode(decoder: Decoder, images: Sequence[bytes]) -> list[Any]:
+    decoded = (decoder.decode([image], seeded.DIGITS, deadline=time.monotonic() + 30) for image in images)
+    return [pixels for (pixels,) in await asyncio.gather(*decoded)]
+
+
+def _http(app: Any, settings: Settings, images: Sequence[bytes]) -> Turn:
+    """Requests through the protocol, from bytes to bytes."""
+    server = Server(app, settings, Metrics())
+    server.config.load()
+    connections = []
+    for _ in images:
+        transport = _Transport()
+        protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[operator, call-arg]
+        protocol.connection_made(transport)
+        connections.append((protocol, transport))
+    requests = [_request(_form(image)) for image in images]
+
+    async def turn() -> None:
+        for (protocol, transport), request in zip(connections, requests, strict=True):
+            transport.answered = False
+            protocol.data_received(request)
+        while not all(transport.answered for _, transport in connections):  # noqa: ASYNC110  these turns are measured
+            await asyncio.sleep(0)
+
+    return turn
+
+
+class _Transport(asyncio.Transport):
+    """A connection that leads nowhere."""
+
+    answered = False
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.answered = bool(list_of_data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"sockname": ("127.0.0.1", 80), "peername": ("127.0.0.1", 50000)}.get(name, default)
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def _say_yes(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await receive()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"300")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(300)})
+
+
+async def _nothing() -> dict[str, Any]:
+    return {}
+
+
+def _form(image: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
+    return head.encode() + b"Content-Type: image/png\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def _request(body: bytes) -> bytes:
+    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Content-Type: {CONTENT_TYPE.decode()}\r\n\r\n".encode() + body
+
+
+if __name__ == "__main__":
+    main()
