@@ -8,6 +8,7 @@ from functools import partial
 from io import BytesIO
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from app.admission import Budget
@@ -83,11 +84,14 @@ class Decoder:
         max_pixels: of one image.
         pixels: how many may be in the pool at once, whoever they belong to.
         threads: of the pool.
+        draft: large JPEGs are decoded at a half, a quarter or an eighth of their edges, while the shorter one keeps twice
+            the pixels that it is resized to: quicker, and not quite the same pixels.
     """
 
-    def __init__(self, *, max_pixels: int, pixels: Budget, threads: int) -> None:
+    def __init__(self, *, max_pixels: int, pixels: Budget, threads: int, draft: bool = False) -> None:
         self._max_pixels = max_pixels
         self._pixels = pixels
+        self._draft = draft
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._small: list[_Small] = []
 
@@ -152,7 +156,7 @@ class Decoder:
         amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
         self._pixels.take(sum(amounts))
         loop = asyncio.get_running_loop()
-        to_pixels = partial(_to_pixels, preprocess=preprocess)
+        to_pixels = partial(_to_pixels, preprocess=preprocess, draft=self._draft)
         work: list[Future[Outcome]] = []
         for image, amount in zip(opened, amounts, strict=True):
             done = self._pool.submit(_or_problem, to_pixels, image)
@@ -203,7 +207,10 @@ def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:
     return image
 
 
-def _to_pixels(image: Image.Image, preprocess: Preprocess) -> Pixels:
+def _to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False) -> Pixels:
+    if draft and preprocess.resize is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        edge = 2 * max(np.atleast_1d(preprocess.resize))  # whichever way up it is
+        image.draft(None, (edge, edge))
     try:
         return preprocess.to_pixels(image)
     except ImageError as error:

@@ -35,6 +35,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
         max_pixels=int(settings.max_megapixels * 1e6),
         pixels=admission.pixels,
         threads=settings.decode_threads or usable_cores(),
+        draft=settings.jpeg_draft,
     )
     predict = Predict(engine, decoder, admission, settings, metrics)
     app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))

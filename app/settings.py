@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(50, gt=0, le=178, description="size of one image")
     max_pending_megapixels: float = Field(200, gt=0, description="of all images being decoded at once")
     decode_threads: int = Field(0, ge=0, le=1024, description="for large images; 0 takes one for each core")
+    jpeg_draft: bool = Field(
+        False, description="decode large JPEGs at a half, a quarter or an eighth: quicker, not quite the same pixels"
+    )
     torch_threads: int = Field(0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one")
 
     deadline_seconds: float = Field(
@@ -84,11 +87,21 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("store")
+    @classmethod
+    def _can_be_said(cls, value: Path) -> Path:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("the path is not UTF-8") from error
+        return value
+
     def share_of(self, processes: int) -> Self:
         """What each of so many processes may hold, of what the server may."""
         return self.model_copy(
             update={
-                "max_queue": -(-self.max_queue // processes),
+                # At least what one request may bring, or none of many front-ends would take it.
+                "max_queue": max(-(-self.max_queue // processes), min(self.max_files, self.max_queue)),
                 "max_requests": -(-self.max_requests // processes),
                 "max_connections": -(-self.max_connections // processes),
                 "max_pending_mb": self.max_pending_mb / processes,

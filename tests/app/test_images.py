@@ -7,6 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,10 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def decoder(*, max_pixels: int = 1_000_000, budget: Budget | None = None, threads: int = 1) -> Decoder:
-    return Decoder(max_pixels=max_pixels, pixels=budget or Budget("pixels", 10_000_000), threads=threads)
+def decoder(
+    *, max_pixels: int = 1_000_000, budget: Budget | None = None, threads: int = 1, draft: bool = False
+) -> Decoder:
+    return Decoder(max_pixels=max_pixels, pixels=budget or Budget("pixels", 10_000_000), threads=threads, draft=draft)
 
 
 async def decoded(data: bytes, preprocess: Preprocess = DIGITS, **limits: Any) -> Pixels:
@@ -336,3 +339,35 @@ class TestPool:
         data = png(size=LARGE)
         found = await problem(data[: len(data) // 2])
         assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
+
+
+@pytest.mark.anyio
+class TestDraft:
+    """What `jpeg_draft` changes."""
+
+    async def test_large_photos_keep_nearly_the_pixels_that_they_have_without(self, shared_data: Path) -> None:
+        paths = sorted((shared_data / "photos").iterdir())[:8]
+        preprocess = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0,) * 3, std=(1,) * 3)
+        differences = []
+        for path in paths:
+            photo = Image.open(path).convert("RGB")
+            large = encoded(
+                photo.resize((8 * photo.width, 8 * photo.height), Image.Resampling.BICUBIC), "JPEG", quality=90
+            )
+            exact = await decoded(large, preprocess, max_pixels=50_000_000, budget=Budget("pixels", 1e9))
+            draft = await decoded(large, preprocess, max_pixels=50_000_000, budget=Budget("pixels", 1e9), draft=True)
+            assert not np.array_equal(exact, draft)
+            differences.append(np.abs(exact.astype(int) - draft))
+        assert np.mean(differences) < 1
+        assert max(difference.mean() for difference in differences) < 5
+
+    async def test_photos_of_less_than_four_times_the_edge_are_decoded_whole(self) -> None:
+        preprocess = Preprocess(mode="RGB", resize=100, crop=(100, 100), mean=(0,) * 3, std=(1,) * 3)
+        data = encoded(picture((500, 399)).convert("RGB"), "JPEG")
+        assert np.array_equal(await decoded(data, preprocess), await decoded(data, preprocess, draft=True))
+
+    async def test_an_image_on_its_side_is_drafted_no_further(self) -> None:
+        preprocess = Preprocess(mode="L", resize=(100, 400), crop=None, mean=(0,), std=(1,))
+        data = encoded(picture((1700, 799)), "JPEG")
+        drafted = await decoded(data, preprocess, max_pixels=2_000_000, draft=True)
+        assert np.array_equal(drafted, decode(data, preprocess))
