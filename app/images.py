@@ -84,7 +84,7 @@ class Decoder:
         max_pixels: of one image.
         pixels: how many may be in the pool at once, whoever they belong to.
         threads: of the pool.
-        draft: large JPEGs are decoded at a half, a quarter or an eighth of their edges, while the shorter one keeps twice
+        draft: large JPEGs are decoded at a half, a quarter or an eighth, while the shorter edge keeps twice
             the pixels that it is resized to: quicker, and not quite the same pixels.
     """
 
