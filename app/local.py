@@ -61,8 +61,8 @@ class LocalEngine:
     """The engine whose models live in this process, on one device; see `app.engine.Engine`.
 
     Args:
-        alone: nothing else runs on this event loop: batches are computed on it, with no thread beside it. (Two threads
-            of one interpreter hand it to and fro, which costs more than either does.)
+        alone: nothing else runs on this event loop: on a CPU, batches are computed on it, with no thread beside it.
+            (Two threads of one interpreter hand it to and fro, which costs more than either does.)
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, alone: bool = False) -> None:
@@ -88,8 +88,9 @@ class LocalEngine:
         self._numbered: dict[int, Loaded] = {}
         self._replaced: dict[Loaded, None] = {}  # those that something still waits for
         self._numbers = itertools.count()
-        # One thread beside the event loop: a device computes one batch at a time.
-        self._thread = None if alone else ThreadPoolExecutor(1, thread_name_prefix="compute")
+        # One thread beside the event loop: a device computes one batch at a time. A GPU is only waited for.
+        on_the_loop = alone and self.device.type == "cpu"
+        self._thread = None if on_the_loop else ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._error: BaseException | None = None
         self._dead = asyncio.Event()
@@ -232,7 +233,9 @@ class LocalEngine:
         return f"no version of {name!r} can be served" + (f": {refused}" if refused else "")
 
     def _load(self, path: Path) -> Loaded:
-        predictor = prove(path, device=self.device, max_items=self._settings.max_batch)
+        predictor = prove(
+            path, device=self.device, max_items=self._settings.max_batch, precision=self._settings.precision
+        )
 
         async def compute(items: Sequence[Item]) -> list[Row]:
             began = time.perf_counter()

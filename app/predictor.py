@@ -13,6 +13,8 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
 from classifier.scores import SCORES
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 class Item(NamedTuple):
     """One image that waits for its predictions."""
@@ -27,15 +29,26 @@ class Predictor:
     Args:
         network: in eval mode, on the CPU; it is moved.
         max_items: of one batch, which the staging buffer holds.
+        precision: what the network computes in, a key of PRECISIONS; its logits are float32 in any case.
     """
 
-    def __init__(self, network: nn.Module, manifest: Manifest, *, device: torch.device, max_items: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        manifest: Manifest,
+        *,
+        device: torch.device,
+        max_items: int,
+        precision: str = "fp32",
+    ) -> None:
         self.manifest = manifest
         self.max_items = max_items
         self.device = device
         # channels_last: the layout that uint8 images have anyway, and the faster one for convolutions on CPU and GPU.
-        self._network = network.to(device).to(memory_format=torch.channels_last)
-        self._normalize = normalizer(manifest.preprocess, device=device)
+        dtype = PRECISIONS[precision]
+        self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        self._normalize = normalizer(manifest.preprocess, device=device, dtype=dtype)
+        self.precision = precision
         self._staging = torch.empty(
             (max_items, *manifest.preprocess.shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
         )

@@ -16,11 +16,12 @@ from classifier.checkpoint import Checkpoint, CheckpointError
 
 # Resampling may round differently in another build of Pillow.
 MAX_LEVELS = 1
-# Bound on |Δ logit| / (1 + |logit|) in fp32 with TF32 off: sums are taken in another order on another device.
-MAX_LOGIT_ERROR = 1e-3
+# Bounds on |Δ logit| / (1 + |logit|). In fp32, with TF32 off, sums are taken in another order on another device. In
+# bf16 each value keeps 8 bits, and the likeliest class must be the same, too.
+MAX_LOGIT_ERROR = {"fp32": 1e-3, "bf16": 1e-1}
 
 
-def prove(path: Path, *, device: torch.device, max_items: int) -> Predictor:
+def prove(path: Path, *, device: torch.device, max_items: int, precision: str = "fp32") -> Predictor:
     """A warmed-up predictor of the checkpoint at `path`.
 
     Raises:
@@ -30,7 +31,9 @@ def prove(path: Path, *, device: torch.device, max_items: int) -> Predictor:
     """
     try:
         checkpoint = Checkpoint.load(path)
-        predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items)
+        predictor = Predictor(
+            checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items, precision=precision
+        )
         _check_pixels(checkpoint)
         _check_logits(checkpoint, predictor)
         _check_predictions(checkpoint, predictor)
@@ -71,10 +74,16 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     )
     for logits in (alone, together):
         error = float(((logits - saved).abs() / (1 + saved.abs())).nan_to_num(torch.inf, torch.inf).max())
-        if error > MAX_LOGIT_ERROR:
+        allowed = MAX_LOGIT_ERROR[predictor.precision]
+        if error > allowed:
             raise CheckpointError(
-                f"the reference logits are not repeated on {predictor.device}: the relative difference is up to "
-                f"{error:.2g} where {MAX_LOGIT_ERROR:g} is allowed"
+                f"the reference logits are not repeated on {predictor.device} in {predictor.precision}: the relative "
+                f"difference is up to {error:.2g} where {allowed:g} is allowed"
+            )
+        if predictor.precision != "fp32" and not torch.equal(logits.argmax(dim=1), saved.argmax(dim=1)):
+            raise CheckpointError(
+                f"in {predictor.precision} a reference image has another likeliest class than in training: serve this "
+                "model in fp32"
             )
 
 

@@ -93,3 +93,28 @@ def test_a_temperature_that_makes_every_score_useless_is_refused(tmp_path: Path)
     manifest = content.manifest.model_copy(update={"calibration": Calibration(temperature=1e-46)})
     with pytest.raises(CheckpointError, match="no predictions can be made"):
         prove(saved(replace(content, manifest=manifest), tmp_path), device=CPU, max_items=8)
+
+
+def test_in_bf16_the_logits_may_differ_a_little(tmp_path: Path) -> None:
+    content = with_fixed_logits([3.0, 1.003, 0, 0, 0, 0, 0, 0, 0, 0])
+    (row, *_) = prove(saved(content, tmp_path), device=CPU, max_items=8, precision="bf16").logits(
+        list(content.reference.pixels.numpy())
+    )
+    assert row[1] != pytest.approx(1.003, abs=1e-3)
+    assert row[:2].tolist() == pytest.approx([3.0, 1.003], abs=0.01)
+    assert row.dtype == torch.float32
+
+
+def test_in_bf16_another_likeliest_class_is_refused(tmp_path: Path) -> None:
+    path = saved(with_fixed_logits([1.0, 1.0001, 0, 0, 0, 0, 0, 0, 0, 0]), tmp_path)
+    prove(path, device=CPU, max_items=8)
+    with pytest.raises(CheckpointError, match="another likeliest class than in training: serve this model in fp32"):
+        prove(path, device=CPU, max_items=8, precision="bf16")
+
+
+def with_fixed_logits(values: list[float]) -> Checkpoint:
+    """A network that gives every image these logits."""
+    content = checkpoint()
+    weights = {**content.network, "fc2.weight": torch.zeros(10, 128), "fc2.bias": torch.tensor(values)}
+    reference = replace(content.reference, logits=torch.tensor([values] * len(content.reference.encoded)))
+    return replace(content, network=weights, reference=reference)
