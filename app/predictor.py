@@ -1,5 +1,6 @@
 """ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> rows."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class Predictor:
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
         self._normalize = normalizer(manifest.preprocess, device=device, dtype=dtype)
         self.precision = precision
+        self.seconds_alone = math.inf  # for one image, the least that was seen; whoever warms it up measures it
         self._staging = torch.empty(
             (max_items, *manifest.preprocess.shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
         )

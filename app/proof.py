@@ -4,6 +4,7 @@ The reference batch in the file holds real images, the pixels that training made
 these weights gave. A wrong resize, a broken kernel or a damaged file does not repeat them.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.engine import ItemError
 from app.images import ImageProblem, decode
 from app.predictor import Item, Predictor
 from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.preprocess import Pixels
 
 # Resampling may round differently in another build of Pillow.
 MAX_LEVELS = 1
@@ -65,7 +67,7 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     saved = checkpoint.reference.logits
     images = list(checkpoint.reference.pixels.numpy())
     # One by one and together: both warm up the shapes that serving meets, and both must agree.
-    alone = torch.cat([predictor.logits([image]).cpu() for image in images])
+    alone = torch.cat([_timed(predictor, image) for image in images])
     together = torch.cat(
         [
             predictor.logits(images[i : i + predictor.max_items]).cpu()
@@ -85,6 +87,13 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
                 f"in {predictor.precision} a reference image has another likeliest class than in training: serve this "
                 "model in fp32"
             )
+
+
+def _timed(predictor: Predictor, image: Pixels) -> torch.Tensor:
+    began = time.perf_counter()
+    logits = predictor.logits([image]).cpu()
+    predictor.seconds_alone = min(predictor.seconds_alone, time.perf_counter() - began)
+    return logits
 
 
 def _check_predictions(checkpoint: Checkpoint, predictor: Predictor) -> None:
