@@ -15,7 +15,7 @@ from app.catalogue import Catalogue, Entry, OnDisk
 from app.engine import Answer, Draining, Expired, ModelInfo, ReloadReport, Status, Target
 from app.log import event
 from app.metrics import Metrics
-from app.predictor import Item, Predictor
+from app.predictor import Item
 from app.proof import prove
 from app.rows import Row, table
 from app.settings import Settings
@@ -26,7 +26,8 @@ from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
 
-# A network that takes longer for one image is a large one. mnist_cnn takes 0.3 ms, ResNet-18 40.
+# A network that takes longer for one image is a large one: it gains more from the last core than the front-ends lose.
+# mnist_cnn takes 0.3 ms, ResNet-18 40.
 _LARGE_SECONDS = 0.005
 
 
@@ -64,8 +65,8 @@ class LocalEngine:
     """The engine whose models live in this process, on one device; see `app.engine.Engine`.
 
     Args:
-        alone: nothing else runs on this event loop: on a CPU, batches are computed on it, with no thread beside it.
-            (Two threads of one interpreter hand it to and fro, which costs more than either does.)
+        alone: nothing else runs on this event loop, so that a small network may compute on it, without a thread beside
+            it. (Two threads of one interpreter hand it to and fro, which then costs more than either does.)
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, alone: bool = False) -> None:
@@ -91,9 +92,9 @@ class LocalEngine:
         self._numbered: dict[int, Loaded] = {}
         self._replaced: dict[Loaded, None] = {}  # those that something still waits for
         self._numbers = itertools.count()
-        # One thread beside the event loop: a device computes one batch at a time. A GPU is only waited for.
-        on_the_loop = alone and self.device.type == "cpu"
-        self._thread = None if on_the_loop else ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._alone = alone
+        # One thread beside the event loop: a device computes one batch at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._error: BaseException | None = None
         self._dead = asyncio.Event()
@@ -121,8 +122,7 @@ class LocalEngine:
         self._batcher.close()
         await asyncio.wait(self._tasks.values())
         await self._store.close()
-        if self._thread is not None:
-            self._thread.shutdown()
+        self._thread.shutdown()
 
     async def started(self) -> Status:
         waiting = [asyncio.create_task(event.wait()) for event in (self._store.looked, self._dead)]
@@ -240,16 +240,22 @@ class LocalEngine:
             path, device=self.device, max_items=self._settings.max_batch, precision=self._settings.precision
         )
 
-        threads = self._threads_for(predictor)
+        # On the loop only as long as what comes meanwhile has room in the kernel's buffers: one photo fills them.
+        large = predictor.seconds_alone > _LARGE_SECONDS
+        on_the_loop = self._alone and self.device.type == "cpu" and not large
+        threads = self._settings.torch_threads or (usable_cores() if self._alone and large else _cores_but_one())
+
+        def run(items: Sequence[Item]) -> list[Row]:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            return predictor.predict(items)
 
         async def compute(items: Sequence[Item]) -> list[Row]:
             began = time.perf_counter()
-            if self._thread is None:
-                if torch.get_num_threads() != threads:
-                    torch.set_num_threads(threads)
-                rows = predictor.predict(items)
+            if on_the_loop:
+                rows = run(items)
             else:
-                rows = await asyncio.get_running_loop().run_in_executor(self._thread, predictor.predict, items)
+                rows = await asyncio.get_running_loop().run_in_executor(self._thread, run, items)
             self._metrics.batch_items(len(items))
             self._metrics.compute_seconds(time.perf_counter() - began)
             return rows
@@ -264,16 +270,6 @@ class LocalEngine:
             reader=predictor.reader,
         )
         return Loaded(entry, self._batcher.lane(compute), self._retire)
-
-    def _threads_for(self, predictor: Predictor) -> int:
-        """Of torch, on a CPU. A large network gains more from the last core than front-ends lose; a small one does not.
-
-        Where HTTP shares this process, its thread needs that core in any case.
-        """
-        if self._settings.torch_threads:
-            return self._settings.torch_threads
-        large = self._thread is None and predictor.seconds_alone > _LARGE_SECONDS
-        return usable_cores() if large else _cores_but_one()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Each of them works until `close`; an end before that is a failure, whatever it looks like."""
