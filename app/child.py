@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from app.log import configure
 from app.settings import Settings
 
+# How a parent tells its child to stop. Not SIGTERM: systemd, for one, sends that to every process of a service at once,
+# and an engine that ended by it would leave the front-ends' last requests without an answer.
+STOP = signal.SIGUSR1
+
 
 class Orders(BaseModel):
     """What one child process needs to know.
@@ -48,7 +52,9 @@ class Orders(BaseModel):
 
     @classmethod
     def read(cls) -> Self:
-        """From standard input; then logging is as the settings say, and the process ends with its parent."""
+        """From standard input; then logging is as the settings say, and the process ends by or with its parent."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         orders = cls.model_validate_json(sys.stdin.readline())
         configure(level=orders.settings.log_level, json_lines=orders.settings.log_format == "json")
         threading.Thread(target=orders.end_with_parent, name="parent", daemon=True).start()
@@ -58,6 +64,6 @@ class Orders(BaseModel):
         while sys.stdin.read(1):
             pass
         shutil.rmtree(self.folder, ignore_errors=True)  # as the parent would have, had it not been killed
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), STOP)
         time.sleep(self.settings.grace_seconds + 1)
         os._exit(1)

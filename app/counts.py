@@ -3,31 +3,38 @@
 A file outlives its process: what has been counted is not lost when a process dies, and goes on where it was.
 """
 
+import contextlib
 import mmap
 from pathlib import Path
+from typing import TextIO
 
-_MAX_SERIES = 1 << 14  # 128 KiB of a sparse file
+_MAX_SERIES = 1 << 14  # 128 KiB of a file
 
 
 class Counts:
     """The numbers of one process, by name.
 
     Args:
-        path: of its two files, without a suffix: `.values`, float64, and `.names`, a line each. Names without their
-            value do not happen: a name is written first. None: of this process alone, in memory.
+        path: of its two files, without a suffix: `.values`, float64, and `.names`, a line each. None: of this process
+            alone, in memory.
+
+    Raises: OSError, where there is no room for the files. A disk that becomes full later only hides new names.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._slots: dict[str, int] = {}
-        self._names = None if path is None else path.with_suffix(".names").open("a+")
-        if path is None or self._names is None:
+        self._names: TextIO | None = None
+        if path is None:
             self.values = memoryview(bytearray(8 * _MAX_SERIES)).cast("d")
             return
+        with path.with_suffix(".values").open("a+b") as file:
+            # Written, not left out as a hole: whoever fills a hole on a full disk by a mapping of it is killed.
+            file.write(bytes(8 * _MAX_SERIES - file.tell()))
+            file.flush()
+            self.values = memoryview(mmap.mmap(file.fileno(), 8 * _MAX_SERIES)).cast("d")
+        self._names = path.with_suffix(".names").open("a+")
         self._names.seek(0)
         self._slots = {name.rstrip("\n"): slot for slot, name in enumerate(self._names)}
-        with path.with_suffix(".values").open("a+b") as file:
-            file.truncate(8 * _MAX_SERIES)
-            self.values = memoryview(mmap.mmap(file.fileno(), 8 * _MAX_SERIES)).cast("d")
 
     def slot(self, name: str) -> int:
         """Where in `values` the number of this name is; the last one is that of all for which there is no room."""
@@ -37,9 +44,14 @@ class Counts:
                 return _MAX_SERIES - 1
             slot = self._slots[name] = len(self._slots)
             if self._names is not None:
-                self._names.write(name + "\n")
-                self._names.flush()
+                with contextlib.suppress(OSError):  # it stays in the buffer, and goes out with the next one
+                    self._names.write(name + "\n")
+                    self._names.flush()
         return slot
+
+    def close(self) -> None:
+        if self._names is not None:
+            self._names.close()
 
     def items(self) -> dict[str, float]:
         return {name: self.values[slot] for name, slot in self._slots.items()}

@@ -6,7 +6,6 @@ read once the batch's rows are on their way, and is the next batch. No lock, and
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
 import time
@@ -17,7 +16,7 @@ import uvloop
 
 from app import wire
 from app.batcher import Submission
-from app.child import Orders
+from app.child import STOP, Orders
 from app.collection import settle, unsettle
 from app.corked import Corked
 from app.engine import EngineError, Stale
@@ -205,7 +204,7 @@ def main() -> int:
 async def _run(server: EngineServer, orders: Orders) -> int:
     engine = server.engine
     stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    asyncio.get_running_loop().add_signal_handler(STOP, stopped.set)
     await engine.start()
     tasks = {
         "serving": asyncio.create_task(server.serve(socket.socket(fileno=orders.listener))),

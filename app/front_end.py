@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from app.child import Orders
+from app.child import STOP, Orders
 from app.collection import settle
 from app.metrics import Metrics
 from app.remote import RemoteEngine
@@ -25,7 +25,7 @@ async def _serve(orders: Orders) -> int:
     metrics = Metrics(orders.counts, orders.process)
     engine = RemoteEngine(orders.engine_socket, max_waiting=settings.max_queue)
     settle()
-    return await serve(engine, settings, metrics, socket.socket(fileno=orders.listener))
+    return await serve(engine, settings, metrics, socket.socket(fileno=orders.listener), stop=(STOP,))
 
 
 if __name__ == "__main__":

@@ -52,11 +52,13 @@ class RemoteEngine:
 
     Args:
         max_waiting: images that may wait for an answer.
+        silent_seconds: how long an engine process may say nothing until nothing more is asked of it.
     """
 
-    def __init__(self, path: Path, *, max_waiting: int) -> None:
+    def __init__(self, path: Path, *, max_waiting: int, silent_seconds: float = _SILENT_SECONDS) -> None:
         self._path = path
         self._max_waiting = max_waiting
+        self._silent_seconds = silent_seconds
         self._link: _Link | None = None
         self._looked = asyncio.Event()
         self._closing = False
@@ -91,15 +93,14 @@ class RemoteEngine:
     async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
         while True:
             entry = self._catalogue.bound(target)
-            link, remaining = self._link, deadline - time.monotonic()
+            remaining = deadline - time.monotonic()
             if self._closing:
                 raise Draining("the server is shutting down")
             if remaining <= 0:
                 raise Expired("the deadline passed before the images could be queued")
             if not items:
                 return Answer(entry.version, ())
-            if link is None:
-                raise NotReady(_ABSENT)
+            link = self._heard_of()  # what is written to one that is silent would only take memory
             if link.waiting + len(items) > self._max_waiting:
                 raise Overloaded(f"{link.waiting} images are waiting already")
             try:
@@ -108,21 +109,21 @@ class RemoteEngine:
                 continue
 
     async def models(self) -> list[ModelInfo]:
-        self._check_heard()
-        return [] if self._link is None else wire.MODEL_LISTS.validate_json(self._link.models)
+        link = self._heard_of()
+        if not link.models:
+            raise NotReady(_ABSENT)
+        return wire.MODEL_LISTS.validate_json(link.models)
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
         if self._closing:
             raise Draining("the server is shutting down")
-        if self._link is None:
-            raise NotReady(_ABSENT)
-        return await self._link.reload(model, deadline - time.monotonic())
+        return await self._heard_of().reload(model, deadline - time.monotonic())
 
     async def status(self) -> Status:
         link, catalogue = self._link, self._catalogue
         missing = catalogue.why_not_ready
         try:
-            self._check_heard()
+            self._heard_of()
         except NotReady as error:
             missing = str(error)
         return Status(
@@ -137,12 +138,13 @@ class RemoteEngine:
     def _catalogue(self) -> Catalogue:
         return _NOTHING if self._link is None else self._link.catalogue
 
-    def _check_heard(self) -> None:
-        """Raises: NotReady."""
-        if self._link is None:
+    def _heard_of(self) -> "_Link":
+        """The link to an engine process that lives. Raises: NotReady."""
+        if self._link is None or self._link.lost.is_set():
             raise NotReady(_ABSENT)
-        if time.monotonic() - self._link.heard > _SILENT_SECONDS:
-            raise NotReady(f"the engine process has said nothing for {_SILENT_SECONDS:g} seconds")
+        if time.monotonic() - self._link.heard > self._silent_seconds:
+            raise NotReady(f"the engine process has said nothing for {self._silent_seconds:g} seconds")
+        return self._link
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not self._closing:
@@ -171,7 +173,7 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, looked: asyncio.Event) -> None:
         self.catalogue = _NOTHING
-        self.models = b"[]"
+        self.models = b""  # until it has said which there are
         self.waiting = 0  # images
         self.heard = time.monotonic()
         self.lost = asyncio.Event()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Iterable
 
 from app.engine import Engine
 from app.main import create_app
@@ -20,11 +21,16 @@ async def serve(
     metrics: Metrics,
     listener: socket.socket,
     listening: asyncio.Event | None = None,
+    *,
+    stop: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> int:
-    """The exit code: 0 after a signal, 1 after a failure. Sets `listening` once connections are accepted."""
+    """The exit code: 0 after one of the signals `stop`, 1 after a failure.
+
+    Sets `listening` once connections are accepted.
+    """
     server = Server(create_app(engine, settings, metrics), settings, metrics, listening)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop:
         loop.add_signal_handler(number, server.stop)
     watching = asyncio.create_task(_watch(engine, server))
     await server.serve(sockets=[listener])

@@ -50,10 +50,10 @@ class Settings(BaseSettings):
         "all; one fewer than there are cores, if not set",
     )
     max_batch: int = Field(64, ge=1, le=4096, description="images in one batch")
-    max_batch_ms: float = Field(50, gt=0, description="how long one batch may take, by a running estimate")
+    max_batch_ms: float = Field(100, gt=0, description="how long one batch may take, by a running estimate")
     max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
-    max_requests: int = Field(1024, ge=1, description="predictions that may be in progress")
-    max_connections: int = Field(4096, ge=1, description="connections that may be open")
+    max_requests: int = Field(1024, ge=1, description="predictions that may be in progress in one process")
+    max_connections: int = Field(4096, ge=1, description="connections that may be open to one process")
     max_files: int = Field(32, ge=1, description="images in one request")
     max_upload_mb: float = Field(20, gt=0, description="size of one request's body")
     max_pending_mb: float = Field(512, gt=0, description="bytes of all bodies held at once")
@@ -63,7 +63,12 @@ class Settings(BaseSettings):
     jpeg_draft: bool = Field(
         False, description="decode large JPEGs at a half, a quarter or an eighth: quicker, not quite the same pixels"
     )
-    torch_threads: int = Field(0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the network; in bf16 answers are not quite those of training, and up to twice as quick"
+    )
+    torch_threads: int = Field(
+        0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one, or all for a large network"
+    )
 
     deadline_seconds: float = Field(
         30, gt=0, le=_DAY, description="after which a prediction, or the wait for a reload, is given up"
@@ -97,13 +102,13 @@ class Settings(BaseSettings):
         return value
 
     def share_of(self, processes: int) -> Self:
-        """What each of so many processes may hold, of what the server may."""
+        """What each of so many processes may hold, of what the server may.
+
+        Numbers of connections and requests are not divided: whoever accepts first gets them, and one process may well
+        have most of them while the others have room. `max_queue` is counted for all by the engine.
+        """
         return self.model_copy(
             update={
-                # At least what one request may bring, or none of many front-ends would take it.
-                "max_queue": max(-(-self.max_queue // processes), min(self.max_files, self.max_queue)),
-                "max_requests": -(-self.max_requests // processes),
-                "max_connections": -(-self.max_connections // processes),
                 "max_pending_mb": self.max_pending_mb / processes,
                 "max_pending_megapixels": self.max_pending_megapixels / processes,
                 "decode_threads": self.decode_threads or max(1, usable_cores() // processes),

@@ -170,8 +170,10 @@ class ModelStore(Generic[M]):
             self._versions.pop(name, None)
             self._changed()
             raise NotFound("model_not_found", f"there is no model {name!r} in the store")
+        before = self._versions.get(name)
         self._versions[name] = found or {}
-        self._changed()
+        if self._versions[name] != before:
+            self._changed()
         for each in self._versions[name].values():
             if each.refused is not None and known.get(each.version) != each:
                 self._refuse(name, each, each.refused, passing=each.passing)

@@ -5,16 +5,18 @@ It holds what outlives them: the port, the engine's socket, and the folder of wh
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from app.child import Orders
+from app.child import STOP, Orders
+from app.counts import Counts
 from app.log import event
 from app.settings import Settings
 
@@ -47,14 +49,15 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        with _folder_and_socket() as (folder, engine_socket):
+        front_ends = [f"front-end-{i}" for i in range(self._front_ends)]
+        with _folder([_ENGINE, *front_ends]) as folder, socket.socket(socket.AF_UNIX) as engine_socket:
+            _listen(engine_socket, folder / _ENGINE)
             work = [self._keep(_ENGINE, "app.engine_process", engine_socket, folder)]
-            for i in range(self._front_ends):
-                work.append(self._keep(f"front-end-{i}", "app.front_end", self._listener, folder))
+            work += [self._keep(name, "app.front_end", self._listener, folder) for name in front_ends]
             keeping = [asyncio.create_task(each) for each in work]
             await self._stopping.wait()
             self._listener.close()  # so that nobody connects whom no front-end will accept
-            await self._end([name for name in self._processes if name != _ENGINE])
+            await self._end(front_ends)
             await self._end([_ENGINE])  # last: the front-ends wait for its answers
             await asyncio.wait(keeping)
         for each in keeping:
@@ -92,9 +95,7 @@ class Supervisor:
         finally:
             self._stopping.set()
 
-    async def _start(
-        self, name: str, module: str, listener: socket.socket, folder: Path
-    ) -> asyncio.subprocess.Process:
+    async def _start(self, name: str, module: str, listener: socket.socket, folder: Path) -> asyncio.subprocess.Process:
         orders = Orders(
             settings=self._settings,
             process=name,
@@ -103,14 +104,16 @@ class Supervisor:
             front_ends=self._front_ends,
             address=self._address,
         )
+        line = orders.model_dump_json().encode() + b"\n"
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=[listener.fileno()],
+            env={"OMP_WAIT_POLICY": "passive", **os.environ},  # torch's threads spin no core away while they wait
             process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
         )
         if process.stdin is not None:
-            process.stdin.write(orders.model_dump_json().encode() + b"\n")
+            process.stdin.write(line)
         return process
 
     async def _end(self, names: list[str]) -> None:
@@ -121,32 +124,38 @@ class Supervisor:
             if late:
                 event(logger, "killing what did not end in time", level=logging.ERROR, processes=len(late))
                 for name in names:
-                    if self._processes[name].returncode is None:
+                    if name in self._processes and self._processes[name].returncode is None:
                         self._processes[name].kill()
                 await asyncio.wait(late)
 
     def _signal(self, names: list[str]) -> None:
         for name in names:
             if name in self._processes and self._processes[name].returncode is None:
-                self._processes[name].terminate()
+                self._processes[name].send_signal(STOP)
 
 
 @contextmanager
-def _folder_and_socket() -> Iterator[tuple[Path, socket.socket]]:
-    """A folder of this server alone, and the engine's socket in it. Raises: OSError, saying what to do."""
-    try:
-        temporary = tempfile.TemporaryDirectory(prefix="flambeau-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OSError(
-            f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written to, "
-            "or --front-ends 0, which needs none"
-        ) from error
-    with temporary, socket.socket(socket.AF_UNIX) as engine_socket:
-        folder = Path(temporary.name)
-        (folder / "counts").mkdir()
+def _folder(processes: Iterable[str]) -> Iterator[Path]:
+    """Of this server alone, with room for all that its processes count. Raises: OSError, saying what to do."""
+    with ExitStack() as stack:
         try:
-            engine_socket.bind(str(folder / _ENGINE))
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="flambeau-", ignore_cleanup_errors=True))
+            folder = Path(name)
+            (folder / "counts").mkdir()
+            for process in processes:
+                Counts(folder / "counts" / process).close()
         except OSError as error:
-            raise OSError(f"no socket can be made in {folder} ({error}): set TMPDIR to another folder") from error
-        engine_socket.listen()
-        yield folder, engine_socket
+            raise OSError(
+                f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written to, "
+                "or --front-ends 0, which needs none"
+            ) from error
+        yield folder
+
+
+def _listen(listener: socket.socket, path: Path) -> None:
+    """Raises: OSError, saying what to do."""
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise OSError(f"no socket can be made in {path.parent} ({error}): set TMPDIR to another folder") from error
+    listener.listen()

@@ -28,7 +28,7 @@ from app.api.attendance import Attendance
 from app.api.predict import _members
 from app.api.upload import files_in
 from app.api.wrappers import Observe, Problems, ReadOn
-from app.engine import Answer
+from app.engine import Answer, ItemAnswer
 from app.engine_process import EngineServer
 from app.images import Decoder
 from app.local import LocalEngine
@@ -129,7 +129,7 @@ async def _engine_figures(
             predictor.predict([Item(each, 5) for each in pixels])
 
         computing, whole = await _least(compute, rounds), await _least(submit, rounds)
-        responding = await _least(partial(_each, lambda _: _members(answers[0].items[0]), images), rounds)
+        responding = await _least(partial(_each, lambda _: _json(answers[0]), images), rounds)
         await remote.close()
         serving.cancel()
         await engine.close()
@@ -138,6 +138,11 @@ async def _engine_figures(
         f"compute, in batches of {AT_ONCE}": computing,
         "the answer as JSON": responding,
     }
+
+
+def _json(answer: Answer) -> bytes:
+    (item,) = answer.items
+    return _members(item) if isinstance(item, ItemAnswer) else b""
 
 
 def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
@@ -190,7 +195,7 @@ def _http(app: Any, settings: Settings, images: Sequence[bytes]) -> Turn:
     connections = []
     for _ in images:
         transport = _Transport()
-        protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[operator, call-arg]
+        protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[call-arg]
         protocol.connection_made(transport)
         connections.append((protocol, transport))
     requests = [_request(_form(image)) for image in images]

@@ -1,224 +1,182 @@
-"""How fast /predict answers: this server beside the plain endpoint, on the same machine in the same run.
+"""How fast /predict answers: flambeau beside a plain endpoint, LitServe and Mosec, by turns on the same machine.
 
-    python benchmarks/serving.py CHECKPOINT IMAGE [--rounds 3] [--seconds 5] [--clients 1 32 64]
+    python benchmarks/serving.py mnist      one 28x28 PNG per request
+    python benchmarks/serving.py photos     JPEG photos in turns, beside the most that this machine could do
+    python benchmarks/serving.py several    32 images in a request, beside one in each of 32 requests at once
 
-Servers are up together and take turns, so that a busy moment of the machine meets them all; figures are medians of
-the rounds. One image goes out in a multipart form. Needs wrk, and a store made for the occasion from CHECKPOINT.
+Figures are medians of interleaved rounds; answers are compared with the plain endpoint's before each. Where no
+checkpoint is given, one with seeded weights is made: its answers mean nothing, its speed is any other's. Needs wrk;
+LitServe and Mosec come with `pip install -c constraints.txt -e '.[rivals]'`, and are left out where they are not.
 """
 
 import argparse
-import json
-import os
-import re
 import shutil
-import socket
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).parent
-BOUNDARY = "flambeau-benchmark"
-TICKS = os.sysconf("SC_CLK_TCK")
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script that is run by its path finds only what lies beside it
+
+from benchmarks import chart, report, seeded
+from benchmarks.competitors import ALL, FLAMBEAU, PLAIN, Competitor
+from benchmarks.ideal_photos import Ideal, Rate
+from benchmarks.load import Figures, Load
+from benchmarks.rounds import Contestant, Plan, answers, measured, medians
+from benchmarks.running import Server, running
+
+IDEAL = "ideal, without HTTP"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    name: str
-    pid: int
-    port: int
+class Scenario:
+    """Args:
+    make: a checkpoint at that path.
+    images: a folder of them, or how to make them.
+    baseline: whose rate the others are compared with; None: each one's own under the first load.
+    """
+
+    make: Callable[[Path], Path]
+    images: Path | Callable[[], Sequence[bytes]]
+    competitors: Sequence[Competitor]
+    loads: Sequence[Load]
+    seconds: int
+    baseline: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Of one server at one number of clients; latencies in ms, CPU in microseconds a request."""
-
-    server: str
-    clients: int
-    requests_per_second: float
-    p50: float
-    p99: float
-    cpu_us: float
-    failed: int
+SCENARIOS = {
+    "mnist": Scenario(
+        make=seeded.digits,
+        images=partial(seeded.drawings, 1),
+        competitors=ALL,
+        loads=(Load(1), Load(32), Load(64)),
+        seconds=5,
+        baseline=PLAIN.name,
+    ),
+    "photos": Scenario(
+        make=seeded.photos,
+        images=Path("../shared/data/photos"),
+        competitors=ALL,
+        loads=(Load(8), Load(32)),
+        seconds=15,
+        baseline=IDEAL,
+    ),
+    "several": Scenario(
+        make=seeded.digits,
+        images=partial(seeded.drawings, 32),
+        competitors=FLAMBEAU,
+        loads=(Load(32), Load(1, images=32), Load(2, images=32)),
+        seconds=5,
+        baseline=None,
+    ),
+}
 
 
 def main() -> None:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and ends its servers, which may be held still
+    scenario = SCENARIOS[arguments.scenario]
+    loads = [Load(clients) for clients in arguments.clients or ()] or scenario.loads
+    images = _images(arguments.images or scenario.images)
+    plan = Plan(images, loads, arguments.rounds, arguments.seconds or scenario.seconds)
+    taking_part = [each for each in scenario.competitors if each.installed]
+    left_out = [each.name for each in scenario.competitors if not each.installed]
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = arguments.checkpoint or scenario.make(Path(name) / "seeded.safetensors")
+        ideal = Ideal(checkpoint, images) if scenario.baseline == IDEAL else None
+        tried = ideal.tried(seconds=2) if ideal else []
+        beside = [_turn_of(ideal, tried[0])] if ideal else []
+        figures = _figures(plan, taking_part, beside, checkpoint=checkpoint, folder=Path(name))
+    about = {
+        "scenario": arguments.scenario,
+        "checkpoint": arguments.checkpoint.name if arguments.checkpoint else "seeded weights",
+        "images": len(images),
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "left_out": left_out,
+        **({"ideal": [asdict(rate) for rate in tried]} if tried else {}),
+    }
+    _tell(arguments, about, figures, scenario.baseline)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 32, 64])
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("--checkpoint", type=Path, help="instead of one with seeded weights")
+    parser.add_argument("--images", type=Path, help="a file, or a folder whose files are sent in turns")
+    parser.add_argument("--clients", type=int, nargs="+", help="instead of the scenario's")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, help="of each turn, instead of the scenario's")
+    parser.add_argument("--json", type=Path, help="where the medians and all rounds are kept")
+    parser.add_argument("--plot", type=Path, help="where the picture is kept: .svg or .png")
     arguments = parser.parse_args()
-
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        body, script = _form(arguments.image.read_bytes()), folder / "post.lua"
-        script.write_text(_wrk_script(body, folder / "body"))
-        servers = [
-            stack.enter_context(_plain_endpoint(arguments.checkpoint)),
-            stack.enter_context(_flambeau(arguments.checkpoint, folder / "store")),
-        ]
-        expected = _answer(servers[0], body)
-        measured: list[Figures] = []
-        for clients in arguments.clients:
-            for _ in range(arguments.rounds):
-                for server in servers:
-                    if _answer(server, body) != expected:
-                        sys.exit(f"{server.name} answers differently")
-                    measured.append(_measure(server, clients, arguments.seconds, script))
-    medians = [_median(measured, server.name, clients) for clients in arguments.clients for server in servers]
-    _print(medians)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(each) for each in medians], indent=1) + "\n")
+    if arguments.scenario == "several" and (arguments.plot or arguments.clients):
+        parser.error("`several` has its own loads, and no picture")
+    if shutil.which("wrk") is None:
+        parser.error("wrk is not installed")
+    return arguments
 
 
-@contextmanager
-def _plain_endpoint(checkpoint: Path) -> Iterator[Server]:
-    port = _free_port()
-    command = ["-m", "uvicorn", "plain_endpoint:app", "--port", str(port), "--no-access-log", "--log-level", "warning"]
-    with _running(
-        "plain endpoint", command, port, cwd=HERE / "servers", CHECKPOINT=str(checkpoint.resolve())
-    ) as server:
-        yield server
+def _images(source: Path | Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+    if not isinstance(source, Path):
+        return source()
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return [file.read_bytes() for file in files]
 
 
-@contextmanager
-def _flambeau(checkpoint: Path, store: Path) -> Iterator[Server]:
-    port = _free_port()
+def _figures(
+    plan: Plan,
+    taking_part: Sequence[Competitor],
+    beside: Sequence[Contestant],
+    *,
+    checkpoint: Path,
+    folder: Path,
+) -> list[Figures]:
+    """Of each round; `folder` is for the store, the servers' logs and what wrk reads."""
+    store = folder / "store"
     (store / "benchmark").mkdir(parents=True)
     shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
-    command = ["-m", "app", "--port", str(port), "--store", str(store), "--log-level", "warning"]
-    with _running("flambeau", command, port, cwd=HERE.parent) as server:
-        yield server
+    ask = partial(answers, images=plan.images[:1])
+    with ExitStack() as stack:
 
+        def started(competitor: Competitor) -> Server:
+            log = folder / f"{competitor.name}.log"
+            return stack.enter_context(running(competitor, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
 
-@contextmanager
-def _running(name: str, command: list[str], port: int, *, cwd: Path, **environment: str) -> Iterator[Server]:
-    process = subprocess.Popen([sys.executable, *command], cwd=cwd, env={**os.environ, **environment})
-    try:
-        _wait_until_it_answers(port, process)
-        yield Server(name, process.pid, port)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            sys.exit("a server ended")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5):
-                time.sleep(1)  # a model that is being loaded
-                return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit("a server does not answer")
-
-
-def _form(image: bytes) -> bytes:
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
-    return head.encode() + b"Content-Type: image/png\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def _wrk_script(body: bytes, body_file: Path) -> str:
-    body_file.write_bytes(body)
-    return (
-        f'local file = io.open("{body_file}", "rb")\nwrk.method = "POST"\nwrk.body = file:read("*a")\n'
-        f'wrk.headers["Content-Type"] = "multipart/form-data; boundary={BOUNDARY}"\n'
-    )
-
-
-def _answer(server: Server, body: bytes) -> list[tuple[str, float]]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}/predict",
-        body,
-        {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  loopback
-        predictions = json.load(response)["predictions"]
-    return [(each["label"], round(each["probability"], 3)) for each in predictions]
-
-
-def _measure(server: Server, clients: int, seconds: int, script: Path) -> Figures:
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", str(script)]
-    before = _cpu_seconds(server.pid)
-    output = subprocess.run(
-        [*command, f"http://127.0.0.1:{server.port}/predict"], check=True, capture_output=True, text=True
-    ).stdout
-    spent = _cpu_seconds(server.pid) - before
-    count = int(_found(r"(\d+) requests in", output))
-    failures = re.findall(r"Non-2xx or 3xx responses: (\d+)", output)
-    failures += re.findall(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
-    return Figures(
-        server=server.name,
-        clients=clients,
-        requests_per_second=float(_found(r"Requests/sec:\s+([\d.]+)", output)),
-        p50=_milliseconds(_found(r"\n +50% +(\S+)", output)),
-        p99=_milliseconds(_found(r"\n +99% +(\S+)", output)),
-        cpu_us=spent / max(count, 1) * 1e6,
-        failed=sum(
-            int(number) for failure in failures for number in ([failure] if isinstance(failure, str) else failure)
-        ),
-    )
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Of the process with all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _median(measured: list[Figures], server: str, clients: int) -> Figures:
-    rounds = [each for each in measured if each.server == server and each.clients == clients]
-    return Figures(
-        server=server,
-        clients=clients,
-        requests_per_second=statistics.median(each.requests_per_second for each in rounds),
-        p50=statistics.median(each.p50 for each in rounds),
-        p99=statistics.median(each.p99 for each in rounds),
-        cpu_us=statistics.median(each.cpu_us for each in rounds),
-        failed=sum(each.failed for each in rounds),
-    )
-
-
-def _print(medians: list[Figures]) -> None:
-    titles = f"{'clients':>7}  {'server':<16}{'requests/s':>11}{'ratio':>7}"
-    print(f"{titles}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>8}{'failed':>8}")
-    for each in medians:
-        baseline = next(other for other in medians if other.clients == each.clients)
-        ratio = each.requests_per_second / baseline.requests_per_second
-        print(
-            f"{each.clients:>7}  {each.server:<16}{each.requests_per_second:>11,.0f}{ratio:>7.2f}"
-            f"{each.p50:>9.2f}{each.p99:>9.2f}{each.cpu_us:>8.0f}{each.failed:>8}"
+        servers = {each: started(each) for each in dict.fromkeys([PLAIN, *taking_part])}
+        return measured(
+            plan, [servers[each] for each in taking_part], reference=servers[PLAIN], beside=beside, folder=folder
         )
 
 
-def _found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
-    if match is None:
-        sys.exit(f"wrk said something else:\n{text}")
-    return match[1]
+def _turn_of(ideal: Ideal, best: Rate) -> Contestant:
+    def turn(load: Load, seconds: int) -> Figures:
+        rate = ideal.rate(best.setup, seconds)
+        speed = rate.images_per_second
+        return Figures(IDEAL, load.clients, load.images, speed, speed, None, None, None, rate.cpu_us)
+
+    return turn
 
 
-def _milliseconds(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def _tell(
+    arguments: argparse.Namespace, about: dict[str, Any], figures: Sequence[Figures], baseline: str | None
+) -> None:
+    middle = medians(figures)
+    title = f"{arguments.scenario}: medians of {about['rounds']} rounds of {about['seconds']} s"
+    report.show(middle, title=title, baseline=baseline)
+    for rate in about.get("ideal", ()):
+        print(f"ideal: {rate['images_per_second']:.1f} images/s, {rate['setup']}")
+    for name in about["left_out"]:
+        print(f"left out: {name}, which is not installed")
+    if arguments.json:
+        report.keep(arguments.json, middle, figures, about=about, baseline=baseline)
+    if arguments.plot:
+        chart.draw(arguments.plot, middle)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,13 +56,15 @@ class Header:
             manifest = Manifest.model_validate_json(metadata["manifest"])
         except ValidationError as error:
             raise CheckpointError(f"the manifest is not of format 1: {_problems(error)}") from error
+        if not isinstance(metadata["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", metadata["sha256"]):
+            raise CheckpointError("its sha256 is none")
         expected = 8 + header_bytes + _body_bytes(tensors)
         if size != expected:
             raise CheckpointError(f"the file has {size:,} bytes where its header says {expected:,}")
         return cls(
             manifest=manifest,
             manifest_json=metadata["manifest"],
-            sha256=str(metadata["sha256"]),
+            sha256=metadata["sha256"],
             body_offset=8 + header_bytes,
         )
 

@@ -98,7 +98,8 @@ class Preprocess(BaseModel):
         try:
             seen = visible(image, mode=self.mode, background=self.background)
             # Not np.array(image), which takes half as long again.
-            return np.frombuffer(self._resized_and_cropped(seen).tobytes(), np.uint8).reshape(self.shape)
+            values = bytearray(self._resized_and_cropped(seen).tobytes())
+            return np.frombuffer(values, np.uint8).reshape(self.shape)
         except ImageError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files

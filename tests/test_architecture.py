@@ -13,7 +13,9 @@ PACKAGES = ("app", "classifier", "training")
 # What may live in a process that has no torch: HTTP, decoding, and what a checkpoint says of itself.
 WITHOUT_TORCH = (
     *("app.main", "app.engine", "app.images", "app.admission", "app.batcher", "app.settings", "app.metrics", "app.log"),
-    *("app.protocol", "classifier.preprocess", "classifier.manifest", "classifier.header"),
+    *("app.protocol", "app.catalogue", "app.child", "app.collection", "app.corked", "app.counts", "app.front_end"),
+    *("app.remote", "app.rows", "app.serving", "app.supervisor", "app.wire"),
+    *("classifier.preprocess", "classifier.manifest", "classifier.header"),
 )
 
 

@@ -1,6 +1,6 @@
 """The baseline: what a tutorial would write. One FastAPI endpoint, no batching, one image at a time.
 
-Run by benchmarks/serving.py as `uvicorn plain_endpoint:app`, with CHECKPOINT in the environment.
+Run by benchmarks/serving.py with uvicorn, with CHECKPOINT in the environment.
 """
 
 import io
@@ -11,24 +11,27 @@ from typing import Annotated, Any
 import torch
 from fastapi import FastAPI, File, UploadFile
 from PIL import Image
-from torchvision.transforms import ToTensor
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from classifier.checkpoint import Checkpoint
 
 checkpoint = Checkpoint.load(Path(os.environ["CHECKPOINT"]))
 model = checkpoint.build()
-labels = checkpoint.manifest.labels
-mean, std = checkpoint.manifest.preprocess.mean[0], checkpoint.manifest.preprocess.std[0]
-to_tensor = ToTensor()
+labels, temperature = checkpoint.manifest.labels, checkpoint.manifest.temperature
+preprocess = checkpoint.manifest.preprocess
+mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
+# Digits come in the size that the network wants.
+resize = [] if preprocess.crop is None else [Resize(preprocess.resize), CenterCrop(preprocess.crop)]
+transform = Compose([*resize, ToTensor()])
 app = FastAPI()
 
 
 @app.post("/predict")
 async def predict(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
-    image = Image.open(io.BytesIO(await file.read())).convert("L")
-    batch = ((to_tensor(image) - mean) / std).unsqueeze(0)
+    image = Image.open(io.BytesIO(await file.read())).convert(preprocess.mode)
+    batch = ((transform(image) - mean) / std).unsqueeze(0)
     with torch.no_grad():
-        scores = torch.softmax(model(batch), dim=1)[0]
+        scores = torch.softmax(model(batch) / temperature, dim=1)[0]
     probabilities, indices = scores.topk(5)
     return {
         "predictions": [

@@ -47,9 +47,9 @@ def soon() -> float:
 
 @asynccontextmanager
 async def running(
-    *, max_items: int = 8, max_waiting: int = 100, clock: Callable[[], float] = time.monotonic
+    *, max_items: int = 8, max_waiting: int = 100, at_once: int = 1, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[tuple[Batcher, Device, "Lane[int, int]"]]:
-    batcher = Batcher(max_items=max_items, max_seconds=60, max_waiting=max_waiting, clock=clock)
+    batcher = Batcher(max_items=max_items, max_seconds=60, max_waiting=max_waiting, at_once=at_once, clock=clock)
     device = Device()
     lane = batcher.lane(device.compute)
     lane.pace.observe(1, 1e-6)  # known to be fast: batches are limited by number alone
@@ -317,6 +317,201 @@ async def test_batches_of_two_lanes_are_never_mixed() -> None:
         device.gate.set()
         assert [await task for task in tasks] == [[10], [20], [30]]
         assert device.batches[1:] == [[1, 3], [2]]
+
+
+class TwoDevices:
+    """Each batch waits for its own gate; what it computes is tens."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[tuple[list[int], asyncio.Event]] = asyncio.Queue()
+
+    async def compute(self, items: Sequence[int]) -> list[int]:
+        gate = asyncio.Event()
+        self.begun.put_nowait((list(items), gate))
+        await gate.wait()
+        return [10 * item for item in items]
+
+    async def batch(self) -> tuple[list[int], asyncio.Event]:
+        async with asyncio.timeout(30):
+            return await self.begun.get()
+
+
+async def test_two_batches_may_be_in_progress_and_each_caller_gets_its_own_rows_whichever_ends_first() -> None:
+    async with running(at_once=2) as (batcher, _, _):
+        device = TwoDevices()
+        lane = batcher.lane(device.compute)
+        lane.pace.observe(1, 1e-6)
+        (first,) = await submitted(lane, [1, 2])
+        one, open_one = await device.batch()
+        (second,) = await submitted(lane, [3])
+        other, open_other = await device.batch()
+        (third,) = await submitted(lane, [4, 5])
+        assert (one, other) == ([1, 2], [3])
+        open_other.set()
+        assert await second == [30]
+        last, open_last = await device.batch()
+        assert last == [4, 5]
+        open_last.set()
+        assert await third == [40, 50]
+        assert not first.done()
+        open_one.set()
+        assert await first == [10, 20]
+        assert batcher.waiting == 0
+
+
+async def test_no_more_batches_are_in_progress_than_may_be() -> None:
+    async with running(at_once=2, max_items=1) as (batcher, _, _):
+        device = TwoDevices()
+        lane = batcher.lane(device.compute)
+        waiting = await submitted(lane, [1], [2], [3])
+        gates = [(await device.batch())[1] for _ in range(2)]
+        await asyncio.sleep(0)
+        assert device.begun.empty()
+        for gate in gates:
+            gate.set()
+        (await device.batch())[1].set()
+        assert [await each for each in waiting] == [[10], [20], [30]]
+
+
+async def test_one_submit_may_be_in_two_batches_at_a_time_and_is_answered_in_its_order() -> None:
+    async with running(at_once=2, max_items=2) as (batcher, _, _):
+        device = TwoDevices()
+        lane = batcher.lane(device.compute)
+        lane.pace.observe(1, 1e-6)
+        (waiting,) = await submitted(lane, [1, 2, 3])
+        one, open_one = await device.batch()
+        other, open_other = await device.batch()
+        assert (one, other) == ([1, 2], [3])
+        open_other.set()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        open_one.set()
+        assert await waiting == [10, 20, 30]
+
+
+async def test_two_at_once_close_after_all_was_answered() -> None:
+    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, at_once=2)
+    device = TwoDevices()
+    lane = batcher.lane(device.compute)
+    task = asyncio.create_task(batcher.run())
+    waiting = await submitted(lane, [1], [2], [3])
+    gates = [(await device.batch())[1] for _ in range(2)]
+    batcher.close()
+    with pytest.raises(Draining):
+        await lane.submit([4], deadline=soon())
+    for gate in gates:
+        gate.set()
+    (await device.batch())[1].set()
+    assert [await each for each in waiting] == [[10], [20], [30]]
+    async with asyncio.timeout(30):
+        await task
+
+
+async def test_two_at_once_close_when_nothing_waits() -> None:
+    async with asyncio.timeout(30), running(at_once=2) as (_, device, lane):
+        assert await lane.submit([1], deadline=soon()) == [10]
+        assert device.batches == [[1]]
+
+
+async def test_two_at_once_that_die_leave_nobody_waiting() -> None:
+    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, at_once=2)
+    device = TwoDevices()
+    lane = batcher.lane(device.compute)
+    task = asyncio.create_task(batcher.run())
+    waiting = await submitted(lane, [1], [2], [3])
+    for _ in range(2):
+        await device.batch()
+    task.cancel()
+    for each in waiting:
+        with pytest.raises(Draining):
+            await each
+
+
+class Outcomes:
+    """What was told, by the name of who was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, object]] = []
+
+    def of(self, name: str) -> Callable[[object], None]:
+        return lambda outcome: self.told.append((name, outcome))
+
+
+async def test_who_puts_items_is_told_once_what_became_of_them() -> None:
+    async with running() as (_, device, lane):
+        outcomes = Outcomes()
+        device.poison = {3}
+        lane.put([1, 2], deadline=soon(), answered=outcomes.of("sound"))
+        lane.put([3], deadline=soon(), answered=outcomes.of("poisoned"))
+        assert await lane.submit([4], deadline=soon()) == [40]
+        told = dict(outcomes.told)
+        assert len(outcomes.told) == len(told) == 2
+        assert told["sound"] == [10, 20]
+        assert isinstance(told["poisoned"], list)
+        assert [type(error) for error in told["poisoned"]] == [ValueError]
+
+
+async def test_what_cannot_be_put_is_refused_and_nobody_is_told() -> None:
+    async with running(max_waiting=2) as (batcher, device, lane):
+        outcomes = Outcomes()
+        await device.busy(lane)
+        with pytest.raises(Overloaded):
+            lane.put([1, 2, 3], deadline=soon(), answered=outcomes.of("too many"))
+        with pytest.raises(Expired):
+            lane.put([1], deadline=time.monotonic() - 1, answered=outcomes.of("late"))
+        batcher.close()
+        with pytest.raises(Draining):
+            lane.put([1], deadline=soon(), answered=outcomes.of("closed"))
+        assert batcher.waiting == 0
+    assert outcomes.told == []
+
+
+async def test_what_was_put_and_is_late_when_the_batch_is_formed_is_told_so() -> None:
+    now = 1000.0
+    async with running(clock=lambda: now) as (batcher, device, lane):
+        outcomes = Outcomes()
+        device.gate.clear()
+        first = asyncio.create_task(lane.submit([0], deadline=2000))
+        await device.began.wait()
+        lane.put([1, 2], deadline=1010, answered=outcomes.of("late"))
+        now = 1020.0
+        device.gate.set()
+        assert await first == [0]
+        assert await lane.submit([3], deadline=2000) == [30]
+        ((_, error),) = outcomes.told
+        assert isinstance(error, Expired)
+        assert device.batches == [[0], [3]]
+        assert batcher.waiting == 0
+
+
+async def test_what_was_put_and_dropped_is_not_computed_and_nobody_is_told() -> None:
+    async with running() as (batcher, device, lane):
+        outcomes = Outcomes()
+        first = await device.busy(lane)
+        dropped = lane.put([1, 2], deadline=soon(), answered=outcomes.of("dropped"))
+        lane.put([3], deadline=soon(), answered=outcomes.of("kept"))
+        assert batcher.waiting == 3
+        lane.drop(dropped)
+        lane.drop(dropped)
+        assert batcher.waiting == 1
+        device.gate.set()
+        await first
+        assert await lane.submit([4], deadline=soon()) == [40]
+        assert outcomes.told == [("kept", [30])]
+        assert all(1 not in batch for batch in device.batches)
+
+
+async def test_what_is_dropped_while_it_is_computed_is_told_to_nobody() -> None:
+    async with running() as (batcher, device, lane):
+        outcomes = Outcomes()
+        device.gate.clear()
+        dropped = lane.put([1], deadline=soon(), answered=outcomes.of("dropped"))
+        await device.began.wait()
+        lane.drop(dropped)
+        device.gate.set()
+        assert await lane.submit([2], deadline=soon()) == [20]
+        assert outcomes.told == []
+        assert batcher.waiting == 0
 
 
 async def test_a_batch_is_no_larger_than_what_fits_the_time_it_may_take() -> None:

@@ -143,6 +143,7 @@ class TestValues:
             ("--poll-seconds", "0.000001"),
             ("--log-level", "loud"),
             ("--log-format", "xml"),
+            ("--store", "no\udcff"),  # bytes that are not UTF-8, as Python reads them
         ],
     )
     def test_one_that_cannot_be_gives_one_line_that_names_it(self, flag: str, value: str) -> None:
@@ -177,3 +178,14 @@ def test_help_names_every_setting_with_its_default_and_what_it_is(capsys: pytest
     for name, field in Settings.model_fields.items():
         flag, told = name.replace("_", "-"), re.escape(field.description or "nothing")
         assert re.search(rf"--{flag} \S+ {told} \(default: ", text), name
+
+
+class TestShares:
+    def test_several_processes_together_hold_as_many_bytes_and_pixels_as_the_server_may(self) -> None:
+        share = Settings(max_pending_mb=512, max_pending_megapixels=200).share_of(4)
+        assert (share.max_pending_mb, share.max_pending_megapixels) == (128, 50)
+
+    def test_one_among_many_takes_all_the_connections_that_happen_to_come_to_it(self) -> None:
+        settings = Settings(max_queue=100, max_requests=10, max_connections=50)
+        share = settings.share_of(256)
+        assert (share.max_queue, share.max_requests, share.max_connections) == (100, 10, 50)

@@ -30,6 +30,7 @@ class Shelf:
         self.folder = folder
         self.loads: list[int] = []
         self.retired: list[int] = []
+        self.changes = 0
         self.faulty: dict[int, Exception] = {}
         self.loaded: Callable[[int], object] = self.loads.append
         self.metrics = Metrics()
@@ -37,7 +38,7 @@ class Shelf:
             folder,
             load=self._load,
             replaced=self._note,
-            changed=lambda: None,
+            changed=self._count,
             metrics=self.metrics,
             device="cpu",
             poll_seconds=0.05,
@@ -79,6 +80,9 @@ class Shelf:
             raise self.faulty[version]
         return version
 
+    def _count(self) -> None:
+        self.changes += 1
+
     def _note(self, served: Served[int]) -> None:
         self.retired.append(served.loaded)
 
@@ -86,6 +90,19 @@ class Shelf:
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
+
+
+async def test_a_look_that_finds_nothing_new_tells_nobody(shelf: Shelf) -> None:
+    """Who is told says it to all front-ends: with 50 models, 50 times a look."""
+    shelf.publish(1)
+    shelf.publish(2, b"junk")
+    await shelf.look()
+    before = shelf.changes
+    await shelf.look()
+    assert shelf.changes == before
+    shelf.publish(3, b"junk")
+    await shelf.look()
+    assert shelf.changes > before
 
 
 async def test_the_highest_version_is_served_and_only_it_is_loaded(shelf: Shelf) -> None:

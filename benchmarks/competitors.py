@@ -1,0 +1,59 @@
+"""Who takes part: how each server is started, in its best configuration for two cores, and how it takes an image."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+_PLAIN = "-m uvicorn benchmarks.servers.plain_endpoint:app --port {port} --no-access-log --log-level warning"
+_FLAMBEAU = "-m app --port {port} --store {store} --log-level warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Competitor:
+    """A server that may take part.
+
+    Args:
+        command: what Python is given, with {port} and {store} to be filled in; CHECKPOINT is in the environment.
+        takes_form: whether an image comes in a multipart form, or else as the body itself.
+        package: what has to be installed for it.
+    """
+
+    name: str
+    command: str
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    takes_form: bool = True
+    package: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        return self.package is None or find_spec(self.package) is not None
+
+    def arguments(self, *, port: int, store: str) -> list[str]:
+        return [part.format(port=port, store=store) for part in self.command.split()]
+
+    def environment_with(self, checkpoint: str) -> dict[str, str]:
+        return {**os.environ, "CHECKPOINT": checkpoint, **self.environment}
+
+
+PLAIN = Competitor("plain endpoint", _PLAIN)
+
+FLAMBEAU = (
+    Competitor("flambeau, one process", f"{_FLAMBEAU} --front-ends 0"),
+    Competitor("flambeau, front end", f"{_FLAMBEAU} --front-ends 1"),
+)
+
+ALL = (
+    PLAIN,
+    # Two threads of torch in each of two workers would wait for one another: 50 requests/s in all, not 2,000.
+    Competitor("plain, two workers", f"{_PLAIN} --workers 2", environment={"OMP_NUM_THREADS": "1"}),
+    *FLAMBEAU,
+    Competitor("LitServe", "-m benchmarks.servers.litserve_server {port}", takes_form=False, package="litserve"),
+    Competitor(
+        "Mosec",
+        "-m benchmarks.servers.mosec_server --address 127.0.0.1 --port {port} --path {store}-mosec --log-level error"
+        " --timeout 30000",
+        takes_form=False,
+        package="mosec",
+    ),
+)
