@@ -32,8 +32,8 @@ class Competitor:
     def arguments(self, *, port: int, store: str) -> list[str]:
         return [part.format(port=port, store=store) for part in self.command.split()]
 
-    def environment_with(self, checkpoint: str) -> dict[str, str]:
-        return {**os.environ, "CHECKPOINT": checkpoint, **self.environment}
+    def environment_with(self, *, checkpoint: str, scratch: str) -> dict[str, str]:
+        return {**os.environ, "CHECKPOINT": checkpoint, "TMPDIR": scratch, **self.environment}
 
 
 PLAIN = Competitor("plain endpoint", _PLAIN)
@@ -51,8 +51,7 @@ ALL = (
     Competitor("LitServe", "-m benchmarks.servers.litserve_server {port}", takes_form=False, package="litserve"),
     Competitor(
         "Mosec",
-        "-m benchmarks.servers.mosec_server --address 127.0.0.1 --port {port} --path {store}-mosec --log-level error"
-        " --timeout 30000",
+        "-m benchmarks.servers.mosec_server --address 127.0.0.1 --port {port} --timeout 30000 --log-level error",
         takes_form=False,
         package="mosec",
     ),

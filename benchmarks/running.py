@@ -81,7 +81,7 @@ def running(
         process = subprocess.Popen(
             [sys.executable, *competitor.arguments(port=port, store=str(store))],
             cwd=ROOT,
-            env=competitor.environment_with(str(checkpoint)),
+            env=competitor.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends its servers

@@ -19,7 +19,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script that is run by its path finds only what lies beside it
 
@@ -96,12 +95,20 @@ def main() -> None:
         "scenario": arguments.scenario,
         "checkpoint": arguments.checkpoint.name if arguments.checkpoint else "seeded weights",
         "images": len(images),
-        "rounds": plan.rounds,
         "seconds": plan.seconds,
         "left_out": left_out,
         **({"ideal": [asdict(rate) for rate in tried]} if tried else {}),
     }
-    _tell(arguments, about, figures, scenario.baseline)
+    title = f"{arguments.scenario}: medians of {plan.rounds} rounds of {plan.seconds} s"
+    report.show(medians(figures), title=title, baseline=scenario.baseline)
+    for rate in tried:
+        print(f"ideal, {rate.setup}: {rate.images_per_second:.1f} images/s")
+    for name in left_out:
+        print(f"left out: {name}, which is not installed")
+    if arguments.json:
+        report.keep(arguments.json, medians(figures), figures, about=about, baseline=scenario.baseline)
+    if arguments.plot:
+        chart.draw(arguments.plot, medians(figures))
 
 
 def _arguments() -> argparse.Namespace:
@@ -161,22 +168,6 @@ def _turn_of(ideal: Ideal, best: Rate) -> Contestant:
         return Figures(IDEAL, load.clients, load.images, speed, speed, None, None, None, rate.cpu_us)
 
     return turn
-
-
-def _tell(
-    arguments: argparse.Namespace, about: dict[str, Any], figures: Sequence[Figures], baseline: str | None
-) -> None:
-    middle = medians(figures)
-    title = f"{arguments.scenario}: medians of {about['rounds']} rounds of {about['seconds']} s"
-    report.show(middle, title=title, baseline=baseline)
-    for rate in about.get("ideal", ()):
-        print(f"ideal: {rate['images_per_second']:.1f} images/s, {rate['setup']}")
-    for name in about["left_out"]:
-        print(f"left out: {name}, which is not installed")
-    if arguments.json:
-        report.keep(arguments.json, middle, figures, about=about, baseline=baseline)
-    if arguments.plot:
-        chart.draw(arguments.plot, middle)
 
 
 if __name__ == "__main__":
