@@ -90,8 +90,9 @@ def _serving(checkpoint: Path, folder: Path, *, models: int) -> Iterator[Server]
     for i in range(models):
         (store / f"benchmark-{i}").mkdir(parents=True, exist_ok=True)
         shutil.copy(checkpoint, store / f"benchmark-{i}" / "1.safetensors")
-    last = partial(_ask, body=body_of(seeded.drawings(1), form=True), query=f"?model=benchmark-{models - 1}")
-    with running(FLAMBEAU[1], last, checkpoint=checkpoint, store=store, log=folder / "log") as server:
+    last = max(path.name for path in store.iterdir())  # models are loaded in this order
+    ask = partial(_ask, body=body_of(seeded.drawings(1), form=True), query=f"?model={last}")
+    with running(FLAMBEAU[1], ask, checkpoint=checkpoint, store=store, log=folder / "log") as server:
         yield server
 
 
