@@ -18,7 +18,9 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "{content_type}"
 local bodies, queries = {{}}, {{ {queries} }}
 for number = 1, {count} do
-  bodies[number] = io.open("{folder}/" .. number, "rb"):read("*a")
+  local file = io.open("{folder}/" .. number, "rb")
+  bodies[number] = file:read("*a")
+  file:close()  -- wrk has room for few files beside its connections
 end
 wrk.body = bodies[1]
 if #bodies > 1 then
