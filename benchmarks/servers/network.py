@@ -1,14 +1,15 @@
-"""What LitServe and Mosec are given to serve: the same decoding and computing that flambeau has, and as little else."""
+"""What LitServe and Mosec are given to serve: decoding by Pillow, flambeau's computing, and as little else."""
 
 import json
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
-from app.images import decode
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
@@ -40,7 +41,7 @@ class Network:
         self._labels = [json.dumps(label) for label in manifest.labels]
 
     def pixels(self, image: bytes) -> Pixels:
-        return decode(image, self._preprocess)
+        return self._preprocess.to_pixels(Image.open(BytesIO(image)))
 
     def documents(self, batch: Sequence[Pixels]) -> list[bytes]:
         """The answers, as JSON."""
