@@ -8,10 +8,11 @@ import asyncio
 import logging
 import re
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.api.attendance import Departure
 from app.api.errors import Problem
 from app.api.wrappers import LINGER_BYTES, LINGER_SECONDS, new_request_id
 from app.corked import Corked
@@ -45,8 +46,10 @@ class _Bounded(HttpToolsProtocol):
     _counted = 0  # bytes of this head, or of what comes after a refusal
     _timer: asyncio.TimerHandle | None = None
     _refused = False
+    _begun: RequestResponseCycle | None = None  # the last request that is, or was, being answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._departure = Departure()
         super().connection_made(Corked(transport))  # type: ignore[arg-type]  # it does what a transport does
         if len(self.connections) - len(self.turned_away) <= self.max_connections:
             self._await_head()
@@ -59,7 +62,10 @@ class _Bounded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.turned_away.discard(self)
         self._stop_counting()
+        if self._begun is not None:  # uvicorn tells only the newest
+            self._begun.disconnected = True
         super().connection_lost(exc)
+        self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
@@ -71,6 +77,7 @@ class _Bounded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"]["departure"] = self._departure
         self._place = "head"
 
     def on_headers_complete(self) -> None:
@@ -81,6 +88,10 @@ class _Bounded(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._place = "between"
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._begun = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Problem("bad_request", msg))
@@ -125,6 +136,7 @@ class _Bounded(HttpToolsProtocol):
             if answering:
                 self.cycle.disconnected = True  # to the application it looks as if the client had hung up
                 self.cycle.message_event.set()
+                self._departure.happen()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
             self.transport.write(_as_bytes(problem))
             self.transport.write_eof()

@@ -24,7 +24,7 @@ from rich.table import Table
 from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
-from app.api.attendance import Attendance
+from app.api.attendance import Attendance, Departure
 from app.api.predict import _members
 from app.api.upload import files_in
 from app.api.wrappers import Observe, Problems, ReadOn
@@ -163,8 +163,10 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
             budget.take(amount)
             budget.give_back(amount)
 
+    scope = {"state": {"departure": Departure()}}
+
     def attend(_: bytes) -> None:
-        with Attendance(_nothing, upload_seconds=settings.upload_seconds) as attendance:
+        with Attendance(scope, upload_seconds=settings.upload_seconds) as attendance:
             attendance.uploaded()
 
     def keep_deadline(_: bytes) -> None:
@@ -237,10 +239,6 @@ async def _say_yes(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"300")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": bytes(300)})
-
-
-async def _nothing() -> dict[str, Any]:
-    return {}
 
 
 def _form(image: bytes) -> bytes:

@@ -1,69 +1,75 @@
 """Attendance: ends a request whose body comes too slowly, and one whose client has hung up."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from starlette.types import Receive
+from starlette.types import Scope
 
 from app.api.errors import Problem
 from app.api.upload import ClientLeft
 
-# A request that is answered sooner never notices that its client hung up; watching each one would cost more.
-_LOOK_SECONDS = 0.05
+
+class Departure:
+    """Of the client of one connection: who waits on its behalf is told. In the scope's state, as `departure`."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[Callable[[], None], None] = {}
+
+    def tell_me(self, told: Callable[[], None]) -> None:
+        self._told[told] = None
+
+    def forget(self, told: Callable[[], None]) -> None:
+        del self._told[told]
+
+    def happen(self) -> None:
+        for told in list(self._told):
+            told()
 
 
 class Attendance:
     """Around the work for one request: nothing is waited for too long, and nothing is computed for nobody.
 
-    One timer looks after both, so that the many quick requests pay neither for a task nor for a second timer.
+    A task that waits for ASGI's `http.disconnect` would cost as much as decoding a small image.
 
     Raises: Problem (upload_too_slow), ClientLeft.
     """
 
-    __slots__ = ("_loop", "_reason", "_receive", "_request", "_seconds", "_timer", "_until", "_uploading", "_watching")
+    __slots__ = ("_departure", "_leave", "_reason", "_request", "_seconds", "_timer")
 
-    def __init__(self, receive: Receive, *, upload_seconds: float) -> None:
-        self._receive = receive
+    def __init__(self, scope: Scope, *, upload_seconds: float) -> None:
+        self._departure: Departure = scope["state"]["departure"]
         self._seconds = upload_seconds
-        self._uploading = True
         self._reason: Exception | None = None
-        self._watching: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._request = asyncio.current_task(loop)
-        self._until = loop.time() + self._seconds
-        self._timer = loop.call_later(min(self._seconds, _LOOK_SECONDS), self._look)
+        self._timer = loop.call_later(self._seconds, self._be_late)
+        self._leave = self._be_left  # one object, by which it is found again
+        self._departure.tell_me(self._leave)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
+        self._departure.forget(self._leave)
         if self._reason is not None and kind is asyncio.CancelledError and self._request is not None:
             self._request.uncancel()
             raise self._reason from error
 
     def uploaded(self) -> None:
         """The body is there; from now on the client only waits."""
-        self._uploading = False
+        self._timer.cancel()
 
-    def _look(self) -> None:
-        if not self._uploading:
-            self._watching = self._loop.create_task(self._until_it_leaves())
-            return
-        remaining = self._until - self._loop.time()
-        if remaining <= 0:
-            self._end(Problem("upload_too_slow", f"the body did not come within {self._seconds:g} seconds"))
-        else:
-            self._timer = self._loop.call_later(min(remaining, _LOOK_SECONDS), self._look)
+    def _be_late(self) -> None:
+        self._end(Problem("upload_too_slow", f"the body did not come within {self._seconds:g} seconds"))
 
-    async def _until_it_leaves(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _be_left(self) -> None:
         self._end(ClientLeft())
 
     def _end(self, reason: Exception) -> None:

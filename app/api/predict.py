@@ -64,7 +64,7 @@ class Predict:
             try:
                 self._admission.body_bytes.take(size)
                 try:
-                    with Attendance(receive, upload_seconds=self._upload_seconds) as attendance:
+                    with Attendance(scope, upload_seconds=self._upload_seconds) as attendance:
                         body = await self._upload(receive)
                         scope["state"]["body_read"] = True
                         attendance.uploaded()

@@ -198,6 +198,20 @@ class TestHangUps:
             assert (await stays.response()).status_code == 200
             assert engine.cancelled.empty()
 
+    async def test_one_that_has_asked_for_more_meanwhile_leaves_nothing_behind(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, side.connection() as client:
+            await client.send(request(body=png()) + request(body=png()) + request("/health/live", method="GET"))
+            submitted = await engine.submitted.get()
+            client.hang_up()
+            async with asyncio.timeout(PATIENCE):
+                assert await engine.cancelled.get() is submitted
+        assert engine.submitted.empty()
+        assert caplog.text == ""
+
     async def test_a_client_that_leaves_in_the_middle_of_its_upload_costs_nothing(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
