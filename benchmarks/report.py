@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -77,14 +78,13 @@ def _row(figures: Figures) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    wrk = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True).stdout
     return {
         "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": usable_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_average": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), **_versions(), "wrk": wrk.split()[1]},
+        "versions": {"python": platform.python_version(), **_versions()},
     }
 
 
@@ -95,4 +95,6 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if shutil.which("wrk"):
+        found["wrk"] = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True).stdout.split()[1]
     return found
