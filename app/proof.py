@@ -4,17 +4,24 @@ The reference batch in the file holds real images, the pixels that training made
 these weights gave. A wrong resize, a broken kernel or a damaged file does not repeat them.
 """
 
+import logging
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from app.engine import ItemError
+from app.folding import fold
 from app.images import ImageProblem, decode
-from app.predictor import Item, Predictor
+from app.log import event
+from app.predictor import Item, Predictor, is_out_of_memory
 from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.manifest import Manifest
 from classifier.preprocess import Pixels
+
+logger = logging.getLogger(__name__)
 
 # Resampling may round differently in another build of Pillow.
 MAX_LEVELS = 1
@@ -23,8 +30,19 @@ MAX_LEVELS = 1
 MAX_LOGIT_ERROR = {"fp32": 1e-3, "bf16": 1e-1}
 
 
-def prove(path: Path, *, device: torch.device, max_items: int, precision: str = "fp32") -> Predictor:
+def prove(
+    path: Path,
+    *,
+    device: torch.device,
+    max_items: int,
+    precision: str = "fp32",
+    slots: int = 1,
+    compile_with: str | None = None,
+) -> Predictor:
     """A warmed-up predictor of the checkpoint at `path`.
+
+    Args:
+        compile_with: a backend of torch.compile; None does without.
 
     Raises:
         CheckpointError: what is wrong with the file, or in what it does not repeat its reference batch.
@@ -33,18 +51,57 @@ def prove(path: Path, *, device: torch.device, max_items: int, precision: str = 
     """
     try:
         checkpoint = Checkpoint.load(path)
+        network = checkpoint.build()
+        _fold(network, checkpoint.manifest)
         predictor = Predictor(
-            checkpoint.build(), checkpoint.manifest, device=device, max_items=max_items, precision=precision
+            network,
+            checkpoint.manifest,
+            device=device,
+            max_items=max_items,
+            precision=precision,
+            slots=slots,
+            compile_with=compile_with,
         )
+        _warm_up(predictor, compiled=compile_with is not None)
         _check_pixels(checkpoint)
         _check_logits(checkpoint, predictor)
         _check_predictions(checkpoint, predictor)
     except RuntimeError as error:
-        # Torch says it by this type for the host, and on the device not always by its own OutOfMemoryError.
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise
     return predictor
+
+
+def _fold(network: nn.Module, manifest: Manifest) -> None:
+    """As far as it can be done; whether the network is the same still, its reference batch says."""
+    height, width, channels = manifest.preprocess.shape
+    try:
+        folded = fold(network, torch.zeros(1, channels, height, width))
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        event(logger, "not folded", level=logging.WARNING, model=manifest.model, reason=_first_line(error))
+    else:
+        event(logger, "folded", level=logging.DEBUG, model=manifest.model, batch_norms=folded)
+
+
+def _warm_up(predictor: Predictor, *, compiled: bool) -> None:
+    began = time.perf_counter()
+    try:
+        predictor.warm_up()
+    except RuntimeError as error:
+        if not compiled or is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"the network cannot be compiled here; serve it without --compile ({_first_line(error)})"
+        ) from error
+    if compiled:
+        event(logger, "compiled", model=predictor.manifest.model, seconds=round(time.perf_counter() - began, 1))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _check_pixels(checkpoint: Checkpoint) -> None:
@@ -68,13 +125,7 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     images = list(checkpoint.reference.pixels.numpy())
     # One by one and together: both warm up the shapes that serving meets, and both must agree.
     alone = torch.cat([_timed(predictor, image) for image in images])
-    together = torch.cat(
-        [
-            predictor.logits(images[i : i + predictor.max_items]).cpu()
-            for i in range(0, len(images), predictor.max_items)
-        ]
-    )
-    for logits in (alone, together):
+    for logits in (alone, predictor.logits(images)):
         error = float(((logits - saved).abs() / (1 + saved.abs())).nan_to_num(torch.inf, torch.inf).max())
         allowed = MAX_LOGIT_ERROR[predictor.precision]
         if error > allowed:
@@ -91,7 +142,7 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
 
 def _timed(predictor: Predictor, image: Pixels) -> torch.Tensor:
     began = time.perf_counter()
-    logits = predictor.logits([image]).cpu()
+    logits = predictor.logits([image])
     predictor.seconds_alone = min(predictor.seconds_alone, time.perf_counter() - began)
     return logits
 
