@@ -27,7 +27,7 @@ class Batcher:
     """One device's turn, shared by lanes; a batch is of one lane, and the lanes take turns.
 
     Args:
-        at_once: batches in progress: with two, the next is on its way to the device while one is computed.
+        at_once: batches in progress, of one lane or several, where computing them waits for something else.
         max_items: of one batch.
         max_seconds: how long one batch may take, by each lane's running estimate; one item always may.
         max_waiting: items of all lanes together.
@@ -50,6 +50,7 @@ class Batcher:
         self.waiting = 0
         self._clock = clock
         self._lanes: dict[Lane[Any, Any], None] = {}  # those that have something waiting, next turn first
+        self._forming = asyncio.Lock()
         self._wake = asyncio.Event()
         self._closing = False
 
@@ -69,23 +70,28 @@ class Batcher:
                 lane.fail(Draining("the server is shutting down"))
 
     async def _one_after_another(self) -> None:
-        while True:
-            while self._lanes:
-                await self._one_batch()
-                await asyncio.sleep(0)  # where computing does not wait, this is when answers leave and items come
-            if self._closing:
-                return
-            self._wake.clear()
-            await self._wake.wait()
+        while await self._one_batch():
+            pass
 
-    async def _one_batch(self) -> None:
-        """Not in the loop, whose variables would keep the last lane, and with it a replaced version, until the next."""
-        lane = next(iter(self._lanes))
-        places = lane.take(self.max_items, self.max_seconds)
-        del self._lanes[lane]
-        if lane.submissions:
-            self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
+    async def _one_batch(self) -> bool:
+        """False when there will be no other.
+
+        Not in the loop, whose variables would keep the last lane, and with it a replaced version, until the next.
+        """
+        async with self._forming:
+            await asyncio.sleep(0)  # where computing does not wait, this is when answers leave and items come
+            while not self._lanes:
+                if self._closing:
+                    return False
+                self._wake.clear()
+                await self._wake.wait()
+            lane = next(iter(self._lanes))
+            places = lane.take(self.max_items, self.max_seconds)
+            del self._lanes[lane]
+            if lane.submissions:
+                self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
         await lane.answer(places)
+        return True
 
     def close(self) -> None:
         """Refuses what is new; `run` answers what waits, then returns."""

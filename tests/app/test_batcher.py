@@ -373,6 +373,31 @@ async def test_no_more_batches_are_in_progress_than_may_be() -> None:
         assert [await each for each in waiting] == [[10], [20], [30]]
 
 
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_later_where_several_may_be_in_progress(
+    at_once: int,
+) -> None:
+    """Clients that ask again as soon as they are answered: who was in the first batch is not in the second."""
+    batches: list[list[int]] = []
+
+    async def compute(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return [10 * item for item in items]
+
+    async def client(number: int) -> None:
+        for _ in range(3):
+            assert await lane.submit([number], deadline=soon()) == [10 * number]
+
+    async with running(max_items=4, at_once=at_once) as (batcher, _, _):
+        lane = batcher.lane(compute)
+        lane.pace.observe(1, 1e-6)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(client(number))
+    assert batches[:3] == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2]
+
+
 async def test_one_submit_may_be_in_two_batches_at_a_time_and_is_answered_in_its_order() -> None:
     async with running(at_once=2, max_items=2) as (batcher, _, _):
         device = TwoDevices()
