@@ -5,7 +5,6 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -20,15 +19,12 @@ from app.proof import prove
 from app.rows import Row, table
 from app.settings import Settings
 from app.store import ModelStore, Served
+from app.workers import Workers
 from classifier.cores import usable_cores
 from classifier.device import choose as choose_device
 from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
-
-# A network that takes longer for one image is a large one: it gains more from the last core than the front-ends lose.
-# mnist_cnn takes 0.3 ms, ResNet-18 40.
-_LARGE_SECONDS = 0.005
 
 
 class Loaded:
@@ -65,8 +61,7 @@ class LocalEngine:
     """The engine whose models live in this process, on one device; see `app.engine.Engine`.
 
     Args:
-        alone: nothing else runs on this event loop, so that a small network may compute on it, without a thread beside
-            it. (Two threads of one interpreter hand it to and fro, which then costs more than either does.)
+        alone: nothing else runs on this event loop; see `app.workers`.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, alone: bool = False) -> None:
@@ -74,10 +69,18 @@ class LocalEngine:
         self.on_change: Callable[[], None] = lambda: None  # is told when `catalogue` or `models` has changed
         self._settings = settings
         self._metrics = metrics
+        self._workers = Workers(
+            self.device,
+            cores=usable_cores(),
+            torch_threads=settings.torch_threads,
+            compiled=settings.compile,
+            alone=alone,
+        )
         self._batcher = Batcher(
             max_items=settings.max_batch,
             max_seconds=settings.max_batch_ms / 1000,
             max_waiting=settings.max_queue,
+            at_once=self._workers.at_once,
         )
         self._store: ModelStore[Loaded] = ModelStore(
             settings.store,
@@ -92,9 +95,6 @@ class LocalEngine:
         self._numbered: dict[int, Loaded] = {}
         self._replaced: dict[Loaded, None] = {}  # those that something still waits for
         self._numbers = itertools.count()
-        self._alone = alone
-        # One thread beside the event loop: a device computes one batch at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._error: BaseException | None = None
         self._dead = asyncio.Event()
@@ -109,7 +109,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         _strict_fp32()
-        torch.set_num_threads(self._settings.torch_threads or _cores_but_one())
+        self._workers.prepare_thread()
         self._metrics.waiting_items = lambda: self._batcher.waiting
         for name, work in {"batcher": self._batcher.run(), "store": self._store.watch()}.items():
             task = asyncio.create_task(work, name=name)
@@ -122,7 +122,7 @@ class LocalEngine:
         self._batcher.close()
         await asyncio.wait(self._tasks.values())
         await self._store.close()
-        self._thread.shutdown()
+        self._workers.close()
 
     async def started(self) -> Status:
         waiting = [asyncio.create_task(event.wait()) for event in (self._store.looked, self._dead)]
@@ -236,26 +236,19 @@ class LocalEngine:
         return f"no version of {name!r} can be served" + (f": {refused}" if refused else "")
 
     def _load(self, path: Path) -> Loaded:
+        self._workers.prepare_thread()
         predictor = prove(
-            path, device=self.device, max_items=self._settings.max_batch, precision=self._settings.precision
+            path,
+            device=self.device,
+            max_items=self._settings.max_batch,
+            precision=self._settings.precision,
+            slots=self._workers.at_once,
+            compile_with="inductor" if self._settings.compile else None,
         )
-
-        # On the loop only as long as what comes meanwhile has room in the kernel's buffers: one photo fills them.
-        large = predictor.seconds_alone > _LARGE_SECONDS
-        on_the_loop = self._alone and self.device.type == "cpu" and not large
-        threads = self._settings.torch_threads or (usable_cores() if self._alone and large else _cores_but_one())
-
-        def run(items: Sequence[Item]) -> list[Row]:
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            return predictor.predict(items)
 
         async def compute(items: Sequence[Item]) -> list[Row]:
             began = time.perf_counter()
-            if on_the_loop:
-                rows = run(items)
-            else:
-                rows = await asyncio.get_running_loop().run_in_executor(self._thread, run, items)
+            rows = await self._workers.predict(predictor, items)
             self._metrics.batch_items(len(items))
             self._metrics.compute_seconds(time.perf_counter() - began)
             return rows
@@ -276,11 +269,6 @@ class LocalEngine:
         if not self._closing:
             self._error = None if task.cancelled() else task.exception()
             self._dead.set()
-
-
-def _cores_but_one() -> int:
-    """All cores but one: torch's threads wait for one another by spinning, and one too many slows them all tenfold."""
-    return max(1, usable_cores() - 1)
 
 
 def _strict_fp32() -> None:

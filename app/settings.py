@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         "all; one fewer than there are cores, if not set",
     )
     max_batch: int = Field(64, ge=1, le=4096, description="images in one batch")
-    max_batch_ms: float = Field(100, gt=0, description="how long one batch may take, by a running estimate")
+    max_batch_ms: float = Field(150, gt=0, description="how long one batch may take, by a running estimate")
     max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
     max_requests: int = Field(1024, ge=1, description="predictions that may be in progress in one process")
     max_connections: int = Field(4096, ge=1, description="connections that may be open to one process")
@@ -67,7 +67,16 @@ class Settings(BaseSettings):
         "fp32", description="of the network; in bf16 answers are not quite those of training, and up to twice as quick"
     )
     torch_threads: int = Field(
-        0, ge=0, le=1024, description="of one batch on a CPU; 0 takes all cores but one, or all for a large network"
+        0,
+        ge=0,
+        le=1024,
+        description="of one batch on a CPU, and one batch at a time; 0 takes all cores but one, or, for a large "
+        "network, all, which the batches in progress share",
+    )
+    compile: bool = Field(
+        False,
+        description="compile each network when it is loaded, with torch.compile: a little quicker, after half a "
+        "minute or more; on a CPU it takes a C++ compiler, and one batch is computed at a time",
     )
 
     deadline_seconds: float = Field(

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,7 +38,7 @@ from app.settings import Settings
 from classifier.checkpoint import Checkpoint, Reference
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
-from tests.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.checkpoints import DIGITS, PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +47,8 @@ Start = Callable[..., AbstractAsyncContextManager[Engine]]
 
 
 @asynccontextmanager
-async def local_engine(settings: Settings) -> AsyncIterator[Engine]:
-    engine = LocalEngine(settings, Metrics())
+async def local_engine(settings: Settings, *, alone: bool = False) -> AsyncIterator[Engine]:
+    engine = LocalEngine(settings, Metrics(), alone=alone)
     await engine.start()
     try:
         yield engine
@@ -416,6 +417,25 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
     assert model.versions[0].out_of_distribution == out_of_distribution
 
 
+@pytest.mark.parametrize("alone", [False, True])
+async def test_photos_that_a_large_network_computes_at_once_are_answered_as_if_alone(
+    tmp_path: Path, *, alone: bool
+) -> None:
+    photos = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
+    content = checkpoint(architecture="resnet18", preprocess=photos)
+    publish(tmp_path / "store", 1, content)
+    pixels = [to_pixels(png(i, (256, 224), "RGB"), photos) for i in range(12)]
+    expected = logits(content.build(), photos, torch.from_numpy(np.stack(pixels))).softmax(dim=1)
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=alone) as engine:
+        await engine.started()
+        target = engine.target(None, None)
+        several = [engine.submit(target, pixels[i : i + 2], top_k=10, deadline=soon()) for i in range(0, 12, 2)]
+        items = [item for answer in await asyncio.gather(*several) for item in answer.items]
+    for item, row in zip(items, expected, strict=True):
+        by_class = {each.class_index: each.probability for each in predictions(item)}
+        assert by_class == pytest.approx(dict(enumerate(row.tolist())), abs=1e-4)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> None:
@@ -445,3 +465,27 @@ async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
         status = await engine.status()
         assert not status.ready
         assert "store" in status.detail
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
+@pytest.mark.parametrize("alone", [False, True])
+async def test_compiled_networks_answer_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """And nothing is compiled any more once the version is served: not in another thread, not for more images."""
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    publish(tmp_path / "store", 1, checkpoint())
+    before = counters["stats"]["unique_graphs"]
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu", compile=True), alone=alone) as engine:
+        assert (await engine.started()).ready
+        graphs = counters["stats"]["unique_graphs"]
+        compiled = await engine.submit(engine.target(None, None), images(40), top_k=10, deadline=soon())
+        assert before < counters["stats"]["unique_graphs"] == graphs
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu")) as engine:
+        await engine.started()
+        plain = await engine.submit(engine.target(None, None), images(40), top_k=10, deadline=soon())
+    for one, other in zip(compiled.items, plain.items, strict=True):
+        by_label = {each.label: each.probability for each in predictions(other)}
+        assert {each.label: each.probability for each in predictions(one)} == pytest.approx(by_label, abs=1e-4)

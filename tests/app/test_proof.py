@@ -1,11 +1,13 @@
 """A checkpoint goes live only if this server repeats its reference batch."""
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from app.proof import prove
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
@@ -110,6 +112,74 @@ def test_in_bf16_another_likeliest_class_is_refused(tmp_path: Path) -> None:
     prove(path, device=CPU, max_items=8)
     with pytest.raises(CheckpointError, match="another likeliest class than in training: serve this model in fp32"):
         prove(path, device=CPU, max_items=8, precision="bf16")
+
+
+def test_what_is_served_is_folded_and_the_proof_is_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "app")
+    path = saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path)
+    prove(path, device=CPU, max_items=8)
+    assert [record.__dict__["values"]["batch_norms"] for record in caplog.records] == [20]
+
+    def wrong(weights: torch.Tensor, *_: object, **__: object) -> tuple[nn.Parameter, nn.Parameter]:
+        return nn.Parameter(weights), nn.Parameter(torch.ones(len(weights)))
+
+    monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", wrong)
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        prove(path, device=CPU, max_items=8)
+
+
+def test_what_cannot_be_folded_is_served_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unable(*_: object, **__: object) -> None:
+        raise TypeError("no such thing\nas a batch norm")
+
+    monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", unable)
+    prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+    (record,) = caplog.records
+    assert record.__dict__["values"] == {"model": "digits", "reason": "TypeError: no such thing"}
+
+
+def test_memory_that_runs_out_while_folding_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", unable)
+    with pytest.raises(MemoryError):
+        prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+
+
+@pytest.mark.parametrize("max_items", [1, 3, 20])
+def test_a_compiled_network_is_proven_like_another(tmp_path: Path, max_items: int) -> None:
+    """By a backend that needs no compiler: torch then traces the network, and calls what it has traced."""
+    content = checkpoint()
+    predictor = prove(saved(content, tmp_path), device=CPU, max_items=max_items, compile_with="eager")
+    repeated = predictor.logits(list(content.reference.pixels.numpy()))
+    torch.testing.assert_close(repeated, content.reference.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_compiles_each_version_however_many_there_were_before(tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    for seed in range(5):  # torch compiles one function eight times at the most, and each of these twice
+        preprocess = DIGITS.model_copy(update={"mean": (0.1 + seed / 100,)})
+        before = counters["stats"]["unique_graphs"]
+        prove(saved(checkpoint(seed, preprocess=preprocess), tmp_path), device=CPU, max_items=4, compile_with="eager")
+        assert counters["stats"]["unique_graphs"] > before
+        (tmp_path / "1.safetensors").unlink()
+
+
+def test_what_cannot_be_compiled_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with pytest.raises(
+        CheckpointError, match=r"cannot be compiled here; serve it without --compile .*no-such-compiler"
+    ):
+        prove(saved(checkpoint(), tmp_path), device=CPU, max_items=8, compile_with="inductor")
 
 
 def with_fixed_logits(values: list[float]) -> Checkpoint:
