@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 def fold(network: nn.Module, batch: torch.Tensor) -> int:
     """Changes `network`, which is in eval mode; says how many of its batch norms are gone.
 
-    Those that alone take the result of a convolution are, if the network names and calls both of them once. All else
-    stays as it is.
+    Those that alone take the result of a convolution are, if the network names both of them once and calls that
+    norm once. All else stays as it is.
 
     Args:
         batch: float, of the shape that the network takes; its values do not matter.
@@ -48,8 +48,8 @@ class _Watch(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._results: dict[int, tuple[str, torch.Tensor]] = {}  # by id; kept, so that no later tensor has the same
-        self._calls: Counter[str] = Counter()
         self._norms: dict[str, str] = {}  # that took a convolution's result first
+        self._calls: Counter[str] = Counter()  # of norms
         self._otherwise: set[str] = set()  # convolutions whose results something else has taken
         self._in_norm = False  # what that does with its input is no other use of it
 
@@ -73,7 +73,7 @@ class _Watch(TorchFunctionMode):
         return [
             (convolution, norm)
             for convolution, norm in self._norms.items()
-            if convolution not in self._otherwise and self._calls[convolution] == self._calls[norm] == 1
+            if convolution not in self._otherwise and self._calls[norm] == 1
         ]
 
     def __torch_function__(
@@ -95,7 +95,6 @@ class _Watch(TorchFunctionMode):
 
     def _made(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
         def note(module: nn.Module, taken: Any, made: torch.Tensor) -> None:  # noqa: ARG001
-            self._calls[name] += 1
             self._results[id(made)] = name, made
 
         return note

@@ -73,6 +73,8 @@ class Network(nn.Module):
 
 WAYS_THAT_CANNOT_BE_FOLDED: dict[str, Callable[[Network, torch.Tensor], torch.Tensor]] = {
     "the convolution is used twice": lambda net, x: net.norm(net.conv(x)) + net.conv(x + 1),
+    "twice, before two norms": lambda net, x: net.norm(net.conv(x)) + net.another(net.conv(x + 1)),
+    "twice, before one norm": lambda net, x: net.norm(net.conv(x)) + net.norm(net.conv(x + 1)),
     "twice, one behind the other": lambda net, x: net.norm(net.conv(net.conv(x))),
     "the norm is used twice": lambda net, x: net.norm(net.conv(x)) + net.norm(net.other(x)),
     "the norm is before the convolution": lambda net, x: net.conv(net.norm(x)),

@@ -269,6 +269,35 @@ def test_more_threads_than_slots_wait_for_one(pool: ThreadPoolExecutor, *, captu
     assert most == 2
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_batch_in_progress_while_another_finds_out_that_there_is_less_memory_is_complete_and_changes_nothing(
+    pool: ThreadPoolExecutor, *, fails: bool
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    counts: list[int] = []
+
+    def hook(count: int) -> None:
+        counts.append(count)
+        if len(counts) == 1:
+            began.set()
+            assert go_on.wait(30)
+            if not fails:
+                return
+        if count > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = watched(hook, max_items=16, slots=2)
+    first = pool.submit(model.logits, IMAGES[:16])
+    assert began.wait(30)
+    second = model.logits(IMAGES[:16])
+    assert model.max_items == 4
+    go_on.set()
+    torch.testing.assert_close(first.result(30), second, rtol=1e-4, atol=1e-5)
+    assert model.max_items == 4
+    assert counts == [16, 16, 8, 4, 4, 4, 4] + [4, 4, 4, 4] * fails
+
+
 def test_the_weights_go_with_the_predictor_and_not_only_when_garbage_is_looked_for() -> None:
     content = checkpoint()
     network = content.build()

@@ -133,6 +133,8 @@ async def test_there_are_as_many_batches_at_once_as_cores_up_to_eight(cores: int
 async def test_a_single_core_is_all_that_there_is() -> None:
     workers, network = Workers(CPU, cores=1), Network(large=True)
     network.gate.set()
+    workers.prepare_thread()
+    assert torch.get_num_threads() == 1
     await network.submit(workers)
     assert await network.threads() == 1
     workers.close()
