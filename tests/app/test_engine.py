@@ -4,6 +4,7 @@ import asyncio
 import math
 import shutil
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from app.engine import (
     Ambiguous,
@@ -36,6 +39,7 @@ from app.metrics import Metrics
 from app.remote import RemoteEngine
 from app.settings import Settings
 from classifier.checkpoint import Checkpoint, Reference
+from classifier.cores import usable_cores
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
 from tests.checkpoints import DIGITS, PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
@@ -415,6 +419,26 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
         (model,) = await engine.models()
     assert model.versions[0].calibration == calibration
     assert model.versions[0].out_of_distribution == out_of_distribution
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="there is but one core here")
+async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path) -> None:
+    photos = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
+    publish(tmp_path / "store", 1, checkpoint(architecture="resnet18", preprocess=photos))
+    photo = to_pixels(png(0, (256, 224), "RGB"), photos)
+    together = threading.Barrier(2)
+
+    def meet(module: nn.Module, _: Any) -> None:
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            together.wait(30)
+
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=True) as engine:
+        await engine.started()
+        target = engine.target(None, None)
+        with register_module_forward_pre_hook(meet):
+            two = [engine.submit(target, [photo], top_k=1, deadline=soon()) for _ in range(2)]
+            for answer in await asyncio.gather(*two):
+                assert len(predictions(answer.items[0])) == 1
 
 
 @pytest.mark.parametrize("alone", [False, True])
