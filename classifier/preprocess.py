@@ -6,8 +6,9 @@ network the same pixels. The other half, uint8 -> float, is `classifier.normaliz
 
 import hashlib
 import math
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,10 @@ class Preprocess(BaseModel):
         """Equal for two that make the same pixels of every image; mean and std, applied later, do not count."""
         pixel_part = self.model_dump_json(exclude={"mean", "std"})
         return hashlib.sha256(pixel_part.encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+        """Validated; pydantic's own would keep the shape and the digest that this one has worked out."""
+        return type(self).model_validate({**self.model_dump(), **(update or {})})
 
     def to_pixels(self, image: Image.Image) -> Pixels:
         """The pixels of `image`, of shape `self.shape`; an animated one gives its first frame.

@@ -177,6 +177,15 @@ def test_the_digest_does_not_see_what_changes_no_pixel() -> None:
     assert Preprocess.model_validate_json(Preprocess.model_validate(WHOLE).model_dump_json()).digest == digest
 
 
+def test_a_copy_with_other_values_has_a_shape_and_a_digest_of_its_own() -> None:
+    whole = Preprocess.model_validate(WHOLE)
+    was = whole.shape, whole.digest
+    other = whole.model_copy(update={"crop": (10, 12)})
+    assert other.shape[:2] == (10, 12)
+    assert other.digest != was[1]
+    assert (whole.shape, whole.digest) == was
+
+
 def test_every_field_is_either_in_the_digest_or_applied_later() -> None:
     assert WHOLE.keys() == Preprocess.model_fields.keys()  # a new field belongs into the tests above
 
