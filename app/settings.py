@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     compile: bool = Field(
         False,
-        description="compile each network when it is loaded, with torch.compile: a little quicker, after half a "
+        description="compile each network when it is loaded, with torch.compile: up to a third quicker, after half a "
         "minute or more; on a CPU it takes a C++ compiler, and one batch is computed at a time",
     )
 

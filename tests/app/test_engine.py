@@ -42,7 +42,7 @@ from classifier.checkpoint import Checkpoint, Reference
 from classifier.cores import usable_cores
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
-from tests.checkpoints import DIGITS, PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.checkpoints import DIGITS, LARGE_PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
 
 pytestmark = pytest.mark.anyio
 
@@ -423,9 +423,8 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
 
 @pytest.mark.skipif(usable_cores() < 2, reason="there is but one core here")
 async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path) -> None:
-    photos = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
-    publish(tmp_path / "store", 1, checkpoint(architecture="resnet18", preprocess=photos))
-    photo = to_pixels(png(0, (256, 224), "RGB"), photos)
+    publish(tmp_path / "store", 1, checkpoint(architecture="resnet18", preprocess=LARGE_PHOTOS))
+    photo = to_pixels(png(0, (256, 224), "RGB"), LARGE_PHOTOS)
     together = threading.Barrier(2)
 
     def meet(module: nn.Module, _: Any) -> None:
@@ -445,11 +444,10 @@ async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path) -
 async def test_photos_that_a_large_network_computes_at_once_are_answered_as_if_alone(
     tmp_path: Path, *, alone: bool
 ) -> None:
-    photos = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
-    content = checkpoint(architecture="resnet18", preprocess=photos)
+    content = checkpoint(architecture="resnet18", preprocess=LARGE_PHOTOS)
     publish(tmp_path / "store", 1, content)
-    pixels = [to_pixels(png(i, (256, 224), "RGB"), photos) for i in range(12)]
-    expected = logits(content.build(), photos, torch.from_numpy(np.stack(pixels))).softmax(dim=1)
+    pixels = [to_pixels(png(i, (256, 224), "RGB"), LARGE_PHOTOS) for i in range(12)]
+    expected = logits(content.build(), LARGE_PHOTOS, torch.from_numpy(np.stack(pixels))).softmax(dim=1)
     async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=alone) as engine:
         await engine.started()
         target = engine.target(None, None)

@@ -174,11 +174,13 @@ def test_torch_compiles_each_version_however_many_there_were_before(tmp_path: Pa
 
 
 def test_what_cannot_be_compiled_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    with pytest.raises(
+    refused = pytest.raises(
         CheckpointError, match=r"cannot be compiled here; serve it without --compile .*no-such-compiler"
-    ):
+    )
+    with refused, config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         prove(saved(checkpoint(), tmp_path), device=CPU, max_items=8, compile_with="inductor")
 
 
