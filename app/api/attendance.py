@@ -1,7 +1,6 @@
 """Attendance: ends a request whose body comes too slowly, and one whose client has hung up."""
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,22 +11,22 @@ from app.api.upload import ClientLeft
 
 
 class Departure:
-    """Of the client of one connection: who waits on its behalf is told. In the scope's state, as `departure`."""
+    """Of the client of one connection: who attends to its requests is told. In the scope's state, as `departure`."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_attending",)
 
     def __init__(self) -> None:
-        self._told: dict[Callable[[], None], None] = {}
+        self._attending: dict[Attendance, None] = {}
 
-    def tell_me(self, told: Callable[[], None]) -> None:
-        self._told[told] = None
+    def concerns(self, attendance: "Attendance") -> None:
+        self._attending[attendance] = None
 
-    def forget(self, told: Callable[[], None]) -> None:
-        del self._told[told]
+    def concerns_no_more(self, attendance: "Attendance") -> None:
+        del self._attending[attendance]
 
     def happen(self) -> None:
-        for told in list(self._told):
-            told()
+        for attendance in list(self._attending):
+            attendance.client_left()
 
 
 class Attendance:
@@ -38,7 +37,7 @@ class Attendance:
     Raises: Problem (upload_too_slow), ClientLeft.
     """
 
-    __slots__ = ("_departure", "_leave", "_reason", "_request", "_seconds", "_timer")
+    __slots__ = ("_departure", "_reason", "_request", "_seconds", "_timer")
 
     def __init__(self, scope: Scope, *, upload_seconds: float) -> None:
         self._departure: Departure = scope["state"]["departure"]
@@ -49,15 +48,14 @@ class Attendance:
         loop = asyncio.get_running_loop()
         self._request = asyncio.current_task(loop)
         self._timer = loop.call_later(self._seconds, self._be_late)
-        self._leave = self._be_left  # one object, by which it is found again
-        self._departure.tell_me(self._leave)
+        self._departure.concerns(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        self._departure.forget(self._leave)
+        self._departure.concerns_no_more(self)
         if self._reason is not None and kind is asyncio.CancelledError and self._request is not None:
             self._request.uncancel()
             raise self._reason from error
@@ -66,11 +64,11 @@ class Attendance:
         """The body is there; from now on the client only waits."""
         self._timer.cancel()
 
+    def client_left(self) -> None:
+        self._end(ClientLeft())
+
     def _be_late(self) -> None:
         self._end(Problem("upload_too_slow", f"the body did not come within {self._seconds:g} seconds"))
-
-    def _be_left(self) -> None:
-        self._end(ClientLeft())
 
     def _end(self, reason: Exception) -> None:
         self._reason = reason

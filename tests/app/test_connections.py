@@ -1,6 +1,7 @@
 """What happens on a connection around the requests: early answers, hang-ups, pipelines, what is never finished."""
 
 import asyncio
+import gc
 import socket
 from contextlib import AsyncExitStack
 
@@ -165,6 +166,26 @@ class TestExpect:
             answer = await client.response()
             check_problem(answer, "unsupported_content_type")
             assert answer.headers["connection"] == "close"
+
+
+async def test_a_request_leaves_no_garbage_that_has_to_be_looked_for() -> None:
+    """Looking for it takes tens of milliseconds once there is much, while everybody waits."""
+    requests = 100
+    async with http_side(ScriptedEngine()) as side, side.connection() as client:
+
+        async def ask() -> None:
+            await client.send(request(body=png()))
+            assert (await client.response()).status_code == 200
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(requests):
+                await ask()
+            assert gc.collect() < requests
+        finally:
+            gc.enable()
 
 
 class TestHangUps:
