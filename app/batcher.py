@@ -54,9 +54,13 @@ class Batcher:
         self._wake = asyncio.Event()
         self._closing = False
 
-    def lane(self, compute: "Compute[T, R]") -> "Lane[T, R]":
-        """A queue of its own, for items that may share a batch: those of one version."""
-        return Lane(self, compute, self._clock)
+    def lane(self, compute: "Compute[T, R]", *, max_items: int | None = None) -> "Lane[T, R]":
+        """A queue of its own, for items that may share a batch: those of one version.
+
+        Args:
+            max_items: of one of its batches; what holds for all lanes, if not said.
+        """
+        return Lane(self, compute, self._clock, max_items=min(max_items or self.max_items, self.max_items))
 
     async def run(self) -> None:
         """Computes batches until `close` was called and nothing waits any more. Its owner watches that it lives."""
@@ -86,7 +90,7 @@ class Batcher:
                 self._wake.clear()
                 await self._wake.wait()
             lane = next(iter(self._lanes))
-            places = lane.take(self.max_items, self.max_seconds)
+            places = lane.take(self.max_seconds)
             del self._lanes[lane]
             if lane.submissions:
                 self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
@@ -134,9 +138,12 @@ _Place = tuple[Submission[T, R], int]
 class Lane(Generic[T, R]):
     """The items that may share a batch."""
 
-    def __init__(self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float]) -> None:
+    def __init__(
+        self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float], *, max_items: int
+    ) -> None:
         self.submissions: dict[Submission[T, R], None] = {}
         self.pace = Pace()
+        self._max_items = max_items
         self._batcher = batcher
         self._compute = compute
         self._clock = clock
@@ -178,9 +185,9 @@ class Lane(Generic[T, R]):
         submission.over = True
         self._leave(submission)
 
-    def take(self, max_items: int, max_seconds: float) -> "list[_Place[T, R]]":
+    def take(self, max_seconds: float) -> "list[_Place[T, R]]":
         """The next batch: the oldest items whose callers still wait for them."""
-        room = min(max_items, self.pace.items_within(max_seconds))
+        room = min(self._max_items, self.pace.items_within(max_seconds))
         places: list[_Place[T, R]] = []
         now = self._clock()
         for submission in list(self.submissions):

@@ -262,7 +262,7 @@ class LocalEngine:
             digest=preprocess.digest,
             reader=predictor.reader,
         )
-        return Loaded(entry, self._batcher.lane(compute), self._retire)
+        return Loaded(entry, self._batcher.lane(compute, max_items=self._workers.max_items(predictor)), self._retire)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Each of them works until `close`; an end before that is a failure, whatever it looks like."""

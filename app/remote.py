@@ -142,7 +142,7 @@ class RemoteEngine:
         """The link to an engine process that lives. Raises: NotReady."""
         if self._link is None or self._link.lost.is_set():
             raise NotReady(_ABSENT)
-        if time.monotonic() - self._link.heard > self._silent_seconds:
+        if self._link.silent > self._silent_seconds:
             raise NotReady(f"the engine process has said nothing for {self._silent_seconds:g} seconds")
         return self._link
 
@@ -155,7 +155,9 @@ class RemoteEngine:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, link = await loop.create_unix_connection(lambda: _Link(self._looked), str(self._path))
+                _, link = await loop.create_unix_connection(
+                    lambda: _Link(self._looked, look_seconds=self._silent_seconds / 10), str(self._path)
+                )
             except OSError:
                 await asyncio.sleep(_RECONNECT_SECONDS)
                 continue
@@ -171,13 +173,15 @@ class RemoteEngine:
 class _Link(asyncio.Protocol):
     """One connection to an engine process, as long as both live."""
 
-    def __init__(self, looked: asyncio.Event) -> None:
+    def __init__(self, looked: asyncio.Event, *, look_seconds: float) -> None:
         self.catalogue = _NOTHING
         self.models = b""  # until it has said which there are
         self.waiting = 0  # images
-        self.heard = time.monotonic()
+        # Seconds, by the turns of this process's own loop: time in which it was held still itself does not count.
+        self.silent = 0.0
         self.lost = asyncio.Event()
         self._looked = looked
+        self._look_seconds = look_seconds
         self._entries: dict[int, Entry] = {}
         self._questions: dict[int, _Question] = {}
         self._number = 0
@@ -218,9 +222,10 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = Corked(transport)
         self._loop = asyncio.get_running_loop()
+        self._listening = self._loop.call_later(self._look_seconds, self._hear_nothing)
 
     def data_received(self, data: bytes) -> None:
-        self.heard = time.monotonic()
+        self.silent = 0.0
         for kind, number, body, start, end in self._cutter.feed(data):
             if kind == wire.ROWS:
                 self._rows(number, body, start)
@@ -229,8 +234,13 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was, it is gone
         self.lost.set()
+        self._listening.cancel()
         for question in self._questions.values():
             _fail(question, NotReady("the engine process ended before it had answered"))
+
+    def _hear_nothing(self) -> None:
+        self.silent += self._look_seconds
+        self._listening = self._loop.call_later(self._look_seconds, self._hear_nothing)
 
     def _next_number(self) -> int:
         self._number = (self._number + 1) & 0xFFFFFFFF

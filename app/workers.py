@@ -13,6 +13,10 @@ from app.rows import Row
 # mnist_cnn takes 0.3 ms, ResNet-18 40.
 _LARGE_SECONDS = 0.005
 
+# Of one batch on the loop, for each of torch's threads. Larger ones gain little, and the front-ends wait for all of its
+# answers: with up to 64, both processes of two cores were idle for a fifth of the time.
+_ITEMS_ON_THE_LOOP = 16
+
 # Each thread that computes keeps threads of torch's, up to one for each core.
 _MOST_AT_ONCE = 8
 
@@ -49,15 +53,18 @@ class Workers:
         """For what the calling thread computes besides batches, such as a proof."""
         _use(self._torch_threads or self._all_but_one)
 
+    def max_items(self, predictor: Predictor) -> int | None:
+        """Of one batch, where it is best to have fewer than may be; else None."""
+        if not self._is_for_the_loop(predictor):
+            return None
+        return _ITEMS_ON_THE_LOOP * (self._torch_threads or self._all_but_one)
+
     async def predict(self, predictor: Predictor, items: Sequence[Item]) -> list[Row]:
         """Of `at_once` callers at the most, on one event loop."""
-        large = predictor.seconds_alone > _LARGE_SECONDS
-        cores = self._cores if self._alone and large else self._all_but_one
-        threads = self._torch_threads or max(1, cores // (self._computing + 1))
+        threads = self._threads_of(predictor)
         self._computing += 1
         try:
-            # On the loop only as long as what comes meanwhile has room in the kernel's buffers: one photo fills them.
-            if self._alone and self._on_cpu and not large:
+            if self._is_for_the_loop(predictor):
                 return _predict(predictor, items, threads)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, _predict, predictor, items, threads)
@@ -67,10 +74,23 @@ class Workers:
     def close(self) -> None:
         self._threads.shutdown()
 
+    def _is_for_the_loop(self, predictor: Predictor) -> bool:
+        """Only as long as what comes meanwhile has room in the kernel's buffers: one photo fills them."""
+        return self._alone and self._on_cpu and not _is_large(predictor)
+
+    def _threads_of(self, predictor: Predictor) -> int:
+        """For the next batch."""
+        cores = self._cores if self._alone and _is_large(predictor) else self._all_but_one
+        return self._torch_threads or max(1, cores // (self._computing + 1))
+
     @property
     def _all_but_one(self) -> int:
         """Torch's threads wait for one another by spinning, and one too many slows them all tenfold."""
         return max(1, self._cores - 1)
+
+
+def _is_large(predictor: Predictor) -> bool:
+    return predictor.seconds_alone > _LARGE_SECONDS
 
 
 def _predict(predictor: Predictor, items: Sequence[Item], threads: int) -> list[Row]:

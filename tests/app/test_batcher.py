@@ -94,6 +94,22 @@ async def test_a_batch_has_max_items_at_the_most_and_a_large_submit_spans_severa
         assert device.batches[1:] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
 
 
+async def test_a_lane_may_have_smaller_batches_but_no_larger_ones() -> None:
+    async with running(max_items=4) as (batcher, device, lane):
+        for most, sizes in ((2, [2, 2, 1]), (9, [4, 1])):
+            own = batcher.lane(device.compute, max_items=most)
+            own.pace.observe(1, 1e-6)
+            device.gate.clear()
+            device.batches.clear()
+            first = asyncio.create_task(lane.submit([0], deadline=soon()))
+            await asyncio.sleep(0)
+            (task,) = await submitted(own, [1, 2, 3, 4, 5])
+            device.gate.set()
+            await first
+            assert await task == [10, 20, 30, 40, 50]
+            assert [len(batch) for batch in device.batches[1:]] == sizes
+
+
 async def test_a_full_queue_refuses_a_submit_whole_and_takes_the_next_when_there_is_room() -> None:
     async with running(max_waiting=4) as (batcher, device, lane):
         await device.busy(lane)

@@ -283,6 +283,20 @@ async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_onc
                 await question
 
 
+async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_process(path: Path) -> None:
+    async with engine_that_is_told(path, silent_seconds=0.05) as (remote, peer, _):
+
+        async def is_ready() -> bool:
+            peer.say(wire.frame(wire.BEAT))
+            return (await remote.status()).ready
+
+        await until(is_ready)
+        over = time.monotonic() + 0.2
+        while time.monotonic() < over:  # nothing else runs meanwhile
+            pass
+        assert (await remote.status()).ready
+
+
 async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) -> None:
     async with engine_that_is_told(path, silent_seconds=0.01) as (remote, peer, _):
 

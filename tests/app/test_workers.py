@@ -92,6 +92,18 @@ async def test_a_small_network_computes_on_the_loop_with_all_cores_but_one_of_wh
     workers.close()
 
 
+async def test_batches_on_the_loop_are_kept_so_small_that_front_ends_have_something_to_do_meanwhile() -> None:
+    small, large = Network(large=False).predictor, Network(large=True).predictor
+    for cores, threads, most in ((1, 0, 16), (2, 0, 16), (4, 0, 48), (4, 2, 32)):
+        workers = Workers(CPU, cores=cores, torch_threads=threads, alone=True)
+        assert workers.max_items(small) == most
+        assert workers.max_items(large) is None
+        workers.close()
+    beside_http = Workers(CPU, cores=4)
+    assert beside_http.max_items(small) is None
+    beside_http.close()
+
+
 @pytest.mark.parametrize("large", [False, True])
 async def test_beside_http_one_batch_at_a_time_is_computed_in_a_thread_with_all_cores_but_one(*, large: bool) -> None:
     workers, network = Workers(CPU, cores=4), Network(large=large)
