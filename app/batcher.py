@@ -54,13 +54,14 @@ class Batcher:
         self._wake = asyncio.Event()
         self._closing = False
 
-    def lane(self, compute: "Compute[T, R]", *, max_items: int | None = None) -> "Lane[T, R]":
+    def lane(self, compute: "Compute[T, R]", *, max_together: int | None = None) -> "Lane[T, R]":
         """A queue of its own, for items that may share a batch: those of one version.
 
         Args:
-            max_items: of one of its batches; what holds for all lanes, if not said.
+            max_together: of one of its batches, if they come from several callers; those of one are answered together
+                in any case, and may be more. None: as many as any batch has.
         """
-        return Lane(self, compute, self._clock, max_items=min(max_items or self.max_items, self.max_items))
+        return Lane(self, compute, self._clock, max_together=max_together or self.max_items)
 
     async def run(self) -> None:
         """Computes batches until `close` was called and nothing waits any more. Its owner watches that it lives."""
@@ -90,7 +91,7 @@ class Batcher:
                 self._wake.clear()
                 await self._wake.wait()
             lane = next(iter(self._lanes))
-            places = lane.take(self.max_seconds)
+            places = lane.take(self.max_items, self.max_seconds)
             del self._lanes[lane]
             if lane.submissions:
                 self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
@@ -139,11 +140,11 @@ class Lane(Generic[T, R]):
     """The items that may share a batch."""
 
     def __init__(
-        self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float], *, max_items: int
+        self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float], *, max_together: int
     ) -> None:
         self.submissions: dict[Submission[T, R], None] = {}
         self.pace = Pace()
-        self._max_items = max_items
+        self._max_together = max_together
         self._batcher = batcher
         self._compute = compute
         self._clock = clock
@@ -185,9 +186,9 @@ class Lane(Generic[T, R]):
         submission.over = True
         self._leave(submission)
 
-    def take(self, max_seconds: float) -> "list[_Place[T, R]]":
+    def take(self, max_items: int, max_seconds: float) -> "list[_Place[T, R]]":
         """The next batch: the oldest items whose callers still wait for them."""
-        room = min(self._max_items, self.pace.items_within(max_seconds))
+        most = min(max_items, self.pace.items_within(max_seconds))
         places: list[_Place[T, R]] = []
         now = self._clock()
         for submission in list(self.submissions):
@@ -195,7 +196,10 @@ class Lane(Generic[T, R]):
                 self._leave(submission)
                 submission.answer(Expired(_TOO_LATE))
                 continue
-            until = min(len(submission.items), submission.taken + room - len(places))
+            room = most if not places else min(most, self._max_together) - len(places)
+            if room <= 0:
+                break
+            until = min(len(submission.items), submission.taken + room)
             places += [(submission, i) for i in range(submission.taken, until)]
             self._batcher.waiting -= until - submission.taken
             submission.taken = until

@@ -262,7 +262,8 @@ class LocalEngine:
             digest=preprocess.digest,
             reader=predictor.reader,
         )
-        return Loaded(entry, self._batcher.lane(compute, max_items=self._workers.max_items(predictor)), self._retire)
+        lane = self._batcher.lane(compute, max_together=self._workers.max_together(predictor))
+        return Loaded(entry, lane, self._retire)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """Each of them works until `close`; an end before that is a failure, whatever it looks like."""

@@ -13,8 +13,8 @@ from app.rows import Row
 # mnist_cnn takes 0.3 ms, ResNet-18 40.
 _LARGE_SECONDS = 0.005
 
-# Of one batch on the loop, for each of torch's threads. Larger ones gain little, and the front-ends wait for all of its
-# answers: with up to 64, both processes of two cores were idle for a fifth of the time.
+# Of several callers in one batch on the loop, for each of torch's threads. Larger ones gain little, and the front-ends
+# wait for all of its answers: with up to 64, both processes of two cores were idle for a fifth of the time.
 _ITEMS_ON_THE_LOOP = 16
 
 # Each thread that computes keeps threads of torch's, up to one for each core.
@@ -53,8 +53,8 @@ class Workers:
         """For what the calling thread computes besides batches, such as a proof."""
         _use(self._torch_threads or self._all_but_one)
 
-    def max_items(self, predictor: Predictor) -> int | None:
-        """Of one batch, where it is best to have fewer than may be; else None."""
+    def max_together(self, predictor: Predictor) -> int | None:
+        """Items of several callers in one batch, where it is best to have fewer than may be; else None."""
         if not self._is_for_the_loop(predictor):
             return None
         return _ITEMS_ON_THE_LOOP * (self._torch_threads or self._all_but_one)

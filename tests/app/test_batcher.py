@@ -94,20 +94,27 @@ async def test_a_batch_has_max_items_at_the_most_and_a_large_submit_spans_severa
         assert device.batches[1:] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
 
 
-async def test_a_lane_may_have_smaller_batches_but_no_larger_ones() -> None:
+@pytest.mark.parametrize(
+    ("groups", "sizes"),
+    [
+        ([[1], [2], [3], [4], [5]], [2, 2, 1]),
+        ([[1, 2, 3, 4, 5]], [4, 1]),
+        ([[1, 2, 3], [4], [5, 6]], [3, 2, 1]),
+        ([[1], [2, 3], [4]], [2, 2]),
+    ],
+)
+async def test_a_lane_may_put_few_items_together_but_those_of_one_caller_stay_so(
+    groups: list[list[int]], sizes: list[int]
+) -> None:
     async with running(max_items=4) as (batcher, device, lane):
-        for most, sizes in ((2, [2, 2, 1]), (9, [4, 1])):
-            own = batcher.lane(device.compute, max_items=most)
-            own.pace.observe(1, 1e-6)
-            device.gate.clear()
-            device.batches.clear()
-            first = asyncio.create_task(lane.submit([0], deadline=soon()))
-            await asyncio.sleep(0)
-            (task,) = await submitted(own, [1, 2, 3, 4, 5])
-            device.gate.set()
-            await first
-            assert await task == [10, 20, 30, 40, 50]
-            assert [len(batch) for batch in device.batches[1:]] == sizes
+        own = batcher.lane(device.compute, max_together=2)
+        own.pace.observe(1, 1e-6)
+        first = await device.busy(lane)
+        tasks = await submitted(own, *groups)
+        device.gate.set()
+        await first
+        assert [await task for task in tasks] == [[10 * item for item in group] for group in groups]
+        assert [len(batch) for batch in device.batches[1:]] == sizes
 
 
 async def test_a_full_queue_refuses_a_submit_whole_and_takes_the_next_when_there_is_room() -> None:

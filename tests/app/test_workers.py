@@ -96,11 +96,11 @@ async def test_batches_on_the_loop_are_kept_so_small_that_front_ends_have_someth
     small, large = Network(large=False).predictor, Network(large=True).predictor
     for cores, threads, most in ((1, 0, 16), (2, 0, 16), (4, 0, 48), (4, 2, 32)):
         workers = Workers(CPU, cores=cores, torch_threads=threads, alone=True)
-        assert workers.max_items(small) == most
-        assert workers.max_items(large) is None
+        assert workers.max_together(small) == most
+        assert workers.max_together(large) is None
         workers.close()
     beside_http = Workers(CPU, cores=4)
-    assert beside_http.max_items(small) is None
+    assert beside_http.max_together(small) is None
     beside_http.close()
 
 
