@@ -34,6 +34,7 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
+        cli_implicit_flags=True,  # --compile, not --compile true
     )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")

@@ -47,9 +47,12 @@ class TestSources:
     def test_every_setting_is_a_flag_of_its_name(self, name: str) -> None:
         default = getattr(Settings(), name)
         value = {"front_ends": 2}.get(name, "x") if default in (None, ()) else default
-        assert getattr(Settings.read([f"--{name.replace('_', '-')}", f"{value}"]), name) == (
-            ("x",) if default == () else value
-        )
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            assert getattr(Settings.read([flag]), name) is True
+            assert getattr(Settings.read([flag, flag.replace("--", "--no-")]), name) is False
+        else:
+            assert getattr(Settings.read([flag, f"{value}"]), name) == (("x",) if default == () else value)
 
     def test_names_count_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("flambeau_port", "9")
@@ -177,7 +180,7 @@ def test_help_names_every_setting_with_its_default_and_what_it_is(capsys: pytest
     text = " ".join(capsys.readouterr().out.split())
     for name, field in Settings.model_fields.items():
         flag, told = name.replace("_", "-"), re.escape(field.description or "nothing")
-        assert re.search(rf"--{flag} \S+ {told} \(default: ", text), name
+        assert re.search(rf"--(?:{flag}|no-{flag}|{flag} \S+) {told} \(default: ", text), name
 
 
 class TestShares:

@@ -78,7 +78,7 @@ async def test_a_request_that_waits_for_a_free_client_counts_from_when_it_was_du
     async with _serving(Answers(first_takes=0.2)) as server:
         outcome = await _outcome(server, number=1, rate=100)
     assert outcome.answered == 30
-    assert max(outcome.latencies) >= 200
+    assert max(outcome.latencies) > 199  # a loop's timers may come a little early
     assert sum(latency > 50 for latency in outcome.latencies) >= 10  # not that of the one alone that was on its way
 
 
@@ -86,7 +86,7 @@ async def test_what_is_answered_after_the_end_counts_with_its_whole_time() -> No
     async with _serving(Answers(first_takes=0.6)) as server:
         outcome = await _outcome(server, rate=100)
     assert outcome.answered == len(outcome.latencies) == 30
-    assert max(outcome.latencies) >= 600
+    assert max(outcome.latencies) > 599
     assert not outcome.failed
 
 
