@@ -51,13 +51,13 @@ class Workers:
 
     def prepare_thread(self) -> None:
         """For what the calling thread computes besides batches, such as a proof."""
-        _use(self._torch_threads or self._all_but_one)
+        _use(self._usual_threads)
 
     def max_together(self, predictor: Predictor) -> int | None:
         """Items of several callers in one batch, where it is best to have fewer than may be; else None."""
         if not self._is_for_the_loop(predictor):
             return None
-        return _ITEMS_ON_THE_LOOP * (self._torch_threads or self._all_but_one)
+        return _ITEMS_ON_THE_LOOP * self._usual_threads
 
     async def predict(self, predictor: Predictor, items: Sequence[Item]) -> list[Row]:
         """Of `at_once` callers at the most, on one event loop."""
@@ -82,6 +82,11 @@ class Workers:
         """For the next batch."""
         cores = self._cores if self._alone and _is_large(predictor) else self._all_but_one
         return self._torch_threads or max(1, cores // (self._computing + 1))
+
+    @property
+    def _usual_threads(self) -> int:
+        """Of what is small and has no batch beside it."""
+        return self._torch_threads or self._all_but_one
 
     @property
     def _all_but_one(self) -> int:

@@ -20,7 +20,7 @@ from typing import cast
 
 import uvloop
 
-from benchmarks.load import body_of
+from benchmarks.load import body_of, request_of
 from benchmarks.together import wait_for_the_others
 
 TICK = 0.001  # seconds; asked for less, uvloop would not wait at all, and take a core for it
@@ -193,19 +193,13 @@ def _content_length(head: bytes) -> int:
     return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
 
-def _request(photo: bytes) -> bytes:
-    body = body_of([photo], form=True)
-    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {body.content_type}\r\n"
-    return f"{head}Content-Length: {len(body.data)}\r\n\r\n".encode() + body.data
-
-
 async def _outcome(plan: Plan, requests: Sequence[bytes]) -> Outcome:
     return await Clients(plan, itertools.cycle(requests), asyncio.get_running_loop()).run()
 
 
 def main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
-    requests = [_request(path.read_bytes()) for path in sorted(Path(plan.photos).iterdir())]
+    requests = [request_of(body_of([path.read_bytes()], form=True)) for path in sorted(Path(plan.photos).iterdir())]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(asdict(runner.run(_outcome(plan, requests)))))
 

@@ -102,6 +102,12 @@ def body_of(images: Sequence[bytes], *, form: bool) -> Body:
     return Body(parts + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}")
 
 
+def request_of(body: Body) -> bytes:
+    """As it goes over a connection."""
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {body.content_type}\r\n"
+    return f"{head}Content-Length: {len(body.data)}\r\n\r\n".encode() + body.data
+
+
 def measure(server: Server, load: Load, bodies: Sequence[Body], *, seconds: int, folder: Path) -> Figures:
     """Each client sends the bodies in turns; `folder` is for the script and what it reads."""
     for number, body in enumerate(bodies, start=1):

@@ -39,10 +39,10 @@ from app.remote import RemoteEngine
 from app.server import Server
 from app.settings import Settings
 from benchmarks import seeded
+from benchmarks.load import BOUNDARY, Body, request_of
 
 AT_ONCE = 32
 TURNS = 40
-BOUNDARY = "flambeau-benchmark"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}".encode()
 
 Turn = Callable[[], Awaitable[object]]
@@ -200,7 +200,7 @@ def _http(app: Any, settings: Settings, images: Sequence[bytes]) -> Turn:
         protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[call-arg]
         protocol.connection_made(transport)
         connections.append((protocol, transport))
-    requests = [_request(_form(image)) for image in images]
+    requests = [request_of(Body(_form(image), CONTENT_TYPE.decode())) for image in images]
 
     async def turn() -> None:
         for (protocol, transport), request in zip(connections, requests, strict=True):
@@ -244,11 +244,6 @@ async def _say_yes(scope: Scope, receive: Receive, send: Send) -> None:
 def _form(image: bytes) -> bytes:
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
     return head.encode() + b"Content-Type: image/png\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def _request(body: bytes) -> bytes:
-    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Content-Type: {CONTENT_TYPE.decode()}\r\n\r\n".encode() + body
 
 
 if __name__ == "__main__":

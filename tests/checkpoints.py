@@ -19,8 +19,8 @@ DIGITS = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0
 PHOTOS = Preprocess(
     mode="RGB", resize=72, crop=(64, 64), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resizing="box"
 )
-# As large as networks for photos are trained on; not a model_copy of the above, which would keep its cached shape.
-LARGE_PHOTOS = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=PHOTOS.mean, std=PHOTOS.std, resizing="box")
+# As large as networks for photos are trained on.
+LARGE_PHOTOS = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
 
 
 def png(seed: int = 0, size: tuple[int, int] = (28, 28), mode: str = "L") -> bytes:

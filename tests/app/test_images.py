@@ -21,6 +21,7 @@ from app.engine import Expired, Overloaded
 from app.images import Decoder, ImageProblem, decode
 from classifier.preprocess import Pixels, Preprocess
 from tests.checkpoints import DIGITS, PHOTOS, encoded, png
+from tests.classifier.images import png_chunk
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 LARGE = (400, 300)
@@ -55,12 +56,8 @@ def picture(size: tuple[int, int] = (28, 28)) -> Image.Image:
 def png_that_claims(width: int, height: int) -> bytes:
     """A sound header, and data for a few pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pieces = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    pieces = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(100))) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + pieces
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @pytest.mark.anyio
@@ -253,7 +250,7 @@ class TestPool:
         await busy
 
     async def test_a_small_file_that_may_inflate_to_much_is_left_to_the_pool(self) -> None:
-        text = chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(1 << 19)))
+        text = png_chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(1 << 19)))
         small = png()
         inflating = small[:33] + text * 20 + small[33:]
         assert len(inflating) < 32_000

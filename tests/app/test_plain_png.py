@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.plain_png import plain_png
 from tests.checkpoints import encoded, png
+from tests.classifier.images import png_chunk
 
 MANY = 10_000
 
@@ -22,10 +23,6 @@ def by_pillow(data: bytes) -> Image.Image | None:
     except Exception:  # noqa: BLE001  its parsers raise nearly anything
         return None
     return image
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def of_noise(size: tuple[int, int], mode: str) -> bytes:
@@ -49,7 +46,7 @@ def test_every_filter_of_a_row_is_undone(filtering: int) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (9, 12), dtype=np.uint8)
     data = zlib.compress(b"".join(bytes([filtering]) + row.tobytes() for row in rows))
     header = struct.pack(">IIBBBBB", 12, 9, 8, 0, 0, 0, 0)
-    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    file = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
     found, wanted = plain_png(file, max_pixels=MANY), by_pillow(file)
     assert found is not None
     assert wanted is not None

@@ -51,19 +51,19 @@ def picture(height: int = 61, width: int = 83) -> Image.Image:
 
 def png(width: int, height: int, *, depth: int, colour: int, rows: list[bytes], key: bytes = b"") -> bytes:
     """A PNG of any depth and colour type (0 grey, 2 RGB, 4 grey with alpha, 6 RGBA), with a colour key."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
-            chunk(b"tRNS", key) if key else b"",
-            chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
-            chunk(b"IEND", b""),
+            png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+            png_chunk(b"tRNS", key) if key else b"",
+            png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+            png_chunk(b"IEND", b""),
         )
     )
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def tiff(
