@@ -16,6 +16,7 @@ from app.engine import ItemError
 from app.folding import fold
 from app.images import ImageProblem, decode
 from app.log import event
+from app.pooling import pair
 from app.predictor import Item, Predictor, is_out_of_memory
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
@@ -53,6 +54,8 @@ def prove(
         checkpoint = Checkpoint.load(path)
         network = checkpoint.build()
         _fold(network, checkpoint.manifest)
+        if device.type == "cpu":
+            pair(network)
         predictor = Predictor(
             network,
             checkpoint.manifest,

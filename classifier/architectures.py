@@ -86,13 +86,14 @@ class MnistCnn(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 16, kernel_size=5, padding=2)
         self.conv2 = nn.Conv2d(16, 32, kernel_size=5, padding=2)
+        self.pool = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(7 * 7 * 32, 128)
         self.fc2 = nn.Linear(128, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # The maximum first: the same values, with a quarter of them left for the ReLU.
-        x = F.relu(F.max_pool2d(self.conv1(images), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        x = F.relu(self.pool(self.conv1(images)))
+        x = F.relu(self.pool(self.conv2(x)))
         x = F.relu(self.fc1(x.flatten(1)))
         logits: torch.Tensor = self.fc2(x)
         return logits
