@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from app.engine import Draining, EngineError, Expired, Overloaded
@@ -58,8 +57,8 @@ class Batcher:
         """A queue of its own, for items that may share a batch: those of one version.
 
         Args:
-            max_together: of one of its batches, if they come from several callers; those of one are answered together
-                in any case, and may be more. None: as many as any batch has.
+            max_together: of one of its batches, if they come from several callers, or half of those that wait, where
+                that is more; those of one are answered together in any case. None: as many as any batch has.
         """
         return Lane(self, compute, self._clock, max_together=max_together or self.max_items)
 
@@ -149,27 +148,10 @@ class Lane(Generic[T, R]):
         self._compute = compute
         self._clock = clock
 
-    async def submit(self, items: Sequence[T], *, deadline: float) -> "list[R | Exception]":
-        """One result, or the error that it caused, for each item. Cancelling drops what is not in a batch yet.
-
-        Raises: Expired, Overloaded, Draining.
-        """
-        if not items:
-            return []
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[list[R | Exception]] = loop.create_future()
-        submission = self.put(items, deadline=deadline, answered=partial(_settle, answered))
-        timer = loop.call_later(deadline - self._clock(), submission.answer, Expired(_TOO_LATE))
-        try:
-            return await answered
-        finally:
-            timer.cancel()
-            self.drop(submission)
-
     def put(self, items: Sequence[T], *, deadline: float, answered: "Answered[R]") -> "Submission[T, R]":
-        """As `submit`, of at least one item, for a caller that is told once, by `answered`, instead of waiting.
+        """At least one item; `answered` is told once, later, what became of them.
 
-        It may be told that the deadline has passed only when the next batch is formed.
+        It is told that the deadline has passed when the next batch is formed, and never where the device hangs.
 
         Raises: Expired, Overloaded, Draining; then `answered` is not called.
         """
@@ -191,12 +173,13 @@ class Lane(Generic[T, R]):
         most = min(max_items, self.pace.items_within(max_seconds))
         places: list[_Place[T, R]] = []
         now = self._clock()
+        together = min(most, max(self._max_together, len(self.submissions) // 2))
         for submission in list(self.submissions):
             if submission.over or submission.deadline <= now:
                 self._leave(submission)
                 submission.answer(Expired(_TOO_LATE))
                 continue
-            room = most if not places else min(most, self._max_together) - len(places)
+            room = (together if places else most) - len(places)
             if room <= 0:
                 break
             until = min(len(submission.items), submission.taken + room)
@@ -288,15 +271,6 @@ class Pace:
 
 _TOO_LATE = "the deadline passed while the images were waiting"
 _UNANSWERED = RuntimeError("not answered yet")
-
-
-def _settle(answered: "asyncio.Future[list[R | Exception]]", outcome: "list[R | Exception] | EngineError") -> None:
-    if answered.done():
-        return
-    if isinstance(outcome, EngineError):
-        answered.set_exception(outcome)
-    else:
-        answered.set_result(outcome)
 
 
 def _deliver(place: "_Place[T, R]", result: "R | Exception") -> None:

@@ -4,10 +4,13 @@ HTTP and decoding can live in processes of their own; models, batches and device
 Nothing is leased across the seam. Imports no torch.
 """
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from functools import partial
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from classifier.manifest import (
     Calibration,
@@ -19,6 +22,10 @@ from classifier.manifest import (
     Provenance,
 )
 from classifier.preprocess import Pixels, Preprocess
+
+T = TypeVar("T")
+
+NO_ANSWER_IN_TIME = "the deadline passed before there was an answer"
 
 
 class Engine(Protocol):
@@ -42,15 +49,35 @@ class Engine(Protocol):
         Raises: NotFound, NotReady, Ambiguous.
         """
 
-    async def submit(self, target: "Target", items: Sequence[Pixels], *, top_k: int, deadline: float) -> "Answer":
-        """The predictions for `items`, all from the version that is bound now; cancelling drops them.
+    def put(
+        self, target: "Target", items: Sequence[Pixels], *, top_k: int, deadline: float, answered: "Answered"
+    ) -> "Submitted":
+        """Asks for the predictions for at least one item, all from the version that is bound now.
 
         Args:
             top_k: how many predictions an item gets, at the most; from 1.
-            deadline: of `time.monotonic()`.
+            deadline: of `time.monotonic()`; nothing is computed after it.
+            answered: is told once, later: the answer, or why there is none. That may be some time after the deadline,
+                or never, where a device hangs: who cannot wait drops the items.
 
-        Raises: NotFound, NotReady, Stale, Overloaded, Expired.
+        Raises: NotFound, NotReady, Stale, Overloaded, Expired; `answered` is not told, then.
         """
+
+    async def submit(self, target: "Target", items: Sequence[Pixels], *, top_k: int, deadline: float) -> "Answer":
+        """As `put`, for a caller that waits, until the deadline at the latest; cancelling drops the items.
+
+        Raises: as `put` does, and whatever it would tell.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        told = partial(settle, answer)
+        submitted = self.put(target, items, top_k=top_k, deadline=deadline, answered=told)
+        timer = loop.call_later(deadline - time.monotonic(), told, Expired(NO_ANSWER_IN_TIME))
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            submitted.drop()
 
     async def models(self) -> list["ModelInfo"]:
         """Everything the store holds, by name."""
@@ -65,8 +92,14 @@ class Engine(Protocol):
         """What readiness and metrics show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Submitted(Protocol):
+    """What was put."""
+
+    def drop(self) -> None:
+        """Nobody waits for it any more, or it was answered."""
+
+
+class Target(NamedTuple):
     """Which model a request means, and how its images become pixels. `digest` is the preprocess's."""
 
     model: str
@@ -100,12 +133,14 @@ class ItemError(NamedTuple):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One version for all items of a submit."""
 
     version: int
     items: tuple[ItemAnswer | ItemError, ...]
+
+
+Answered = Callable[["Answer | EngineError"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +247,13 @@ class Overloaded(EngineError):
 
 class Expired(EngineError):
     code = "deadline_exceeded"
+
+
+def settle(answer: "asyncio.Future[T]", outcome: "T | EngineError") -> None:
+    """Whoever waits for `answer` gets the outcome, if nobody was quicker."""
+    if answer.done():
+        return
+    if isinstance(outcome, EngineError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

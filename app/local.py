@@ -5,13 +5,25 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from app.batcher import Batcher, Lane
+from app.batcher import Batcher, Lane, Submission
 from app.catalogue import Catalogue, Entry, OnDisk
-from app.engine import Answer, Draining, Expired, ModelInfo, ReloadReport, Status, Target
+from app.engine import (
+    Answer,
+    Answered,
+    Draining,
+    Engine,
+    EngineError,
+    Expired,
+    ModelInfo,
+    ReloadReport,
+    Status,
+    Target,
+)
 from app.log import event
 from app.metrics import Metrics
 from app.predictor import Item
@@ -57,7 +69,32 @@ class Loaded:
             self._retired(self)
 
 
-class LocalEngine:
+@dataclass(slots=True, eq=False)
+class _Submitted:
+    """Some items in a lane, until they are answered or dropped."""
+
+    loaded: Loaded
+    top_k: int
+    answered: Answered
+    submission: Submission[Item, Row] | None = None
+
+    def answer(self, outcome: list[Row | Exception] | EngineError) -> None:
+        self.submission = None  # which refers to this
+        if isinstance(outcome, EngineError):
+            self.answered(outcome)
+        else:
+            entry, rows = self.loaded.entry, table(outcome, self.top_k).tolist()
+            self.answered(Answer(entry.version, tuple([entry.reader.answer(row, self.top_k) for row in rows])))
+        self.loaded.let_go()
+
+    def drop(self) -> None:
+        if self.submission is not None:
+            self.loaded.lane.drop(self.submission)
+            self.submission = None
+            self.loaded.let_go()
+
+
+class LocalEngine(Engine):
     """The engine whose models live in this process, on one device; see `app.engine.Engine`.
 
     Args:
@@ -142,17 +179,16 @@ class LocalEngine:
         """The version of that number in the catalogue, if it is served still."""
         return self._numbered.get(entry)
 
-    async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
+    def put(
+        self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float, answered: Answered
+    ) -> "_Submitted":
         loaded = self._store.served[self.catalogue.bound(target).model].loaded
-        if not items:
-            return Answer(loaded.entry.version, ())
+        submitted = _Submitted(loaded, top_k, answered)
+        submitted.submission = loaded.lane.put(
+            [Item(pixels, top_k) for pixels in items], deadline=deadline, answered=submitted.answer
+        )
         loaded.need()
-        try:
-            rows = await loaded.lane.submit([Item(pixels, top_k) for pixels in items], deadline=deadline)
-        finally:
-            loaded.let_go()
-        answer = loaded.entry.reader.answer
-        return Answer(loaded.entry.version, tuple(answer(row, top_k) for row in table(rows, top_k).tolist()))
+        return submitted
 
     async def models(self) -> list[ModelInfo]:
         return self.models_now()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -20,11 +21,18 @@ from app.engine import Engine
 from app.images import Decoder
 from app.metrics import Metrics
 from app.settings import Settings
+from app.straight import Straight
 from classifier.cores import usable_cores
 
 
-def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
-    """The whole server as one ASGI application; its lifespan is the engine's."""
+class App(NamedTuple):
+    """The whole server: one ASGI application, whose lifespan is the engine's, and a shorter way to some answers."""
+
+    asgi: ASGIApp
+    straight: Straight
+
+
+def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
     admission = Admission(
         requests=settings.max_requests,
         body_bytes=settings.max_pending_mb * 1e6,
@@ -47,7 +55,8 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return Observe(ReadOn(app), metrics)
+    straight = Straight(predict, metrics, upload_seconds=settings.upload_seconds, cors=bool(settings.cors_origins))
+    return App(Observe(ReadOn(app), metrics), straight)
 
 
 class _Dispatch:

@@ -7,7 +7,6 @@ takes memory without bound.
 import asyncio
 import logging
 import re
-from http import HTTPStatus
 from typing import Any, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -15,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.api.attendance import Departure
 from app.api.errors import Problem
 from app.api.wrappers import LINGER_BYTES, LINGER_SECONDS, new_request_id
-from app.corked import Corked
 from app.log import event
 from app.metrics import Metrics
+from app.straight import Exchange, Straight, problem_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +24,26 @@ _MAX_HEAD_BYTES = 64 * 1024
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-def bounded(*, head_seconds: float, max_connections: int, metrics: Metrics) -> type[HttpToolsProtocol]:
+def bounded(
+    *, head_seconds: float, max_connections: int, metrics: Metrics, straight: Straight | None
+) -> type[HttpToolsProtocol]:
     """The protocol of one server with these bounds; what it refuses is counted.
 
     A class, because uvicorn makes one object of it for each connection.
+
+    Args:
+        straight: answers what it takes, before ASGI sees it.
     """
     return type(
         "Protocol",
         (_Bounded,),
-        {"head_seconds": head_seconds, "max_connections": max_connections, "turned_away": set(), "counts": metrics},
+        {
+            "head_seconds": head_seconds,
+            "max_connections": max_connections,
+            "turned_away": set(),
+            "counts": metrics,
+            "straight": straight,
+        },
     )
 
 
@@ -42,15 +52,17 @@ class _Bounded(HttpToolsProtocol):
     max_connections: int
     turned_away: set["_Bounded"]  # those that are told that there are too many, until they are closed
     counts: Metrics
+    straight: Straight | None
     _place: Literal["between", "head", "body"] = "between"  # what the next byte belongs to
     _counted = 0  # bytes of this head, or of what comes after a refusal
     _timer: asyncio.TimerHandle | None = None
     _refused = False
     _begun: RequestResponseCycle | None = None  # the last request that is, or was, being answered
+    _exchange: Exchange | None = None  # whose body is coming
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._departure = Departure()
-        super().connection_made(Corked(transport))  # type: ignore[arg-type]  # it does what a transport does
+        super().connection_made(transport)
         if len(self.connections) - len(self.turned_away) <= self.max_connections:
             self._await_head()
         elif len(self.turned_away) < self.max_connections:
@@ -70,6 +82,8 @@ class _Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._refused:
             super().data_received(data if self._place == "body" else _without_upgrade(data))
+            if self._exchange is not None and self._exchange is not self.cycle:
+                self._await_the_rest(self._exchange)
         if self._refused or self._place == "head":
             self._count(len(data))
         if self._timer is None and (self._place == "head" or not self._is_answering()):
@@ -82,12 +96,59 @@ class _Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_counting()
-        super().on_headers_complete()
+        headers = dict(self.headers)
+        if (
+            self.straight is None
+            or not self.straight.takes(self.parser.get_method(), self.url, headers)
+            or self._is_answering()
+            or self.flow.write_paused
+            or self.parser.get_http_version() != "1.1"
+        ):
+            super().on_headers_complete()
+            self._place = "body"
+            if len(self.pipeline) == 1:  # uvicorn does not read on, which would hide a hang-up
+                self.loop.call_soon(self.flow.resume_reading)
+            return
         self._place = "body"
+        self._exchange = Exchange(
+            self.straight,
+            self,
+            self._departure,
+            headers=headers,
+            url=self.url,
+            keep_alive=self.parser.should_keep_alive(),
+        )
+
+    def on_body(self, body: bytes) -> None:
+        if self._exchange is None:
+            super().on_body(body)
+        else:
+            self._exchange.body += body
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         self._place = "between"
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            super().on_message_complete()
+            return
+        if exchange is not self.cycle:
+            self._begin(exchange)
+        exchange.answer()
+
+    def _begin(self, exchange: Exchange) -> None:
+        self.cycle = self._begun = exchange
+        exchange.begin()
+
+    def _await_the_rest(self, exchange: Exchange) -> None:
+        """Of a body that did not come with its head."""
+        if exchange.is_small:
+            self._begin(exchange)
+            exchange.await_body()
+        else:
+            self._exchange = None
+            super().on_headers_complete()
+            if exchange.body:
+                super().on_body(exchange.body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._begun = cycle
@@ -138,7 +199,7 @@ class _Bounded(HttpToolsProtocol):
                 self.cycle.message_event.set()
                 self._departure.happen()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
-            self.transport.write(_as_bytes(problem))
+            self.transport.write(problem_bytes(problem, new_request_id(), b"", keep_alive=False))
             self.transport.write_eof()
 
 
@@ -149,12 +210,3 @@ def _without_upgrade(data: bytes) -> bytes:
         return data
     head, end, body = data.partition(b"\r\n\r\n")
     return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
-
-
-def _as_bytes(problem: Problem) -> bytes:
-    request_id = new_request_id()
-    response = problem.response({"state": {"request_id": request_id.decode()}})
-    headers = {**dict(response.raw_headers), b"x-request-id": request_id, b"connection": b"close"}
-    lines = [f"HTTP/1.1 {response.status_code} {HTTPStatus(response.status_code).phrase}".encode()]
-    lines += [name + b": " + value for name, value in headers.items()]
-    return b"\r\n".join([*lines, b"", response.body])

@@ -6,18 +6,22 @@ While there is no engine process, or while it is silent, a front-end says so at 
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from app import wire
 from app.catalogue import Catalogue, Entry
 from app.corked import Corked
 from app.engine import (
+    NO_ANSWER_IN_TIME,
     Answer,
+    Answered,
     Draining,
+    Engine,
     EngineError,
     Expired,
     ModelInfo,
@@ -27,6 +31,7 @@ from app.engine import (
     Stale,
     Status,
     Target,
+    settle,
 )
 from app.log import event
 from classifier.preprocess import Pixels
@@ -39,15 +44,16 @@ _ABSENT = "the engine process is not there; it is being started"
 _NOTHING = Catalogue(why_not_ready=_ABSENT)
 
 
-@dataclass(slots=True, eq=False)
-class _Question:
+class _Question(Protocol):
     """What waits for an answer of the engine process."""
 
-    answered: "asyncio.Future[Any]"
-    top_k: int = 0
+    images: int
+
+    def tell(self, outcome: Any) -> None:
+        """Once: of images an Answer, of a reload a ReloadReport, or why there is none."""
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """The engine behind the unix socket at `path`; see `app.engine.Engine`.
 
     Args:
@@ -90,23 +96,23 @@ class RemoteEngine:
     def target(self, model: str | None, version: int | None) -> Target:
         return self._catalogue.target(model, version)
 
-    async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
-        while True:
-            entry = self._catalogue.bound(target)
-            remaining = deadline - time.monotonic()
-            if self._closing:
-                raise Draining("the server is shutting down")
-            if remaining <= 0:
-                raise Expired("the deadline passed before the images could be queued")
-            if not items:
-                return Answer(entry.version, ())
-            link = self._heard_of()  # what is written to one that is silent would only take memory
-            if link.waiting + len(items) > self._max_waiting:
-                raise Overloaded(f"{link.waiting} images are waiting already")
-            try:
-                return await link.submit(entry, items, top_k, remaining)
-            except Stale:  # replaced while the images were on their way: what replaced it is in the catalogue by now
-                continue
+    def put(
+        self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float, answered: Answered
+    ) -> "_Submitted":
+        return _Submitted(self, target, items, top_k, deadline, answered)
+
+    def send(self, submitted: "_Submitted") -> "tuple[_Link, int]":
+        """By which link it went, and its number there. Raises: as `put`."""
+        entry = self._catalogue.bound(submitted.target)
+        remaining = submitted.deadline - time.monotonic()
+        if self._closing:
+            raise Draining("the server is shutting down")
+        if remaining <= 0:
+            raise Expired("the deadline passed before the images could be queued")
+        link = self._heard_of()  # what is written to one that is silent would only take memory
+        if link.waiting + len(submitted.items) > self._max_waiting:
+            raise Overloaded(f"{link.waiting} images are waiting already")
+        return link, link.submit(entry, submitted, remaining)
 
     async def models(self) -> list[ModelInfo]:
         link = self._heard_of()
@@ -170,6 +176,55 @@ class RemoteEngine:
             event(logger, "the engine process is gone", level=logging.WARNING)
 
 
+class _Submitted:
+    """Some images on their way, until they are answered or dropped."""
+
+    __slots__ = ("answered", "deadline", "engine", "images", "items", "link", "number", "target", "top_k")
+
+    def __init__(
+        self,
+        engine: RemoteEngine,
+        target: Target,
+        items: Sequence[Pixels],
+        top_k: int,
+        deadline: float,
+        answered: Answered,
+    ) -> None:
+        self.engine = engine
+        self.target = target
+        self.items = items
+        self.images = len(items)
+        self.top_k = top_k
+        self.deadline = deadline
+        self.answered = answered
+        self.send()
+
+    def send(self) -> None:
+        self.link, self.number = self.engine.send(self)
+
+    def tell(self, outcome: Answer | EngineError) -> None:
+        if isinstance(outcome, Stale):  # replaced meanwhile: what replaced it is in the catalogue by now
+            try:
+                self.send()
+            except EngineError as error:
+                outcome = error
+            else:
+                return
+        self.answered(outcome)
+
+    def drop(self) -> None:
+        self.link.drop(self.number)
+
+
+class _Reload:
+    """A look at the store that somebody waits for."""
+
+    images = 0
+
+    def __init__(self, answer: "asyncio.Future[ReloadReport]") -> None:
+        self.tell = partial(settle, answer)
+
+
 class _Link(asyncio.Protocol):
     """One connection to an engine process, as long as both live."""
 
@@ -184,37 +239,45 @@ class _Link(asyncio.Protocol):
         self._look_seconds = look_seconds
         self._entries: dict[int, Entry] = {}
         self._questions: dict[int, _Question] = {}
+        self._answered = asyncio.Event()  # all of them
         self._number = 0
         self._cutter = wire.Cutter()
 
-    async def submit(self, entry: Entry, items: Sequence[Pixels], top_k: int, seconds: float) -> Answer:
-        count = len(items)
-        top_k = min(top_k, len(entry.reader.labels))
-        pixels = [image.data.cast("B") for image in items]
+    def submit(self, entry: Entry, submitted: _Submitted, seconds: float) -> int:
+        """Its number."""
+        count = submitted.images
+        top_k = submitted.top_k = min(submitted.top_k, len(entry.reader.labels))
+        pixels = [image.data.cast("B") for image in submitted.items]
         length = wire.SUBMIT_HEAD.size - wire.HEAD.size + sum(map(len, pixels))
-        number = self._next_number()
+        number = self._ask(submitted)
         head = wire.SUBMIT_HEAD.pack(length, wire.SUBMIT, number, entry.number, count, top_k, seconds)
         self._transport.write(head, *pixels)
         self.waiting += count
-        try:
-            answer: Answer = await self._answered(number, _Question(self._loop.create_future(), top_k), seconds)
-        finally:
-            self.waiting -= count
-        return answer
+        return number
+
+    def drop(self, number: int) -> None:
+        """Nobody waits for it any more, or it was answered."""
+        if self._taken(number) is not None:
+            self._transport.write(wire.frame(wire.CANCEL, number))
 
     async def reload(self, model: str, seconds: float) -> ReloadReport:
-        number = self._next_number()
+        answer: asyncio.Future[ReloadReport] = self._loop.create_future()
+        question = _Reload(answer)
+        number = self._ask(question)
         self._transport.write(wire.frame(wire.RELOAD, number, wire.RELOADS.dump_json((model, seconds))))
         # The engine keeps the deadline, and says what goes on behind it; this one is for when it cannot.
-        report: ReloadReport = await self._answered(
-            number, _Question(self._loop.create_future()), max(seconds, 0) + _SILENT_SECONDS
-        )
-        return report
+        timer = self._loop.call_later(max(seconds, 0) + _SILENT_SECONDS, question.tell, Expired(NO_ANSWER_IN_TIME))
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._taken(number)
 
     async def answer_all(self) -> None:
         """Waits until nothing waits for an answer any more."""
-        if self._questions:
-            await asyncio.wait([question.answered for question in self._questions.values()])
+        while self._questions:
+            self._answered.clear()
+            await self._answered.wait()
 
     def close(self) -> None:
         self._transport.close()
@@ -235,8 +298,8 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  whatever it was, it is gone
         self.lost.set()
         self._listening.cancel()
-        for question in self._questions.values():
-            _fail(question, NotReady("the engine process ended before it had answered"))
+        for number in list(self._questions):
+            self._tell(number, NotReady("the engine process ended before it had answered"))
 
     def _hear_nothing(self) -> None:
         self.silent += self._look_seconds
@@ -246,47 +309,46 @@ class _Link(asyncio.Protocol):
         self._number = (self._number + 1) & 0xFFFFFFFF
         return self._number
 
-    async def _answered(self, number: int, question: _Question, seconds: float) -> Any:
+    def _ask(self, question: _Question) -> int:
+        number = self._next_number()
         self._questions[number] = question
-        timer = self._loop.call_later(
-            seconds, _fail, question, Expired("the deadline passed before there was an answer")
-        )
-        try:
-            return await question.answered
-        except (asyncio.CancelledError, Expired):
-            self._transport.write(wire.frame(wire.CANCEL, number))
-            raise
-        finally:
-            timer.cancel()
-            del self._questions[number]
+        return number
+
+    def _taken(self, number: int) -> _Question | None:
+        """The question, which waits no longer; None where it has been answered, or nobody waits for it."""
+        question = self._questions.pop(number, None)
+        if question is not None:
+            self.waiting -= question.images
+            if not self._questions:
+                self._answered.set()
+        return question
+
+    def _tell(self, number: int, outcome: EngineError | ReloadReport) -> None:
+        question = self._taken(number)
+        if question is not None:
+            question.tell(outcome)
 
     def _rows(self, number: int, body: bytes, start: int) -> None:
-        question = self._questions.get(number)
-        if question is None or question.answered.done():
+        submitted = self._taken(number)
+        if not isinstance(submitted, _Submitted):
             return
         _, _, _, entry_number, count, columns = wire.ROWS_HEAD.unpack_from(body, start - wire.HEAD.size)
         entry = self._entries[entry_number]
-        start += wire.ROWS_HEAD.size - wire.HEAD.size
-        values: Sequence[float] = memoryview(body)[start : start + 4 * count * columns].cast("f").tolist()
-        rows = (values[i : i + columns] for i in range(0, len(values), columns))
-        answer = entry.reader.answer
-        question.answered.set_result(Answer(entry.version, tuple(answer(row, question.top_k) for row in rows)))
+        values = _floats(count * columns).unpack_from(body, start + wire.ROWS_HEAD.size - wire.HEAD.size)
+        answer, top_k = entry.reader.answer, submitted.top_k
+        rows = [answer(values[i : i + columns], top_k) for i in range(0, len(values), columns)]
+        submitted.tell(Answer(entry.version, tuple(rows)))
 
     def _told(self, kind: int, number: int, body: bytes) -> None:
         """Everything but rows."""
         if kind == wire.CATALOGUE:
             self._take_catalogue(wire.CATALOGUES.validate_json(body))
-            return
-        if kind == wire.MODELS:
+        elif kind == wire.MODELS:
             self.models = body
-            return
-        question = self._questions.get(number)
-        if question is None or question.answered.done():
-            return
-        if kind == wire.ERROR:
-            question.answered.set_exception(wire.error_of(body))
+        elif kind == wire.ERROR:
+            self._tell(number, wire.error_of(body))
         elif kind == wire.REPORT:
-            question.answered.set_result(wire.REPORTS.validate_json(body))
+            self._tell(number, wire.REPORTS.validate_json(body))
 
     def _take_catalogue(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -297,6 +359,6 @@ class _Link(asyncio.Protocol):
             self._transport.write(wire.frame(wire.READY))
 
 
-def _fail(question: _Question, error: EngineError) -> None:
-    if not question.answered.done():
-        question.answered.set_exception(error)
+@lru_cache(maxsize=256)
+def _floats(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}f")

@@ -32,14 +32,14 @@ class Reader:
         if row[0] != row[0]:  # NaN is unequal to itself
             return ItemError("prediction_failed", "the network failed on this image, or its scores are not finite")
         most = len(row) // 2
-        count, labels = min(top_k, most), self.labels
-        predictions = tuple(
-            Prediction(labels[int(index)], int(index), probability)
-            for probability, index in zip(row[:count], row[most : most + count], strict=True)
-        )
+        labels = self.labels
+        predictions = []
+        for i in range(min(top_k, most)):
+            index = int(row[most + i])
+            predictions.append(Prediction(labels[index], index, row[i]))
         if self.threshold is None:
-            return ItemAnswer(predictions)
-        return ItemAnswer(predictions, row[-1], row[-1] >= self.threshold)
+            return ItemAnswer(tuple(predictions))
+        return ItemAnswer(tuple(predictions), row[-1], row[-1] >= self.threshold)
 
 
 def table(outcomes: Sequence[Row | Exception], top_k: int) -> Table:
@@ -47,9 +47,12 @@ def table(outcomes: Sequence[Row | Exception], top_k: int) -> Table:
 
     The error goes to the log: what it says of the network's inside is nothing for clients.
     """
+    first = outcomes[0]
+    if len(outcomes) == 1 and not isinstance(first, Exception):
+        return first[None]
     rows = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
     if len(rows) == len(outcomes) and len({row.size for row in rows}) == 1:
-        return rows[0][None] if len(rows) == 1 else np.stack(rows)
+        return np.stack(rows)
     shortest = min((row.size for row in rows), default=2)
     most = min(shortest // 2, top_k)
     whole = np.full((len(outcomes), 2 * most + shortest % 2), np.nan, np.float32)

@@ -11,19 +11,29 @@ from starlette.types import ASGIApp
 from app.metrics import Metrics
 from app.protocol import bounded
 from app.settings import Settings
+from app.straight import Straight
 
 
 class Server(uvicorn.Server):
     """Stops when it is told to. (uvicorn would raise a signal again after stopping, and the process not end with 0.)"""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, listening: asyncio.Event | None = None
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        straight: Straight | None = None,
+        listening: asyncio.Event | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 http=bounded(
-                    head_seconds=settings.header_seconds, max_connections=settings.max_connections, metrics=metrics
+                    head_seconds=settings.header_seconds,
+                    max_connections=settings.max_connections,
+                    metrics=metrics,
+                    straight=straight,
                 ),
                 ws="none",
                 lifespan="on",

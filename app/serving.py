@@ -28,7 +28,8 @@ async def serve(
 
     Sets `listening` once connections are accepted.
     """
-    server = Server(create_app(engine, settings, metrics), settings, metrics, listening)
+    app = create_app(engine, settings, metrics)
+    server = Server(app.asgi, settings, metrics, straight=app.straight, listening=listening)
     loop = asyncio.get_running_loop()
     for number in stop:
         loop.add_signal_handler(number, server.stop)

@@ -13,8 +13,9 @@ from app.rows import Row
 # mnist_cnn takes 0.3 ms, ResNet-18 40.
 _LARGE_SECONDS = 0.005
 
-# Of several callers in one batch on the loop, for each of torch's threads. Larger ones gain little, and the front-ends
-# wait for all of its answers: with up to 64, both processes of two cores were idle for a fifth of the time.
+# Of several callers in one batch on the loop, for each of torch's threads, unless twice as many wait and more. Larger
+# ones gain little, and the front-ends wait for all of its answers: with up to 64, both processes of two cores were idle
+# for a fifth of the time.
 _ITEMS_ON_THE_LOOP = 16
 
 # Each thread that computes keeps threads of torch's, up to one for each core.

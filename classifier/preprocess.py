@@ -110,7 +110,15 @@ class Preprocess(BaseModel):
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise ImageError(f"the image is damaged: {str(error) or type(error).__name__}") from error
 
+    @cached_property
+    def _as_it_is(self) -> tuple[int, int] | None:
+        """(width, height) of an image that is neither resized nor cropped; None if there is no such size."""
+        size = self.shape[1], self.shape[0]
+        return size if _resized_size(size, self.resize) == size else None
+
     def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
+        if image.size == self._as_it_is:
+            return image
         width, height = _resized_size(image.size, self.resize)
         crop_height, crop_width = self.crop or (height, width)
         left, top = _margin(width, crop_width), _margin(height, crop_height)

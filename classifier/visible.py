@@ -29,6 +29,8 @@ def visible(image: Image.Image, *, mode: str, background: int) -> Image.Image:
         Exception: nearly any, from Pillow's decoders, where the file is damaged or cut short.
     """
     _load(image)
+    if image.mode == mode and not image.info:  # neither transparent nor turned, as most small images are
+        return image
     # Pillow takes every JPEG of inks for one of Adobe's, where they are stored inverted.
     inverted = isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info
     image = _upright(image)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from app.engine import (
     Answer,
+    Answered,
+    Engine,
+    EngineError,
     ItemAnswer,
     ItemError,
     ModelInfo,
@@ -29,11 +32,32 @@ class Submitted:
     deadline: float
 
 
-class ScriptedEngine:
+class Put:
+    """One that waits before the gate."""
+
+    def __init__(self, engine: "ScriptedEngine", submitted: Submitted, answered: Answered) -> None:
+        self._engine = engine
+        self._submitted = submitted
+        self._waiting = asyncio.create_task(self._answer(answered))
+
+    def drop(self) -> None:
+        if not self._waiting.done():
+            self._waiting.cancel()
+            self._engine.cancelled.put_nowait(self._submitted)
+
+    async def _answer(self, answered: Answered) -> None:
+        await self._engine.gate.wait()
+        told, self._engine.told = self._engine.told, None
+        outcomes = (self._engine.outcome,) * len(self._submitted.items)
+        asyncio.get_running_loop().call_soon(answered, told or Answer(self._engine.version, outcomes))
+
+
+class ScriptedEngine(Engine):
     """Serves one model, `digits`, in version 1; see `app.engine.Engine`.
 
     What a test sets: `gate` (shut it, and submits wait before it), `error` (raised by whatever is asked),
-    `submit_error` (raised by the next submit alone), `outcome` (of each item), `ready`.
+    `submit_error` (raised by the next submit alone), `told` (what the next one is told later, instead of an answer),
+    `outcome` (of each item), `ready`.
     """
 
     def __init__(self, *, preprocess: Preprocess = DIGITS) -> None:
@@ -42,6 +66,7 @@ class ScriptedEngine:
         self.ready = True
         self.error: Exception | None = None
         self.submit_error: Exception | None = None
+        self.told: EngineError | None = None
         self.outcome: ItemAnswer | ItemError = ItemAnswer((Prediction("7", 7, 0.9), Prediction("1", 1, 0.1)))
         self.gate = asyncio.Event()
         self.gate.set()
@@ -69,18 +94,13 @@ class ScriptedEngine:
             raise NotFound("model_not_found", f"there is no model {model!r}")
         return Target("digits", version, self.preprocess, self.preprocess.digest)
 
-    async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
+    def put(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float, answered: Answered) -> "Put":
         submitted = Submitted(target, items, top_k, deadline)
         self.submitted.put_nowait(submitted)
         error, self.submit_error = self.submit_error, None
         if error is not None:
             raise error
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled.put_nowait(submitted)
-            raise
-        return Answer(self.version, (self.outcome,) * len(items))
+        return Put(self, submitted, answered)
 
     async def models(self) -> list[ModelInfo]:
         return [ModelInfo("digits", self.version, ())]

@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx2
+from starlette.types import Receive, Scope, Send
 
 from app.engine import Engine
 from app.main import create_app
@@ -19,8 +20,10 @@ from tests.raw import PATIENCE, Connection, connection
 class HttpSide:
     """A server on a free loopback port, on this event loop."""
 
-    def __init__(self, port: int, metrics: Metrics) -> None:
+    def __init__(self, port: int, metrics: Metrics, by_asgi: list[str], stop: Callable[[], None]) -> None:
         self.port = port
+        self.stop = stop
+        self.by_asgi = by_asgi  # the paths that were asked for by ASGI
         self.url = f"http://127.0.0.1:{port}"
         self.metrics = metrics
 
@@ -34,14 +37,22 @@ class HttpSide:
 @asynccontextmanager
 async def http_side(engine: Engine, **settings: Any) -> AsyncIterator[HttpSide]:
     given, metrics = Settings(**settings), Metrics()
-    server = Server(create_app(engine, given, metrics), given, metrics)
+    app = create_app(engine, given, metrics)
+    by_asgi: list[str] = []
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        by_asgi.append(scope.get("path", ""))
+        await app.asgi(scope, receive, send)
+
+    server = Server(noted, given, metrics, straight=app.straight)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         listening = asyncio.create_task(server.listening.wait())
         await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
         assert not serving.done()
         try:
-            yield HttpSide(listener.getsockname()[1], metrics)
+            by_asgi.clear()  # the lifespan
+            yield HttpSide(listener.getsockname()[1], metrics, by_asgi, server.stop)
         finally:
             server.stop()
             await serving

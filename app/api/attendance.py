@@ -2,12 +2,18 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from starlette.types import Scope
 
 from app.api.errors import Problem
 from app.api.upload import ClientLeft
+
+
+class Attendant(Protocol):
+    """Who works for a client."""
+
+    def client_left(self) -> None: ...
 
 
 class Departure:
@@ -16,17 +22,17 @@ class Departure:
     __slots__ = ("_attending",)
 
     def __init__(self) -> None:
-        self._attending: dict[Attendance, None] = {}
+        self._attending: dict[Attendant, None] = {}
 
-    def concerns(self, attendance: "Attendance") -> None:
-        self._attending[attendance] = None
+    def concerns(self, attendant: Attendant) -> None:
+        self._attending[attendant] = None
 
-    def concerns_no_more(self, attendance: "Attendance") -> None:
-        del self._attending[attendance]
+    def concerns_no_more(self, attendant: Attendant) -> None:
+        del self._attending[attendant]
 
     def happen(self) -> None:
-        for attendance in list(self._attending):
-            attendance.client_left()
+        for attendant in list(self._attending):
+            attendant.client_left()
 
 
 class Attendance:
@@ -68,9 +74,13 @@ class Attendance:
         self._end(ClientLeft())
 
     def _be_late(self) -> None:
-        self._end(Problem("upload_too_slow", f"the body did not come within {self._seconds:g} seconds"))
+        self._end(too_slow(self._seconds))
 
     def _end(self, reason: Exception) -> None:
         self._reason = reason
         if self._request is not None:
             self._request.cancel()
+
+
+def too_slow(seconds: float) -> Problem:
+    return Problem("upload_too_slow", f"the body did not come within {seconds:g} seconds")

@@ -60,6 +60,11 @@ class Problem(Exception):
     def status(self) -> int:
         return PROBLEMS[self.code][0]
 
+    @property
+    def closes(self) -> bool:
+        """Whether its answer is the last on its connection: nobody waits any longer for the rest."""
+        return self.code == "upload_too_slow"
+
     def response(self, scope: Scope) -> Response:
         """The answer to the request of `scope`; RFC 9457, section 3, with `code` and `request_id` as extensions."""
         status, title = PROBLEMS[self.code]
@@ -75,8 +80,8 @@ class Problem(Exception):
         headers = dict(self.headers)
         if self.code in _RETRY_AFTER:
             headers["retry-after"] = str(_RETRY_AFTER[self.code])
-        if self.code == "upload_too_slow":
-            headers["connection"] = "close"  # nobody waits any longer for the rest
+        if self.closes:
+            headers["connection"] = "close"
         body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
         return Response(body, status, headers, media_type=PROBLEM_TYPE)
 

@@ -5,19 +5,19 @@ Its place in /openapi.json is in `app.api.document`.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from app.admission import Admission
+from app.admission import Admission, Held
 from app.api.attendance import Attendance
-from app.api.errors import Problem, from_engine
+from app.api.errors import Problem
 from app.api.upload import File, check_content_type, files_in, read_body, upload_too_large
-from app.engine import Answer, Engine, EngineError, Expired, ItemAnswer, ItemError, Stale, Target
-from app.images import Decoder, ImageProblem
+from app.engine import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
+from app.images import Decoder, ImageProblem, Outcome
 from app.metrics import Metrics
 from app.settings import Settings
 from classifier.preprocess import Pixels
@@ -34,47 +34,40 @@ class Query(NamedTuple):
     top_k: int = TOP_K
 
 
+class Asked(NamedTuple):
+    """What the head of a request says; `size` is what its body may take, `deadline` of `time.monotonic()`."""
+
+    query: Query
+    content_type: bytes
+    size: int
+    deadline: float
+
+
 class Predict:
     """Admission, upload, decoding, submit, answer."""
 
     def __init__(
         self, engine: Engine, decoder: Decoder, admission: Admission, settings: Settings, metrics: Metrics
     ) -> None:
-        self._engine = engine
-        self._decoder = decoder
-        self._admission = admission
-        self._metrics = metrics
+        self.engine = engine
+        self.decoder = decoder
+        self.admission = admission
+        self.metrics = metrics
+        self.deadline_seconds = settings.deadline_seconds
         self._max_files = min(settings.max_files, settings.max_queue)  # more could never be admitted
         self._max_upload = int(settings.max_upload_mb * 1e6)
         self._upload_seconds = settings.upload_seconds
-        self._deadline_seconds = settings.deadline_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise Problem("method_not_allowed", f"{PATH} takes POST", {"allow": "POST"})
-        deadline = time.monotonic() + self._deadline_seconds
-        query = parse_query(scope["query_string"])
-        headers = dict(scope["headers"])
-        content_type: bytes = headers.get(b"content-type", b"")
-        check_content_type(content_type)
-        _check_content_encoding(headers.get(b"content-encoding", b"identity"))
-        size = self._announced_size(headers.get(b"content-length"))
-        try:
-            self._admission.requests.take(1)
-            try:
-                self._admission.body_bytes.take(size)
-                try:
-                    with Attendance(scope, upload_seconds=self._upload_seconds) as attendance:
-                        body = await self._upload(receive)
-                        scope["state"]["body_read"] = True
-                        attendance.uploaded()
-                        document = await self._answer(query, body, content_type, deadline)
-                finally:
-                    self._admission.body_bytes.give_back(size)
-            finally:
-                self._admission.requests.give_back(1)
-        except EngineError as error:
-            raise from_engine(error) from error
+        asked = self.asked(dict(scope["headers"]), scope["query_string"])
+        attending = Attendance(scope, upload_seconds=self._upload_seconds)
+        with self.admission.request(asked.size) as held, attending:
+            body = await self._upload(receive)
+            scope["state"]["body_read"] = True
+            attending.uploaded()
+            document = await self._answer(asked, body, held)
         await send(
             {
                 "type": "http.response.start",
@@ -83,6 +76,24 @@ class Predict:
             }
         )
         await send({"type": "http.response.body", "body": document})
+
+    async def answer(self, asked: Asked, body: bytes) -> bytes:
+        """The JSON document for a request whose body is there. Raises: Problem, EngineError."""
+        with self.admission.request(asked.size) as held:
+            return await self._answer(asked, body, held)
+
+    def asked(self, headers: Mapping[bytes, bytes], query_string: bytes) -> Asked:
+        """Its deadline begins. `headers` by their names in lower case. Raises: Problem."""
+        deadline = time.monotonic() + self.deadline_seconds
+        query = parse_query(query_string)
+        content_type = headers.get(b"content-type", b"")
+        check_content_type(content_type)
+        _check_content_encoding(headers.get(b"content-encoding", b"identity"))
+        return Asked(query, content_type, self._announced_size(headers.get(b"content-length")), deadline)
+
+    def files(self, asked: Asked, body: bytes) -> list[File]:
+        """Raises: Problem."""
+        return files_in(body, asked.content_type, max_files=self._max_files)
 
     def _announced_size(self, content_length: bytes | None) -> int:
         """What a body may take: its Content-Length, or the limit where there is none."""
@@ -96,45 +107,37 @@ class Predict:
     async def _upload(self, receive: Receive) -> bytes:
         started = time.perf_counter()
         body = await read_body(receive, max_bytes=self._max_upload)
-        self._metrics.upload_seconds(time.perf_counter() - started)
+        self.metrics.upload_seconds(time.perf_counter() - started)
         return body
 
-    async def _answer(self, query: Query, body: bytes, content_type: bytes, deadline: float) -> bytes:
-        files = files_in(body, content_type, max_files=self._max_files)
-        items = len(files)
-        self._admission.items.take(items)
-        try:
-            while True:
-                target = self._engine.target(query.model, query.version)
-                try:
-                    if items == 1:
-                        return await self._one(target, files[0], query.top_k, deadline)
-                    return await self._several(target, files, query.top_k, deadline)
-                except Stale as error:  # swapped meanwhile, for one that wants other pixels
-                    if time.monotonic() >= deadline:
-                        raise Expired("the model was exchanged until the deadline had passed") from error
-        finally:
-            self._admission.items.give_back(items)
+    async def _answer(self, asked: Asked, body: bytes, held: Held) -> bytes:
+        files = self.files(asked, body)
+        held.take_items(len(files))
+        while True:
+            target = self.engine.target(asked.query.model, asked.query.version)
+            try:
+                if len(files) == 1:
+                    return await self._one(target, files[0], asked)
+                return await self._several(target, files, asked)
+            except Stale as error:  # swapped meanwhile, for one that wants other pixels
+                if time.monotonic() >= asked.deadline:
+                    raise Expired("the model was exchanged until the deadline had passed") from error
 
-    async def _one(self, target: Target, file: File, top_k: int, deadline: float) -> bytes:
+    async def _one(self, target: Target, file: File, asked: Asked) -> bytes:
         started = time.perf_counter()
-        (pixels,) = await self._decoder.decode([file.data], target.preprocess, deadline=deadline)
-        if isinstance(pixels, ImageProblem):
-            raise Problem(pixels.code, str(pixels)) from pixels
-        answer = await self._submit(target, [pixels], top_k, deadline, started)
-        item = answer.items[0]
-        if isinstance(item, ItemError):
-            raise Problem(item.code, item.detail)
-        return b'{"model":"%s","version":%d,%s}' % (target.model.encode(), answer.version, _members(item))
+        (outcome,) = await self.decoder.decode([file.data], target.preprocess, deadline=asked.deadline)
+        answer = await self._submit(target, [sound(outcome)], asked, started)
+        return document_of_one(target, answer)
 
-    async def _several(self, target: Target, files: Sequence[File], top_k: int, deadline: float) -> bytes:
+    async def _several(self, target: Target, files: Sequence[File], asked: Asked) -> bytes:
         started = time.perf_counter()
-        decoded = await self._decoder.decode([file.data for file in files], target.preprocess, deadline=deadline)
-        sound = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
+        images = [file.data for file in files]
+        decoded = await self.decoder.decode(images, target.preprocess, deadline=asked.deadline)
+        whole = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
         version = target.version
         answered: list[ItemAnswer | ItemError] = []
-        if sound:
-            answer = await self._submit(target, sound, top_k, deadline, started)
+        if whole:
+            answer = await self._submit(target, whole, asked, started)
             version, answered = answer.version, list(answer.items)
         rows = iter(answered)
         items = [
@@ -143,18 +146,31 @@ class Predict:
         ]
         for item in items:
             if isinstance(item, ItemError):
-                self._metrics.error(item.code)
+                self.metrics.error(item.code)
         results = b",".join(_result(file.filename, item) for file, item in zip(files, items, strict=True))
         return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(target.model), _json(version), results)
 
-    async def _submit(
-        self, target: Target, items: Sequence[Pixels], top_k: int, deadline: float, started: float
-    ) -> Answer:
+    async def _submit(self, target: Target, items: Sequence[Pixels], asked: Asked, started: float) -> Answer:
         decoded = time.perf_counter()
-        self._metrics.decode_seconds(decoded - started)
-        answer = await self._engine.submit(target, items, top_k=top_k, deadline=deadline)
-        self._metrics.answer_seconds(time.perf_counter() - decoded)
+        self.metrics.decode_seconds(decoded - started)
+        answer = await self.engine.submit(target, items, top_k=asked.query.top_k, deadline=asked.deadline)
+        self.metrics.answer_seconds(time.perf_counter() - decoded)
         return answer
+
+
+def sound(outcome: Outcome) -> Pixels:
+    """Of a request's only image. Raises: Problem."""
+    if isinstance(outcome, ImageProblem):
+        raise Problem(outcome.code, str(outcome)) from outcome
+    return outcome
+
+
+def document_of_one(target: Target, answer: Answer) -> bytes:
+    """The JSON for a request's only image. Raises: Problem."""
+    (item,) = answer.items
+    if isinstance(item, ItemError):
+        raise Problem(item.code, item.detail)
+    return b'{"model":"%s","version":%d,%s}' % (target.model.encode(), answer.version, _members(item))
 
 
 def parse_query(query_string: bytes) -> Query:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import random
 import re
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import Problem
+from app.api.errors import Problem, from_engine
 from app.api.upload import ClientLeft
+from app.engine import EngineError
 from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Observe:
         method = scope["method"]
         if method == "HEAD":  # as GET; the HTTP server leaves the content out
             scope = {**scope, "method": "GET"}
-        request_id = _request_id(scope)
+        request_id = request_id_of(dict(scope["headers"]))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
 
@@ -97,18 +99,28 @@ class Problems:
             await self._app(scope, receive, send)
         except ClientLeft:
             return
-        except Problem as problem:
-            await problem.response(scope)(scope, receive, send)
-        except asyncio.CancelledError:
-            # The grace period is over. Starlette and uvicorn would say 500, or nothing.
-            await _answer_if_none_was(Problem("draining", "the server has shut down"), scope, receive, send)
+        except asyncio.CancelledError as error:
+            # Starlette and uvicorn would say 500, or nothing.
+            await _answer_if_none_was(error, scope, receive, send)
             raise
-        except Exception:  # a bug, of which the client is told in the same form, and the log what exactly it was
-            logger.exception("a request failed", extra={"values": {"request_id": scope["state"]["request_id"]}})
-            await _answer_if_none_was(Problem("internal_error", "the server's log tells more"), scope, receive, send)
+        except Exception as error:  # noqa: BLE001  `problem_of` sees to it that a bug is logged
+            await _answer_if_none_was(error, scope, receive, send)
 
 
-async def _answer_if_none_was(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+def problem_of(error: BaseException, request_id: bytes) -> Problem:
+    """What a client is told of whatever ended its request. Of a bug the log tells more."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, EngineError):
+        return from_engine(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("draining", "the server has shut down")  # the grace period is over
+    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
+    return Problem("internal_error", "the server's log tells more")
+
+
+async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+    problem = problem_of(error, scope["state"]["request_id"].encode())
     if not scope["state"].get("answered"):
         await problem.response(scope)(scope, receive, send)
 
@@ -141,12 +153,10 @@ async def _read_on(receive: Receive) -> None:
         return
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
     """The client's own, where it is fit to be repeated, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return bytes(value)
-    return new_request_id()
+    given = headers.get(b"x-request-id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def new_request_id() -> bytes:

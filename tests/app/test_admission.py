@@ -60,3 +60,28 @@ def test_each_budget_of_a_process_has_its_own_limit() -> None:
     budgets = admission.requests, admission.body_bytes, admission.items, admission.pixels
     assert [budget.limit for budget in budgets] == [1, 20e6, 2, 3]
     assert len({budget.name for budget in budgets}) == 4
+
+
+class TestHeld:
+    def test_a_request_holds_itself_its_bytes_and_its_images_and_gives_all_back_once(self) -> None:
+        admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
+        held = admission.request(70)
+        held.take()
+        held.take_items(3)
+        assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (1, 70, 3)
+        for _ in range(2):
+            held.give_back()
+        assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (0, 0, 0)
+
+    def test_one_that_is_refused_holds_nothing(self) -> None:
+        admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
+        with admission.request(70), pytest.raises(Overloaded), admission.request(70):
+            pass
+        assert (admission.requests.held, admission.body_bytes.held) == (0, 0)
+
+    def test_what_is_refused_for_its_images_gives_back_the_rest(self) -> None:
+        admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
+        admission.items.take(3)
+        with pytest.raises(Overloaded), admission.request(70) as held:
+            held.take_items(2)
+        assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (0, 0, 3)

@@ -1,6 +1,7 @@
 """What every engine promises: the contract of app.engine.Engine, run over each implementation."""
 
 import asyncio
+import gc
 import math
 import shutil
 import socket
@@ -43,6 +44,7 @@ from classifier.cores import usable_cores
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
 from tests.checkpoints import DIGITS, LARGE_PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.engines import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -324,6 +326,23 @@ async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: S
         assert after.items != alone.items
 
 
+@pytest.mark.parametrize("left", [False, True])
+async def test_a_version_that_was_replaced_is_retired_when_nothing_waits_for_it(left: bool, tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint(seed=1))
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu", max_batch=1)) as engine:
+        assert isinstance(engine, LocalEngine)
+        await engine.started()
+        waiting = asyncio.create_task(engine.submit(engine.target(None, None), images(300), top_k=1, deadline=soon()))
+        await asyncio.sleep(0)
+        if left:
+            waiting.cancel()
+        await asyncio.wait([waiting])
+        publish(tmp_path / "store", 2, checkpoint(seed=2))
+        await engine.reload("digits", deadline=soon())
+        assert engine.catalogue.served["digits"].version == 2
+        assert engine.catalogue.replaced == ()
+
+
 async def test_pixels_made_for_another_preprocess_are_stale(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
@@ -359,6 +378,14 @@ async def test_past_the_deadline_is_expired(start: Start, tmp_path: Path) -> Non
             await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
 
 
+async def test_a_deadline_is_kept_while_the_engine_hangs() -> None:
+    engine = ScriptedEngine()
+    engine.gate.clear()
+    with pytest.raises(Expired):
+        await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() + 0.01)
+    assert engine.cancelled.get_nowait() is engine.submitted.get_nowait()
+
+
 async def test_cancelling_a_submit_drops_its_items(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
@@ -391,6 +418,22 @@ async def test_an_error_that_the_network_raises_stays_with_its_item(tmp_path: Pa
             engine.target(None, None), [good[0], good[0][:20], good[1]], top_k=5, deadline=soon()
         )
     assert [isinstance(item, ItemError) for item in answer.items] == [False, True, False]
+
+
+async def test_an_answer_leaves_no_garbage_that_has_to_be_looked_for(start: Start, tmp_path: Path) -> None:
+    """Looking for it takes tens of milliseconds once there is much, while everybody waits."""
+    publish(tmp_path / "store", 1, checkpoint())
+    async with start() as engine:
+        target, (image,) = engine.target(None, None), images(1)
+        await engine.submit(target, [image], top_k=5, deadline=soon())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                await engine.submit(target, [image], top_k=5, deadline=soon())
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
 
 
 async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: Start, tmp_path: Path) -> None:

@@ -309,6 +309,14 @@ class TestPool:
         await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())  # one thread: the one before it is through
         assert budget.held == 0
 
+    async def test_a_caller_that_left_before_the_turn_was_over_harms_nobody_beside_it(self) -> None:
+        shared = decoder()
+        left, stays = (asyncio.create_task(shared.decode([png(i)], DIGITS, deadline=soon())) for i in range(2))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        assert np.array_equal((await stays)[0], decode(png(1), DIGITS))  # type: ignore[arg-type]
+
     async def test_cancelled_work_that_had_not_begun_is_dropped(self) -> None:
         preprocess, gate, begun = gated()
         budget = Budget("pixels", 10_000_000)

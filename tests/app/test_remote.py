@@ -4,7 +4,7 @@ import asyncio
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from app.settings import Settings
 from classifier.preprocess import Pixels
 from tests.app.test_metrics import samples
 from tests.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -59,15 +60,6 @@ def store(tmp_path: Path) -> Path:
 
 def soon() -> float:
     return time.monotonic() + PATIENCE
-
-
-async def until(happens: Callable[[], bool | Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            outcome = happens()
-            if outcome if isinstance(outcome, bool) else await outcome:
-                return
-            await asyncio.sleep(0)
 
 
 def image(seed: int = 0) -> Pixels:
