@@ -21,17 +21,17 @@ import torch
 import uvloop
 from rich.console import Console
 from rich.table import Table
-from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
 from app.api.attendance import Attendance, Departure
 from app.api.predict import _members
 from app.api.upload import files_in
-from app.api.wrappers import Observe, Problems, ReadOn
-from app.engine import Answer, ItemAnswer
+from app.deadlines import Deadlines
+from app.engine import Answer, Answered, ItemAnswer, Prediction, Target
 from app.engine_process import EngineServer
 from app.images import Decoder
 from app.local import LocalEngine
+from app.main import create_app
 from app.metrics import Metrics
 from app.predictor import Item
 from app.proof import prove
@@ -40,6 +40,7 @@ from app.server import Server
 from app.settings import Settings
 from benchmarks import seeded
 from benchmarks.load import BOUNDARY, Body, request_of
+from classifier.preprocess import Pixels
 
 AT_ONCE = 32
 TURNS = 40
@@ -69,17 +70,16 @@ async def _measured(folder: Path, rounds: int) -> dict[str, float]:
     (store / "digits").mkdir(parents=True)
     checkpoint = seeded.digits(store / "digits" / "1.safetensors")
     images = seeded.drawings(AT_ONCE)
-    settings, metrics = Settings(store=store, device="cpu", torch_threads=1), Metrics()
+    settings = Settings(store=store, device="cpu", torch_threads=1)
     stages: dict[str, Turn] = {
-        "HTTP: uvicorn, our protocol": _http(_say_yes, settings, images),
-        "HTTP: request id, counting, problem documents": _http(
-            Observe(ReadOn(Problems(_say_yes)), metrics), settings, images
+        "a front-end without its engine": _http(settings, images, below_asgi=True),
+        "the same by ASGI": _http(settings, images, below_asgi=False),
+        "of that: the file in the form": partial(
+            _each, lambda image: files_in(_form(image), CONTENT_TYPE, max_files=1), images
         ),
-        "the file in the form": partial(_each, lambda image: files_in(_form(image), CONTENT_TYPE, max_files=1), images),
-        "decode": partial(_decode, _decoder(settings), images),
+        "of that: decode": partial(_decode, _decoder(settings), images),
     }
     figures = {name: await _least(turn, rounds) for name, turn in stages.items()}
-    figures["HTTP: request id, counting, problem documents"] -= figures["HTTP: uvicorn, our protocol"]
     figures |= await _engine_figures(folder, settings, checkpoint, images, rounds)
     figures |= {
         name: await _least(partial(_each, step, images), rounds) for name, step in _safeguards(settings).items()
@@ -136,7 +136,7 @@ async def _engine_figures(
     return {
         "to the engine and back": whole - computing,
         f"compute, in batches of {AT_ONCE}": computing,
-        "the answer as JSON": responding,
+        "of a front-end: the answer as JSON": responding,
     }
 
 
@@ -169,13 +169,16 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
         with Attendance(scope, upload_seconds=settings.upload_seconds) as attendance:
             attendance.uploaded()
 
-    def keep_deadline(_: bytes) -> None:
-        asyncio.get_running_loop().call_later(30, print).cancel()
+    deadlines: Deadlines[bytes] = Deadlines(settings.deadline_seconds, print)
+
+    def keep_deadline(image: bytes) -> None:
+        deadlines.begin(image)
+        deadlines.end(image)
 
     return {
         "safeguard: metrics": count,
         "safeguard: admission": admit,
-        "safeguard: slow uploads and hang-ups": attend,
+        "safeguard, by ASGI: slow uploads and hang-ups": attend,
         "safeguard: the deadline": keep_deadline,
     }
 
@@ -190,9 +193,11 @@ async def _decode(decoder: Decoder, images: Sequence[bytes]) -> list[Any]:
     return [pixels for (pixels,) in await asyncio.gather(*decoded)]
 
 
-def _http(app: Any, settings: Settings, images: Sequence[bytes]) -> Turn:
-    """Requests through the protocol, from bytes to bytes."""
-    server = Server(app, settings, Metrics())
+def _http(settings: Settings, images: Sequence[bytes], *, below_asgi: bool) -> Turn:
+    """Requests through all of a front-end, from bytes to bytes."""
+    metrics = Metrics()
+    app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
+    server = Server(app.asgi, settings, metrics, straight=app.straight if below_asgi else None)
     server.config.load()
     connections = []
     for _ in images:
@@ -217,8 +222,11 @@ class _Transport(asyncio.Transport):
 
     answered = False
 
-    def writelines(self, list_of_data: Any) -> None:
-        self.answered = bool(list_of_data)
+    def write(self, data: Any) -> None:  # noqa: ARG002
+        self.answered = True
+
+    def close(self) -> None:
+        pass
 
     def is_closing(self) -> bool:
         return False
@@ -233,12 +241,31 @@ class _Transport(asyncio.Transport):
         pass
 
 
-async def _say_yes(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await receive()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"300")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": bytes(300)})
+class _Instant(RemoteEngine):
+    """Answers at once, and knows the answer before."""
+
+    def target(self, model: str | None, version: int | None) -> Target:  # noqa: ARG002
+        return Target("digits", version, seeded.DIGITS, seeded.DIGITS.digest)
+
+    def put(  # type: ignore[override]
+        self,
+        target: Target,  # noqa: ARG002
+        items: Sequence[Pixels],  # noqa: ARG002
+        *,
+        top_k: int,  # noqa: ARG002
+        deadline: float,  # noqa: ARG002
+        answered: Answered,
+    ) -> "_Given":
+        asyncio.get_running_loop().call_soon(answered, _ANSWER)
+        return _Given()
+
+
+class _Given:
+    def drop(self) -> None:
+        pass
+
+
+_ANSWER = Answer(1, (ItemAnswer(tuple(Prediction(str(i), i, 1 / (i + 2)) for i in range(5)), 2.5, True),))
 
 
 def _form(image: bytes) -> bytes:
