@@ -317,6 +317,18 @@ class TestPool:
         await asyncio.wait([left])
         assert np.array_equal((await stays)[0], decode(png(1), DIGITS))  # type: ignore[arg-type]
 
+    async def test_small_images_of_a_caller_that_left_are_not_decoded(self) -> None:
+        preprocess, gate, begun = gated()
+        gate.set()
+        shared = decoder()
+        before = [asyncio.create_task(shared.decode([png()], DIGITS, deadline=soon())) for _ in range(12)]
+        left = asyncio.create_task(shared.decode([png()], preprocess, deadline=soon()))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left, *before])
+        await shared.decode([png()], DIGITS, deadline=soon())  # whoever comes after it: by now its turn is over
+        assert not begun.acquire(blocking=False)
+
     async def test_cancelled_work_that_had_not_begun_is_dropped(self) -> None:
         preprocess, gate, begun = gated()
         budget = Budget("pixels", 10_000_000)
