@@ -160,14 +160,10 @@ class Decoder:
 
     def _inline(self, data: bytes, preprocess: Preprocess) -> Outcome | None:
         """None for what is better left to the pool."""
-        if len(data) > INLINE_BYTES:
+        if len(data) > INLINE_BYTES or _INFLATING[0] in data or _INFLATING[1] in data:
             return None
         try:
-            image = plain_png(data, max_pixels=min(self._max_pixels, _INLINE_PIXELS))
-            if image is None:
-                if _INFLATING[0] in data or _INFLATING[1] in data:
-                    return None
-                image = _opened(data, max_pixels=self._max_pixels)
+            image = _opened(data, max_pixels=self._max_pixels)
             return _to_pixels(image, preprocess) if _is_small(image.size) else None
         except ImageProblem as problem:
             return problem
@@ -213,7 +209,11 @@ def _is_small(size: tuple[int, int]) -> bool:
 
 
 def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:
-    """The image with its size known, not decoded yet. Raises: ImageProblem."""
+    """The image with its size known, and decoded only if it is a small plain PNG. Raises: ImageProblem."""
+    limit = _INLINE_PIXELS if max_pixels is None else min(max_pixels, _INLINE_PIXELS)
+    plain = plain_png(data, max_pixels=limit)
+    if plain is not None:
+        return plain
     try:
         image = Image.open(BytesIO(data), formats=(_accepted_format(data),))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

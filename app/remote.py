@@ -9,7 +9,7 @@ import logging
 import struct
 import time
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -334,7 +334,7 @@ class _Link(asyncio.Protocol):
             return
         _, _, _, entry_number, count, columns = wire.ROWS_HEAD.unpack_from(body, start - wire.HEAD.size)
         entry = self._entries[entry_number]
-        values = _floats(count * columns).unpack_from(body, start + wire.ROWS_HEAD.size - wire.HEAD.size)
+        values = struct.unpack_from(f"<{count * columns}f", body, start + wire.ROWS_HEAD.size - wire.HEAD.size)
         answer, top_k = entry.reader.answer, submitted.top_k
         rows = [answer(values[i : i + columns], top_k) for i in range(0, len(values), columns)]
         submitted.tell(Answer(entry.version, tuple(rows)))
@@ -357,8 +357,3 @@ class _Link(asyncio.Protocol):
             self._looked.set()
         if catalogue.complete:
             self._transport.write(wire.frame(wire.READY))
-
-
-@lru_cache(maxsize=256)
-def _floats(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}f")

@@ -14,6 +14,7 @@ from app.metrics import Metrics
 from app.server import Server
 from app.settings import Settings
 from tests.app.conftest import MAX_FILES, CheckProblem
+from tests.app.test_metrics import samples
 from tests.checkpoints import PHOTOS, encoded, png
 from tests.engines import ScriptedEngine
 from tests.http_side import HttpSide, http_side
@@ -40,8 +41,7 @@ async def answer(side: HttpSide, *pieces: bytes) -> Response:
 
 
 def in_flight(side: HttpSide) -> float:
-    lines = side.metrics.exposition().decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("flambeau_requests_in_flight ")))
+    return samples(side.metrics.exposition().decode())["flambeau_requests_in_flight", frozenset()]
 
 
 async def accepts(port: int) -> bool:
