@@ -6,6 +6,7 @@ these weights gave. A wrong resize, a broken kernel or a damaged file does not r
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from app.engine import ItemError
 from app.folding import fold
 from app.images import ImageProblem, decode
 from app.log import event
+from app.packing import pack
 from app.pooling import pair
-from app.predictor import Item, Predictor, is_out_of_memory
+from app.predictor import PRECISIONS, Item, Predictor, is_out_of_memory
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from classifier.preprocess import Pixels
@@ -53,9 +55,9 @@ def prove(
     try:
         checkpoint = Checkpoint.load(path)
         network = checkpoint.build()
-        _fold(network, checkpoint.manifest)
-        if device.type == "cpu":
-            pair(network)
+        _quicken(
+            network, checkpoint.manifest, device=device, dtype=PRECISIONS[precision], compiled=compile_with is not None
+        )
         predictor = Predictor(
             network,
             checkpoint.manifest,
@@ -76,17 +78,34 @@ def prove(
     return predictor
 
 
-def _fold(network: nn.Module, manifest: Manifest) -> None:
+def _quicken(
+    network: nn.Module, manifest: Manifest, *, device: torch.device, dtype: torch.dtype, compiled: bool
+) -> None:
     """As far as it can be done; whether the network is the same still, its reference batch says."""
     height, width, channels = manifest.preprocess.shape
+    batch = torch.zeros(1, channels, height, width)
+    _try(fold, "folded", network, batch, manifest)
+    if device.type == "cpu":
+        pair(network)
+        if not compiled:  # torch.compile brings kernels of its own
+            _try(pack, "packed", network.to(dtype), batch.to(dtype), manifest)
+
+
+def _try(
+    step: Callable[[nn.Module, torch.Tensor], int],
+    done: str,
+    network: nn.Module,
+    batch: torch.Tensor,
+    manifest: Manifest,
+) -> None:
     try:
-        folded = fold(network, torch.zeros(1, channels, height, width))
-    except (RuntimeError, TypeError, ValueError) as error:
+        count = step(network, batch)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
-        event(logger, "not folded", level=logging.WARNING, model=manifest.model, reason=_first_line(error))
+        event(logger, f"not {done}", level=logging.WARNING, model=manifest.model, reason=_first_line(error))
     else:
-        event(logger, "folded", level=logging.DEBUG, model=manifest.model, batch_norms=folded)
+        event(logger, done, level=logging.DEBUG, model=manifest.model, modules=count)
 
 
 def _warm_up(predictor: Predictor, *, compiled: bool) -> None:

@@ -120,7 +120,10 @@ def test_what_is_served_is_folded_and_the_proof_is_of_that(
     caplog.set_level(logging.DEBUG, "app")
     path = saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path)
     prove(path, device=CPU, max_items=8)
-    assert [record.__dict__["values"]["batch_norms"] for record in caplog.records] == [20]
+    assert [(record.message, record.__dict__["values"]["modules"]) for record in caplog.records] == [
+        ("folded", 20),
+        ("packed", 8),
+    ]
 
     def wrong(weights: torch.Tensor, *_: object, **__: object) -> tuple[nn.Parameter, nn.Parameter]:
         return nn.Parameter(weights), nn.Parameter(torch.ones(len(weights)))
@@ -142,15 +145,43 @@ def test_what_cannot_be_folded_is_served_as_it_is(
     assert record.__dict__["values"] == {"model": "digits", "reason": "TypeError: no such thing"}
 
 
-def test_memory_that_runs_out_while_folding_is_not_the_files_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "function"),
+    [(torch.nn.utils.fusion, "fuse_conv_bn_weights"), (torch.ops.mkldnn, "_reorder_convolution_weight")],
+)
+def test_memory_that_runs_out_while_folding_or_packing_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, function: str
 ) -> None:
     def unable(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", unable)
+    monkeypatch.setattr(owner, function, unable)
     with pytest.raises(MemoryError):
         prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+
+
+def test_what_is_packed_wrongly_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path)
+
+    def wrong(weights: torch.Tensor, *_: object) -> torch.Tensor:
+        return weights.flip(0)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", wrong)
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        prove(path, device=CPU, max_items=8)
+
+
+def test_what_cannot_be_packed_is_served_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unable(*_: object) -> None:
+        raise AttributeError("no such operator\nfor this processor")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", unable)
+    prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+    (record,) = caplog.records
+    assert record.message == "not packed"
+    assert record.__dict__["values"] == {"model": "digits", "reason": "AttributeError: no such operator"}
 
 
 @pytest.mark.parametrize("max_items", [1, 3, 20])
