@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import socket
 import sys
@@ -16,6 +17,7 @@ from classifier.cores import usable_cores
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 after a signal, 1 after a failure, 2 for what has to be put right first."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads, here or in a child, spin no core away
     try:
         settings = Settings.read(arguments)
         configure(level=settings.log_level, json_lines=settings.log_format == "json")

@@ -53,14 +53,15 @@ class Batcher:
         self._wake = asyncio.Event()
         self._closing = False
 
-    def lane(self, compute: "Compute[T, R]", *, max_together: int | None = None) -> "Lane[T, R]":
+    def lane(self, compute: "Compute[T, R]", *, max_together: int | None = None, in_turn: bool = False) -> "Lane[T, R]":
         """A queue of its own, for items that may share a batch: those of one version.
 
         Args:
             max_together: of one of its batches, if they come from several callers, or half of those that wait, where
                 that is more; those of one are answered together in any case. None: as many as any batch has.
+            in_turn: no batch is formed while one of this lane's is computed: what comes meanwhile is in the next one.
         """
-        return Lane(self, compute, self._clock, max_together=max_together or self.max_items)
+        return Lane(self, compute, self._clock, max_together=max_together or self.max_items, in_turn=in_turn)
 
     async def run(self) -> None:
         """Computes batches until `close` was called and nothing waits any more. Its owner watches that it lives."""
@@ -94,6 +95,9 @@ class Batcher:
             del self._lanes[lane]
             if lane.submissions:
                 self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
+            if lane.in_turn:
+                await lane.answer(places)
+                return True
         await lane.answer(places)
         return True
 
@@ -139,10 +143,17 @@ class Lane(Generic[T, R]):
     """The items that may share a batch."""
 
     def __init__(
-        self, batcher: Batcher, compute: "Compute[T, R]", clock: Callable[[], float], *, max_together: int
+        self,
+        batcher: Batcher,
+        compute: "Compute[T, R]",
+        clock: Callable[[], float],
+        *,
+        max_together: int,
+        in_turn: bool,
     ) -> None:
         self.submissions: dict[Submission[T, R], None] = {}
         self.pace = Pace()
+        self.in_turn = in_turn
         self._max_together = max_together
         self._batcher = batcher
         self._compute = compute

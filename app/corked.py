@@ -1,13 +1,12 @@
 """Corked: what is written to a connection in one turn of the event loop leaves it in one system call."""
 
 import asyncio
-from typing import Any
 
 Piece = bytes | memoryview
 
 
 class Corked:
-    """A transport whose writes wait until the turn is over; all else is the transport's own.
+    """A transport as its writer sees it: what is written waits until the turn is over.
 
     A system call costs as much as the rest of writing an answer. And who reads at the other end is woken once, for all
     that came in this turn, instead of for the first of it.
@@ -26,16 +25,9 @@ class Corked:
             self._loop.call_soon(self._uncork)
         self._pieces += pieces
 
-    def write_eof(self) -> None:
-        self._uncork()
-        self._transport.write_eof()
-
     def close(self) -> None:
         self._uncork()
         self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def _uncork(self) -> None:
         if self._pieces:

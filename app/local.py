@@ -298,7 +298,11 @@ class LocalEngine(Engine):
             digest=preprocess.digest,
             reader=predictor.reader,
         )
-        lane = self._batcher.lane(compute, max_together=self._workers.max_together(predictor))
+        lane = self._batcher.lane(
+            compute,
+            max_together=self._workers.max_together(predictor),
+            in_turn=self._workers.in_turn(predictor),
+        )
         return Loaded(entry, lane, self._retire)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:

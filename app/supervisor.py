@@ -5,7 +5,6 @@ It holds what outlives them: the port, the engine's socket, and the folder of wh
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -109,7 +108,6 @@ class Supervisor:
             *(sys.executable, "-m", module),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=[listener.fileno()],
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},  # torch's threads spin no core away while they wait
             process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
         )
         if process.stdin is not None:

@@ -25,7 +25,8 @@ _MOST_AT_ONCE = 8
 class Workers:
     """One device's. On a CPU, batches of large networks that are computed at once share the cores: one that begins
     alone takes them all, one that begins beside another its share. More images are done with a core for each batch
-    than with all for one; a lone client, though, has its answer sooner with all.
+    than with all for one; a lone client, though, has its answer sooner with all. Those of small networks are computed
+    one after the other, with a core left for HTTP.
 
     Args:
         cores: that may be used.
@@ -45,7 +46,7 @@ class Workers:
         self.at_once = 1
         if device.type == "cuda":
             self.at_once = 2  # one batch is copied while another is computed
-        elif self._on_cpu and alone and not self._torch_threads:
+        elif self._on_cpu and not self._torch_threads:
             self.at_once = min(cores, _MOST_AT_ONCE)
         self._threads = ThreadPoolExecutor(self.at_once, thread_name_prefix="compute")
         self._computing = 0
@@ -59,6 +60,10 @@ class Workers:
         if not self._is_for_the_loop(predictor):
             return None
         return _ITEMS_ON_THE_LOOP * self._usual_threads
+
+    def in_turn(self, predictor: Predictor) -> bool:
+        """Whether one batch at a time is best for it: the next one, as large as it can be by then, is sooner done."""
+        return self._on_cpu and not _is_large(predictor)
 
     async def predict(self, predictor: Predictor, items: Sequence[Item]) -> list[Row]:
         """Of `at_once` callers at the most, on one event loop."""
@@ -77,11 +82,11 @@ class Workers:
 
     def _is_for_the_loop(self, predictor: Predictor) -> bool:
         """Only as long as what comes meanwhile has room in the kernel's buffers: one photo fills them."""
-        return self._alone and self._on_cpu and not _is_large(predictor)
+        return self._alone and self.in_turn(predictor)
 
     def _threads_of(self, predictor: Predictor) -> int:
         """For the next batch."""
-        cores = self._cores if self._alone and _is_large(predictor) else self._all_but_one
+        cores = self._cores if _is_large(predictor) else self._all_but_one
         return self._torch_threads or max(1, cores // (self._computing + 1))
 
     @property

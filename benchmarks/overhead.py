@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import uvloop
@@ -39,13 +39,13 @@ from app.remote import RemoteEngine
 from app.server import Server
 from app.settings import Settings
 from benchmarks import seeded
-from benchmarks.load import BOUNDARY, Body, request_of
+from benchmarks.load import Body, body_of, request_of
 from classifier.preprocess import Pixels
 
 AT_ONCE = 32
 TURNS = 40
-CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}".encode()
 
+T = TypeVar("T")
 Turn = Callable[[], Awaitable[object]]
 
 
@@ -70,12 +70,13 @@ async def _measured(folder: Path, rounds: int) -> dict[str, float]:
     (store / "digits").mkdir(parents=True)
     checkpoint = seeded.digits(store / "digits" / "1.safetensors")
     images = seeded.drawings(AT_ONCE)
+    bodies = [body_of([image], form=True) for image in images]
     settings = Settings(store=store, device="cpu", torch_threads=1)
     stages: dict[str, Turn] = {
-        "a front-end without its engine": _http(settings, images, below_asgi=True),
-        "the same by ASGI": _http(settings, images, below_asgi=False),
+        "a front-end without its engine": _http(settings, bodies, below_asgi=True),
+        "the same by ASGI": _http(settings, bodies, below_asgi=False),
         "of that: the file in the form": partial(
-            _each, lambda image: files_in(_form(image), CONTENT_TYPE, max_files=1), images
+            _each, lambda body: files_in(body.data, body.content_type.encode(), max_files=1), bodies
         ),
         "of that: decode": partial(_decode, _decoder(settings), images),
     }
@@ -98,9 +99,9 @@ async def _least(turn: Turn, rounds: int) -> float:
     return least
 
 
-async def _each(step: Callable[[bytes], object], images: Sequence[bytes]) -> None:
-    for image in images:
-        step(image)
+async def _each(step: Callable[[T], object], values: Sequence[T]) -> None:
+    for value in values:
+        step(value)
 
 
 async def _engine_figures(
@@ -193,19 +194,19 @@ async def _decode(decoder: Decoder, images: Sequence[bytes]) -> list[Any]:
     return [pixels for (pixels,) in await asyncio.gather(*decoded)]
 
 
-def _http(settings: Settings, images: Sequence[bytes], *, below_asgi: bool) -> Turn:
+def _http(settings: Settings, bodies: Sequence[Body], *, below_asgi: bool) -> Turn:
     """Requests through all of a front-end, from bytes to bytes."""
     metrics = Metrics()
     app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
     server = Server(app.asgi, settings, metrics, straight=app.straight if below_asgi else None)
     server.config.load()
     connections = []
-    for _ in images:
+    for _ in bodies:
         transport = _Transport()
         protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[call-arg]
         protocol.connection_made(transport)
         connections.append((protocol, transport))
-    requests = [request_of(Body(_form(image), CONTENT_TYPE.decode())) for image in images]
+    requests = [request_of(body) for body in bodies]
 
     async def turn() -> None:
         for (protocol, transport), request in zip(connections, requests, strict=True):
@@ -266,11 +267,6 @@ class _Given:
 
 
 _ANSWER = Answer(1, (ItemAnswer(tuple(Prediction(str(i), i, 1 / (i + 2)) for i in range(5)), 2.5, True),))
-
-
-def _form(image: bytes) -> bytes:
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n'
-    return head.encode() + b"Content-Type: image/png\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 if __name__ == "__main__":

@@ -384,6 +384,37 @@ async def test_no_more_batches_are_in_progress_than_may_be() -> None:
         assert [await each for each in waiting] == [[10], [20], [30]]
 
 
+async def test_what_comes_while_a_batch_of_a_lane_in_turn_is_computed_is_all_in_the_next_one() -> None:
+    async with running(at_once=2) as (batcher, _, _):
+        device = TwoDevices()
+        lane = batcher.lane(device.compute, in_turn=True)
+        lane.pace.observe(1, 1e-6)
+        waiting = await submitted(lane, [1])
+        first, open_first = await device.batch()
+        for number in (2, 3):
+            waiting += await submitted(lane, [number])
+            await asyncio.sleep(0)
+        assert device.begun.empty()
+        open_first.set()
+        second, open_second = await device.batch()
+        assert (first, second) == ([1], [2, 3])
+        open_second.set()
+        assert [await each for each in waiting] == [[10], [20], [30]]
+
+
+async def test_a_lane_in_turn_computes_beside_a_batch_of_another() -> None:
+    async with running(at_once=2) as (batcher, _, _):
+        device = TwoDevices()
+        (other,) = await submitted(batcher.lane(device.compute), [1])
+        _, open_other = await device.batch()
+        (waiting,) = await submitted(batcher.lane(device.compute, in_turn=True), [2])
+        _, open_one = await device.batch()
+        open_one.set()
+        assert await waiting == [20]
+        open_other.set()
+        assert await other == [10]
+
+
 @pytest.mark.parametrize("at_once", [1, 4])
 async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_later_where_several_may_be_in_progress(
     at_once: int,

@@ -465,7 +465,8 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="there is but one core here")
-async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path, *, alone: bool) -> None:
     publish(tmp_path / "store", 1, checkpoint(architecture="resnet18", preprocess=LARGE_PHOTOS))
     photo = to_pixels(png(0, (256, 224), "RGB"), LARGE_PHOTOS)
     together = threading.Barrier(2)
@@ -474,13 +475,44 @@ async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path) -
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             together.wait(30)
 
-    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=True) as engine:
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=alone) as engine:
         await engine.started()
         target = engine.target(None, None)
         with register_module_forward_pre_hook(meet):
             two = [engine.submit(target, [photo], top_k=1, deadline=soon()) for _ in range(2)]
             for answer in await asyncio.gather(*two):
                 assert len(predictions(answer.items[0])) == 1
+
+
+async def test_what_comes_while_a_small_network_computes_beside_http_is_its_next_batch(tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    loop, began, gate = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    batches: list[int] = []
+
+    def hold(module: nn.Module, taken: Any) -> None:
+        if isinstance(module, nn.Conv2d) and module.in_channels == 1:
+            batches.append(len(taken[0]))
+            loop.call_soon_threadsafe(began.set)
+            assert gate.wait(30)
+
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu")) as engine:
+        await engine.started()
+        target = engine.target(None, None)
+        with register_module_forward_pre_hook(hold):
+            waiting = [asyncio.create_task(engine.submit(target, images(1), top_k=1, deadline=soon()))]
+            await began.wait()
+            for _ in range(2):
+                waiting.append(asyncio.create_task(engine.submit(target, images(1), top_k=1, deadline=soon())))
+                await until_idle()
+            gate.set()
+            await asyncio.gather(*waiting)
+    assert batches == [1, 2]
+
+
+async def until_idle() -> None:
+    """What a submit leads to on the loop takes a few of its turns."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("alone", [False, True])

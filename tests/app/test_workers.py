@@ -51,9 +51,11 @@ class Network:
             return (await self.begun.get())[0]
 
 
-async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_beside_others() -> None:
-    workers, network = Workers(CPU, cores=4, alone=True), Network(large=True)
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_beside_others(*, alone: bool) -> None:
+    workers, network = Workers(CPU, cores=4, alone=alone), Network(large=True)
     assert workers.at_once == 4
+    assert not workers.in_turn(network.predictor)
     tasks, threads = [], []
     for _ in range(4):
         tasks.append(network.submit(workers))
@@ -104,13 +106,19 @@ async def test_batches_on_the_loop_are_kept_so_small_that_front_ends_have_someth
     beside_http.close()
 
 
-@pytest.mark.parametrize("large", [False, True])
-async def test_beside_http_one_batch_at_a_time_is_computed_in_a_thread_with_all_cores_but_one(*, large: bool) -> None:
-    workers, network = Workers(CPU, cores=4), Network(large=large)
-    assert workers.at_once == 1
+async def test_beside_http_batches_of_a_small_network_are_computed_in_turn_in_a_thread_with_all_cores_but_one() -> None:
+    workers, network = Workers(CPU, cores=4), Network(large=False)
+    assert workers.in_turn(network.predictor)
     network.gate.set()
     await network.submit(workers)
     assert network.begun.get_nowait() == (3, False)
+    workers.close()
+
+
+async def test_on_a_gpu_one_batch_is_copied_while_another_is_computed_however_small_the_network() -> None:
+    workers = Workers(torch.device("cuda"), cores=4)
+    assert workers.at_once == 2
+    assert not workers.in_turn(Network(large=False).predictor)
     workers.close()
 
 
@@ -139,7 +147,7 @@ async def test_compiled_networks_are_always_computed_with_the_threads_that_they_
 
 @pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (2, 2), (8, 8), (64, 8)])
 async def test_there_are_as_many_batches_at_once_as_cores_up_to_eight(cores: int, at_once: int) -> None:
-    assert Workers(CPU, cores=cores, alone=True).at_once == at_once
+    assert Workers(CPU, cores=cores).at_once == at_once
 
 
 async def test_a_single_core_is_all_that_there_is() -> None:
