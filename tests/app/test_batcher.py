@@ -57,10 +57,13 @@ async def running(
     task = asyncio.create_task(batcher.run())
     try:
         yield batcher, device, lane
-    finally:
-        batcher.close()
-        device.gate.set()
-        await task
+    except BaseException:
+        task.cancel()  # nobody opens the gates of a test that has failed
+        await asyncio.wait([task])
+        raise
+    batcher.close()
+    device.gate.set()
+    await task
 
 
 async def submitted(lane: "Lane[int, int]", *groups: list[int]) -> "list[asyncio.Task[list[int | Exception]]]":
