@@ -55,7 +55,7 @@ def prove(
     try:
         checkpoint = Checkpoint.load(path)
         network = checkpoint.build()
-        _quicken(
+        quicken(
             network, checkpoint.manifest, device=device, dtype=PRECISIONS[precision], compiled=compile_with is not None
         )
         predictor = Predictor(
@@ -78,10 +78,16 @@ def prove(
     return predictor
 
 
-def _quicken(
-    network: nn.Module, manifest: Manifest, *, device: torch.device, dtype: torch.dtype, compiled: bool
+def quicken(
+    network: nn.Module, manifest: Manifest, *, device: torch.device, dtype: torch.dtype, compiled: bool = False
 ) -> None:
-    """As far as it can be done; whether the network is the same still, its reference batch says."""
+    """Changes `network` as far as it can be done; whether it is the same still, its reference batch says.
+
+    Args:
+        network: in eval mode, on the CPU.
+        device, dtype: where, and in what, it will compute.
+        compiled: torch.compile will take it.
+    """
     height, width, channels = manifest.preprocess.shape
     batch = torch.zeros(1, channels, height, width)
     _try(fold, "folded", network, batch, manifest)

@@ -4,7 +4,7 @@
 
 A pool of threads decodes the next batch while each lane, a thread, computes one; batch sizes, lanes and torch's
 threads are tried. The ideal is the best of float32 as torch computes it. The other variants show what flambeau's own
-changes to the network bring (`app.folding`, `app.packing`), and bfloat16, whose logits differ by more than a
+changes to the network bring (`app.proof.quicken`), and bfloat16, whose logits differ by more than a
 checkpoint's proof allows for float32.
 """
 
@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.folding import fold
 from app.images import decode
-from app.packing import pack
+from app.proof import quicken
 from classifier.checkpoint import Checkpoint
 from classifier.cores import usable_cores
 from classifier.normalize import normalizer
@@ -61,21 +60,18 @@ class Ideal:
         self._photos = photos
         self._preprocess = content.manifest.preprocess
         network = content.build()
+
+        def as_served(dtype: torch.dtype) -> nn.Module:
+            served = copy.deepcopy(network)
+            quicken(served, content.manifest, device=torch.device("cpu"), dtype=dtype)
+            return served
+
         self._variants = {
             "float32": _compute(network, torch.float32, self._preprocess),
-            "as served": _compute(self._quickened(network, torch.float32), torch.float32, self._preprocess),
+            "as served": _compute(as_served(torch.float32), torch.float32, self._preprocess),
             "bfloat16": _compute(copy.deepcopy(network), torch.bfloat16, self._preprocess),
-            "as served, bfloat16": _compute(self._quickened(network, torch.bfloat16), torch.bfloat16, self._preprocess),
+            "as served, bfloat16": _compute(as_served(torch.bfloat16), torch.bfloat16, self._preprocess),
         }
-
-    def _quickened(self, network: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """A copy, as the engine computes with it."""
-        height, width, channels = self._preprocess.shape
-        batch = torch.zeros(1, channels, height, width)
-        network = copy.deepcopy(network)
-        fold(network, batch)
-        pack(network.to(dtype), batch.to(dtype))
-        return network
 
     def tried(self, seconds: float) -> list[Rate]:
         """The best of each variant; the first is the ideal."""

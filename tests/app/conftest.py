@@ -32,6 +32,16 @@ def client(server: ServerProcess) -> Iterator[httpx2.Client]:
         yield client
 
 
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """Who computes sets torch's threads for its process, which here is that of all tests."""
+    import torch  # here: what tests the HTTP side alone need not wait for it
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 class Answer(Protocol):
     """What the HTTP client's and our own raw answers have in common."""
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -46,7 +46,7 @@ from classifier.preprocess import Pixels
 from tests.checkpoints import DIGITS, LARGE_PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
 from tests.engines import ScriptedEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 
 # An engine of a store with some settings, started, after its first look.
 Start = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -82,14 +82,6 @@ async def remote_engine(settings: Settings) -> AsyncIterator[Engine]:
             await asyncio.wait([serving])
             await engine.close()
             path.unlink()
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_it_was() -> Iterator[None]:
-    """An engine sets torch's threads for its process, which here is that of all tests."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=[local_engine, remote_engine])
@@ -503,16 +495,11 @@ async def test_what_comes_while_a_small_network_computes_beside_http_is_its_next
             await began.wait()
             for _ in range(2):
                 waiting.append(asyncio.create_task(engine.submit(target, images(1), top_k=1, deadline=soon())))
-                await until_idle()
+                for _ in range(10):  # turns of the loop: more than a submit takes until it could be in a batch
+                    await asyncio.sleep(0)
             gate.set()
             await asyncio.gather(*waiting)
     assert batches == [1, 2]
-
-
-async def until_idle() -> None:
-    """What a submit leads to on the loop takes a few of its turns."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("alone", [False, True])

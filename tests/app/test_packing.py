@@ -4,7 +4,6 @@ import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,19 +26,11 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "_LARGE_LINEAR", 1)
 
 
-@pytest.fixture
-def two_threads() -> Any:
-    """What packs and what computes need not have the same number of torch's threads."""
-    before = torch.get_num_threads()
-    yield lambda: torch.set_num_threads(2)
-    torch.set_num_threads(before)
-
-
 def packed(network: nn.Module, batch: torch.Tensor = IMAGES[:1]) -> int:
     return pack(network.eval(), batch)
 
 
-@pytest.mark.usefixtures("everything_is_large")
+@pytest.mark.usefixtures("everything_is_large", "torch_as_it_was")
 @pytest.mark.parametrize(
     "convolution",
     [
@@ -57,8 +48,8 @@ def test_the_values_are_those_of_torchs_convolution(
     count: int,
     layout: torch.memory_format,
     dtype: torch.dtype,
-    two_threads: Callable[[], None],
 ) -> None:
+    """Whatever number of torch's threads packs, and whatever number computes."""
     network = nn.Sequential(convolution()).to(dtype).eval()
     images = IMAGES[:count].to(dtype, memory_format=layout)
     with torch.inference_mode():
@@ -66,7 +57,7 @@ def test_the_values_are_those_of_torchs_convolution(
         torch.set_num_threads(1)
         assert pack(network, IMAGES[:1].to(dtype)) == 1
         torch.testing.assert_close(network(images), expected)
-        two_threads()
+        torch.set_num_threads(2)
         torch.testing.assert_close(network(images), expected)
 
 

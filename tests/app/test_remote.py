@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from app import wire
 from app.catalogue import Catalogue, Entry
@@ -28,7 +27,7 @@ from tests.app.test_metrics import samples
 from tests.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 
 PATIENCE = 30.0  # seconds; a deadline, not a pace
 SERVED = Catalogue(
@@ -36,13 +35,6 @@ SERVED = Catalogue(
     complete=True,
     why_not_ready=None,
 )
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_it_was() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
