@@ -3,10 +3,21 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
+import torch
 
-from tests.server import PROJECT
+from app.api.errors import PROBLEMS
+from tests.support.answers import MAX_FILES, Answer, CheckProblem
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.runs import Train
+from tests.support.server import PROJECT, ServerProcess, serving
+from training.builtin import builtin
+from training.progress import Progress
+from training.recipes import Recipe
+from training.train import train
 
 
 @pytest.fixture
@@ -37,3 +48,82 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("there is no ../shared/data here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Serves `digits` 2, with 1 on disk and 3 refused, and `letters` 1; its limits are small."""
+    store = tmp_path_factory.mktemp("store")
+    publish(store, 1, checkpoint(1))
+    publish(store, 2, checkpoint(2))
+    publish(store, 3, b"no checkpoint")
+    publish(store, 1, checkpoint(3, model="letters"), model="letters")
+    limits = ["--max-upload-mb", "1", "--max-files", str(MAX_FILES), "--max-megapixels", "1"]
+    with serving(store, "--device", "cpu", *limits) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """Who computes sets torch's threads for its process, which here is that of all tests."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def check_problem() -> CheckProblem:
+    """Checks that an answer is a whole problem document of that code; gives its detail."""
+
+    def check(answer: Answer, code: str) -> str:
+        document = answer.json()
+        assert document["code"] == code, document
+        status, title = PROBLEMS[code]
+        assert (answer.status_code, document["status"], document["title"]) == (status, status, title)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert set(document) == {"type", "title", "status", "detail", "code", "request_id"}
+        assert document["type"] == "about:blank"
+        assert document["request_id"] == answer.headers["x-request-id"] != ""
+        detail: str = document["detail"]
+        assert detail
+        return detail
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread, for all tests of a module."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny() -> Recipe:
+    source = {"kind": "strokes", "samples": 700, "test_samples": 150}
+    return builtin("strokes").but(source=source, held_out=100, epochs=2, batch_size=32)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: Recipe) -> Train:
+    """`train` in a folder of its own; what is not said is as small as it gets."""
+
+    def run(recipe: Recipe = tiny, **options: Any) -> Path:
+        defaults: dict[str, Any] = {"store": tmp_path / "store", "runs": tmp_path / "runs", "device": "cpu"}
+        defaults["pictures"] = False  # they take longer than the run
+        return train(recipe, **(defaults | options))
+
+    return run
+
+
+@pytest.fixture
+def silent() -> Progress:
+    return Progress.silent()

@@ -10,7 +10,7 @@ import pytest
 
 from app.batcher import Batcher, Lane, Pace
 from app.engine import Draining, Expired, Overloaded
-from tests.lanes import submit
+from tests.support.lanes import submit
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from app.catalogue import Catalogue, Entry, OnDisk
 from app.engine import Ambiguous, NotFound, NotReady, Stale
 from app.rows import Reader
 from classifier.preprocess import Preprocess
-from tests.checkpoints import DIGITS
+from tests.support.checkpoints import DIGITS
 
 READER = Reader(("a", "b"), None)
 WHY = "no version of 'broken' can be served: version 1: junk"

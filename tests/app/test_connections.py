@@ -9,12 +9,12 @@ import httpx2
 import pytest
 
 from app.api.wrappers import LINGER_BYTES
-from tests.app.conftest import CheckProblem
-from tests.checkpoints import png
-from tests.engines import ScriptedEngine
-from tests.http_side import http_side
-from tests.raw import PATIENCE, chunked, connection, request
-from tests.server import ServerProcess
+from tests.support.answers import CheckProblem
+from tests.support.checkpoints import png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import http_side
+from tests.support.raw import PATIENCE, chunked, connection, request
+from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ import httpx2
 import pytest
 
 from app.engine import Overloaded
-from tests.app.conftest import CheckProblem
-from tests.checkpoints import png
-from tests.engines import ScriptedEngine
-from tests.http_side import http_side
+from tests.support.answers import CheckProblem
+from tests.support.checkpoints import png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import http_side
 
 ORIGIN = "https://page.example"
 ALLOWED = "access-control-allow-origin"

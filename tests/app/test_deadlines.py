@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.deadlines import Deadlines
-from tests.raw import PATIENCE
+from tests.support.raw import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from app.api.errors import PROBLEM_TYPE, PROBLEMS
 from app.engine import Draining, Expired, ItemAnswer, ItemError, NotReady, Overloaded, Prediction
-from tests.app.conftest import MAX_FILES, Answer
-from tests.checkpoints import encoded, png
-from tests.engines import ScriptedEngine
-from tests.http_side import HttpSide, http_side
-from tests.raw import request
+from tests.support.answers import MAX_FILES, Answer
+from tests.support.checkpoints import encoded, png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import HttpSide, http_side
+from tests.support.raw import request
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 

@@ -13,12 +13,12 @@ from app.api.errors import HANDLERS, PROBLEMS
 from app.api.wrappers import Observe, Problems
 from app.engine import Draining, Expired, ItemError, NotReady, Overloaded, Stale
 from app.metrics import Metrics
-from tests.app.conftest import MAX_FILES, CheckProblem
-from tests.checkpoints import PHOTOS, encoded, png
-from tests.engines import ScriptedEngine
-from tests.http_side import http_side
-from tests.raw import chunked, connection, request
-from tests.server import ServerProcess, serving
+from tests.support.answers import MAX_FILES, CheckProblem
+from tests.support.checkpoints import PHOTOS, encoded, png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import http_side
+from tests.support.raw import chunked, connection, request
+from tests.support.server import ServerProcess, serving
 
 PREDICT = "/predict?model=digits"
 

@@ -20,8 +20,8 @@ from app.admission import Budget
 from app.engine import Expired, Overloaded
 from app.images import Decoder, ImageProblem, decode
 from classifier.preprocess import Pixels, Preprocess
-from tests.checkpoints import DIGITS, PHOTOS, encoded, png
-from tests.classifier.images import png_chunk
+from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
+from tests.support.images import png_chunk
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 LARGE = (400, 300)

@@ -7,10 +7,10 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.checkpoints import png
-from tests.engines import ScriptedEngine
-from tests.http_side import HttpSide, http_side
-from tests.raw import request
+from tests.support.checkpoints import png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import HttpSide, http_side
+from tests.support.raw import request
 
 PREDICT = "/predict?model=digits"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx2
 
 from classifier.manifest import Manifest
-from tests.app.conftest import CheckProblem
-from tests.checkpoints import DIGITS, checkpoint, publish
-from tests.server import serving
+from tests.support.answers import CheckProblem
+from tests.support.checkpoints import DIGITS, checkpoint, publish
+from tests.support.server import serving
 
 
 def test_all_models_are_listed_by_name_with_all_their_versions_the_newest_first(client: httpx2.Client) -> None:

@@ -13,7 +13,7 @@ from app import packing
 from app.packing import PackedConv2d, PackedLinear, pack
 from app.proof import prove
 from classifier.architectures import build
-from tests.checkpoints import checkpoint, publish
+from tests.support.checkpoints import checkpoint, publish
 
 CPU = torch.device("cpu")
 

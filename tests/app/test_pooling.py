@@ -8,7 +8,7 @@ from torch import nn
 
 from app.pooling import MaximumOfPairs, pair
 from app.proof import prove
-from tests.checkpoints import checkpoint, publish
+from tests.support.checkpoints import checkpoint, publish
 
 
 @pytest.mark.parametrize("size", [(28, 28), (2, 2), (5, 8), (8, 5), (57, 3)])

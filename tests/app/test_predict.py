@@ -13,11 +13,11 @@ from PIL import Image
 from app.engine import ItemAnswer, Prediction
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
-from tests.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
-from tests.engines import ScriptedEngine
-from tests.http_side import http_side
-from tests.raw import connection, request
-from tests.server import ServerProcess, serving
+from tests.support.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import http_side
+from tests.support.raw import connection, request
+from tests.support.server import ServerProcess, serving
 
 PREDICT = "/predict?model=digits"
 

@@ -13,7 +13,7 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Preprocess
 from classifier.scores import SCORES
-from tests.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, saying, to_pixels
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, saying, to_pixels
 
 
 def predictor(content: Checkpoint, *, device: str = "cpu", max_items: int = 16) -> Predictor:

@@ -12,7 +12,7 @@ from torch import nn
 from app.proof import prove
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
 from classifier.manifest import Calibration, OutOfDistribution
-from tests.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 
 CPU = torch.device("cpu")
 

@@ -24,8 +24,8 @@ from app.rows import Reader
 from app.settings import Settings
 from classifier.preprocess import Pixels
 from tests.app.test_metrics import samples
-from tests.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
-from tests.waiting import until
+from tests.support.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 

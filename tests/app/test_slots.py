@@ -18,7 +18,7 @@ from torch import nn
 from app.predictor import Item, Predictor
 from app.slots import Replay
 from classifier.preprocess import Pixels
-from tests.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, to_pixels
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, to_pixels
 
 CPU = torch.device("cpu")
 IMAGES = [to_pixels(png(i)) for i in range(24)]

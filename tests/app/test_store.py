@@ -15,8 +15,8 @@ from app.engine import NotFound
 from app.metrics import Metrics
 from app.store import ModelStore, Served
 from classifier.checkpoint import Checkpoint, CheckpointError
-from tests.checkpoints import checkpoint, publish
-from tests.raw import PATIENCE
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.raw import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -13,14 +13,14 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.server import Server
 from app.settings import Settings
-from tests.app.conftest import MAX_FILES, CheckProblem
 from tests.app.test_metrics import samples
-from tests.checkpoints import PHOTOS, encoded, png
-from tests.engines import ScriptedEngine
-from tests.http_side import HttpSide, http_side
-from tests.raw import PATIENCE, Response, chunked, connection, request
-from tests.server import ServerProcess
-from tests.waiting import until
+from tests.support.answers import MAX_FILES, CheckProblem
+from tests.support.checkpoints import PHOTOS, encoded, png
+from tests.support.engines import ScriptedEngine
+from tests.support.http_side import HttpSide, http_side
+from tests.support.raw import PATIENCE, Response, chunked, connection, request
+from tests.support.server import ServerProcess
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ import httpx2
 import pytest
 
 from tests.app.test_metrics import samples
-from tests.app.test_process import nobody_listens
-from tests.checkpoints import checkpoint, png, publish
-from tests.raw import Connection, connection, request
-from tests.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.support.checkpoints import checkpoint, png, publish
+from tests.support.raw import Connection, connection, request
+from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.system.test_process import nobody_listens
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="there is no /proc to find processes in")
 

@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import OutOfDistribution
-from tests.checkpoints import PHOTOS, checkpoint, png, publish, saying
-from tests.server import PATIENCE, PROJECT, serving
+from tests.support.checkpoints import PHOTOS, checkpoint, png, publish, saying
+from tests.support.server import PATIENCE, PROJECT, serving
 from training.builtin import builtin
 from training.train import train
 

@@ -19,7 +19,7 @@ from classifier.manifest import (
     OutOfDistribution,
     Provenance,
 )
-from tests.checkpoints import DIGITS, PHOTOS
+from tests.support.checkpoints import DIGITS, PHOTOS
 
 Whole = tuple[int, int, bytes]
 

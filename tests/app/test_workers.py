@@ -9,7 +9,7 @@ import torch
 
 from app.predictor import Item, Predictor
 from app.workers import Workers
-from tests.checkpoints import checkpoint, png, to_pixels
+from tests.support.checkpoints import checkpoint, png, to_pixels
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 

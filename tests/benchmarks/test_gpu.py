@@ -13,7 +13,7 @@ from benchmarks.gpu_ceilings import Decoding, Forward
 from benchmarks.gpu_engine import Engine
 from benchmarks.gpu_http import Http
 from benchmarks.gpu_report import Ceilings, Row, findings
-from tests.server import PROJECT
+from tests.support.server import PROJECT
 
 SMALL = (
     "--device",

@@ -11,8 +11,8 @@ import torchvision
 from torch import nn
 
 from classifier.architectures import build, known, load_weights, skeleton
-from tests import hub
-from tests.server import PROJECT
+from tests.support import hub
+from tests.support.server import PROJECT
 
 
 def test_mnist_cnn_has_the_seeds_parameters() -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from classifier.box_resize import box_resize
-from tests.classifier.images import noise
+from tests.support.images import noise
 
 
 @pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC], ids=lambda r: r.name)

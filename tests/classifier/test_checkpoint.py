@@ -19,7 +19,7 @@ import torch
 
 from classifier.architectures import build
 from classifier.checkpoint import MAX_REFERENCES, Checkpoint, CheckpointError, Header, Reference
-from tests import checkpoints
+from tests.support import checkpoints
 
 SMALL = checkpoints.checkpoint()
 FIGURES = {"confusion": torch.arange(100).reshape(10, 10), "reliability": torch.rand(3, 15)}

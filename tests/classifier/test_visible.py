@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from classifier.preprocess import ImageError
-from tests.classifier.images import Array, as_it_is, encoded, noise, opened, picture, pixels_of, png, tiff
+from tests.support.images import Array, as_it_is, encoded, noise, opened, picture, pixels_of, png, tiff
 
 # What is stored for an image that is to be seen as `seen`, by the definition of each EXIF orientation:
 # 1 row 0 is the top and column 0 the left; 2 top, right; 3 bottom, right; 4 bottom, left; 5 left, top; …

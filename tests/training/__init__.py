@@ -1,0 +1,1 @@
+"""Tests of `training`, file for file."""

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from classifier.preprocess import Preprocess
-from tests.training.photo_files import write
+from tests.support.photo_files import write
 from training.batches import Opened, Stacked
 from training.decode import Job, pixels_of
 from training.errors import TrainingError

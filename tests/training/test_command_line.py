@@ -13,9 +13,9 @@ import torch
 
 from classifier.architectures import build
 from classifier.header import Header
-from tests.server import PATIENCE, PROJECT
-from tests.training.conftest import same_weights
-from tests.training.digits import write_mnist
+from tests.support.digits import write_mnist
+from tests.support.runs import same_weights
+from tests.support.server import PATIENCE, PROJECT
 from training.__main__ import main
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from classifier.preprocess import Preprocess
-from tests.training.digits import write_mnist
+from tests.support.digits import write_mnist
 from training import data
 from training.batches import Opened, Split, Stacked
 from training.builtin import builtin

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from classifier.checkpoint import Checkpoint
-from tests.training.conftest import Train
-from tests.training.digits import write_mnist
+from tests.support.digits import write_mnist
+from tests.support.runs import Train
 from training.builtin import builtin
 from training.errors import TrainingError
 from training.evaluate import evaluate

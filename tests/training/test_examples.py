@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.checkpoints import DIGITS, PHOTOS, png
+from tests.support.checkpoints import DIGITS, PHOTOS, png
 from training.errors import TrainingError
 from training.examples import drawn, from_folder
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classifier.architectures import build, known, load_weights, skeleton
-from tests import hub
+from tests.support import hub
 from training.errors import TrainingError
 from training.heads import WHOLE, features, freeze, head_weights, load_backbone, parts, separable, tail, train_mode
 

@@ -13,9 +13,9 @@ from torchvision import models
 from app.proof import prove
 from classifier.architectures import skeleton
 from classifier.checkpoint import Checkpoint
-from tests import hub
-from tests.checkpoints import DIGITS, checkpoint, png
-from tests.classifier.images import noise
+from tests.support import hub
+from tests.support.checkpoints import DIGITS, checkpoint, png
+from tests.support.images import noise
 from training.builtin import builtin
 from training.errors import TrainingError
 from training.imports import export, import_pretrained, import_weights, labels_from

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from tests.training.photo_files import picture
+from tests.support.photo_files import picture
 from training import jpeg
 
 KINDS: dict[str, dict[str, Any]] = {

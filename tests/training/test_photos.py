@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.training.photo_files import picture, write, write_folder
+from tests.support.photo_files import picture, write, write_folder
 from training import data
 from training.builtin import builtin
 from training.data import Dataset

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from classifier.manifest import EpochPoint
-from tests.server import PROJECT
+from tests.support.server import PROJECT
 from tests.training.test_figures import sampled
 from training.figures import Figures, Mistake, figures
 from training.pictures import confusion, curves, draw, missing, reliability

@@ -11,8 +11,8 @@ from torchvision import models
 from classifier.architectures import known, load_weights, skeleton
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
-from tests import hub
-from tests.classifier.images import noise
+from tests.support import hub
+from tests.support.images import noise
 from training.errors import TrainingError
 from training.pretrained import preprocess_of, pretrained
 

@@ -11,9 +11,9 @@ import pytest
 
 from app.versions import scan
 from classifier.checkpoint import Checkpoint
-from tests.checkpoints import checkpoint
-from tests.checkpoints import publish as put
-from tests.server import PROJECT
+from tests.support.checkpoints import checkpoint
+from tests.support.checkpoints import publish as put
+from tests.support.server import PROJECT
 from training.errors import TrainingError
 from training.publish import prune, publish, versions
 
@@ -64,7 +64,7 @@ def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: 
     killed = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from tests.checkpoints import checkpoint\n"
+        "from tests.support.checkpoints import checkpoint\n"
         "from training.publish import publish\n"
         "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "publish(checkpoint(), Path(sys.argv[1]))\n"

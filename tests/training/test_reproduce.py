@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import checkpoint, publish
-from tests.training.conftest import Train, same_weights
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.runs import Train, same_weights
 from training.__main__ import main
 from training.errors import TrainingError
 from training.recipes import Recipe

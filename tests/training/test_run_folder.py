@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import PATIENCE, PROJECT
+from tests.support.server import PATIENCE, PROJECT
 from training.errors import TrainingError
 from training.run_folder import only_run_in
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.server import PROJECT
+from tests.support.server import PROJECT
 from training import strokes
 from training.glyphs import GLYPHS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from tests.training.digits import write_mnist
+from tests.support.digits import write_mnist
 from training import torchvision_sets
 from training.errors import TrainingError
 from training.labelled import Gathered

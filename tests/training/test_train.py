@@ -13,7 +13,7 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
-from tests.training.conftest import CtrlC, Train, same_weights
+from tests.support.runs import CtrlC, Train, same_weights
 from training import data
 from training.builtin import builtin
 from training.errors import Interrupted, TrainingError

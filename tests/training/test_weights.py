@@ -16,8 +16,8 @@ from torch import nn
 from torchvision import models
 
 from classifier.architectures import skeleton
-from tests import hub
-from tests.checkpoints import checkpoint
+from tests.support import hub
+from tests.support.checkpoints import checkpoint
 from training.errors import TrainingError
 from training.weights import fit, read
 

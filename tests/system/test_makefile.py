@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import PATIENCE, PROJECT
+from tests.support.server import PATIENCE, PROJECT
 
 
 @pytest.mark.parametrize(

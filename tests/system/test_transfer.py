@@ -10,12 +10,14 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.preprocess import Preprocess
-from tests import checkpoints
-from tests.server import serving
-from tests.training.conftest import CtrlC, Train, same_weights
+from tests.support import checkpoints
+from tests.support.runs import CtrlC, Train, same_weights
+from tests.support.server import serving
 from training.builtin import builtin
 from training.errors import Interrupted, TrainingError
 from training.progress import Progress
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SMALL = Preprocess(mode="RGB", resize=72, crop=(64, 64), **IMAGENET)

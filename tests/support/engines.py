@@ -19,7 +19,7 @@ from app.engine import (
     Target,
 )
 from classifier.preprocess import Pixels, Preprocess
-from tests.checkpoints import DIGITS
+from tests.support.checkpoints import DIGITS
 
 
 @dataclass(frozen=True, slots=True)

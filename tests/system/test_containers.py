@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from app.settings import PREFIX, Settings
-from tests.server import PROJECT, serving
+from tests.support.server import PROJECT, serving
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 COMPOSE_TEXT = (PROJECT / "docker-compose.yml").read_text()

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import Checkpoint
-from tests.checkpoints import encoded
-from tests.server import serving
+from tests.support.checkpoints import encoded
+from tests.support.server import serving
 from training import data as datasets
 from training.batches import Split
 from training.builtin import builtin

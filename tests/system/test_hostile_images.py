@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.checkpoints import encoded, png
-from tests.raw import Connection, connection, request
-from tests.server import ServerProcess
+from tests.support.checkpoints import encoded, png
+from tests.support.raw import Connection, connection, request
+from tests.support.server import ServerProcess
 
 COUNT = 2000
 CONNECTIONS = 8

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.raw import PATIENCE
+from tests.support.raw import PATIENCE
 
 
 async def until(happens: Callable[[], bool | Awaitable[bool]]) -> None:

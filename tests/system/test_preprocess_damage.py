@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from classifier.preprocess import ImageError, Pixels, Preprocess
-from tests.classifier.images import as_it_is, encoded, noise, opened, picture, pixels_of, tiff
-from tests.server import PROJECT
+from tests.support.images import as_it_is, encoded, noise, opened, picture, pixels_of, tiff
+from tests.support.server import PROJECT
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow also warns of what it then refuses
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from classifier.checkpoint import Checkpoint
-from tests.checkpoints import DIGITS, checkpoint, logits, png, publish, to_pixels
-from tests.server import Event, ServerProcess, serving
+from tests.support.checkpoints import DIGITS, checkpoint, logits, png, publish, to_pixels
+from tests.support.server import Event, ServerProcess, serving
 
 pytestmark = pytest.mark.anyio
 

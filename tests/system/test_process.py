@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.checkpoints import PHOTOS, checkpoint, png, publish
-from tests.raw import connection, request
-from tests.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.support.checkpoints import PHOTOS, checkpoint, png, publish
+from tests.support.raw import connection, request
+from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
 
 
 def run(*flags: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

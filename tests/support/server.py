@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds; a deadline, not a pace
 
 Event = dict[str, Any]

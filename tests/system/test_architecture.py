@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import PROJECT
+from tests.support.server import PROJECT
 
 PACKAGES = ("app", "classifier", "training")
 # What may live in a process that has no torch: HTTP, decoding, and what a checkpoint says of itself.

@@ -14,7 +14,7 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.server import Server
 from app.settings import Settings
-from tests.raw import PATIENCE, Connection, connection
+from tests.support.raw import PATIENCE, Connection, connection
 
 
 class HttpSide:

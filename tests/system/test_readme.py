@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from classifier.manifest import OutOfDistribution
-from tests.checkpoints import checkpoint, png, publish, saying
-from tests.server import PATIENCE, PROJECT, serving
+from tests.support.checkpoints import checkpoint, png, publish, saying
+from tests.support.server import PATIENCE, PROJECT, serving
 from training.command_line import parser
 
 README = (PROJECT / "README.md").read_text()

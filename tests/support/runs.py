@@ -1,0 +1,31 @@
+"""Training runs small enough for tests, and what they are compared by."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier.checkpoint import Checkpoint
+from training.progress import Advance, Progress
+
+Train = Callable[..., Path]
+
+
+@dataclass(frozen=True, slots=True)
+class CtrlC(Progress):
+    """Somebody who presses Ctrl-C when a step begins."""
+
+    at: str = ""
+
+    @contextmanager
+    def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
+        if title.startswith(self.at):
+            raise KeyboardInterrupt
+        with Progress.silent().step(title, total=total, unit=unit) as advance:
+            yield advance
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Bit for bit."""
+    first, second = Checkpoint.load(one).network, Checkpoint.load(other).network
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
