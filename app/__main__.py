@@ -8,10 +8,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from app.collection import settle, unsettle
-from app.engine import Engine
-from app.log import announce, configure
+from app.engine.interface import Engine
+from app.processes.gc_tuning import settle, unsettle
 from app.settings import Settings, SettingsError
+from app.telemetry.log import announce, configure
 from classifier.cores import usable_cores
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _supervised(settings: Settings, front_ends: int, listener: socket.socket) -> int:
-    from app.supervisor import Supervisor
+    from app.processes.supervisor import Supervisor
 
     address = _address(settings.host, listener)
     supervisor = Supervisor(settings, front_ends=front_ends, listener=listener, address=address)
@@ -45,9 +45,9 @@ def _alone(settings: Settings, listener: socket.socket) -> int:
     # Here, not above: the settings are checked, and --help is shown, without waiting for torch.
     import uvloop
 
-    from app.local import LocalEngine
-    from app.metrics import Metrics
-    from app.serving import serve
+    from app.inference.local_engine import LocalEngine
+    from app.processes.serving import serve
+    from app.telemetry.metrics import Metrics
 
     metrics = Metrics()
     engine = LocalEngine(settings, metrics)

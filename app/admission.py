@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from app.engine import Overloaded
+from app.engine.interface import Overloaded
 
 
 class Budget:

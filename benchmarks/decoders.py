@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.images import decode
+from app.decoding.decoder import decode
 from benchmarks.together import wait_for_the_others
 from classifier.preprocess import Preprocess
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import uvloop
 
-from app.local import LocalEngine
-from app.metrics import Metrics
+from app.inference.local_engine import LocalEngine
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from benchmarks import seeded
 from benchmarks.gpu_busy import busy_percent, median
 from benchmarks.seeded import store_of

@@ -4,7 +4,7 @@
 
 A pool of threads decodes the next batch while each lane, a thread, computes one; batch sizes, lanes and torch's
 threads are tried. The ideal is the best of float32 as torch computes it. The other variants show what flambeau's own
-changes to the network bring (`app.proof.quicken`), and bfloat16, whose logits differ by more than a
+changes to the network bring (`app.inference.verification.quicken`), and bfloat16, whose logits differ by more than a
 checkpoint's proof allows for float32.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.images import decode
-from app.proof import quicken
+from app.decoding.decoder import decode
+from app.inference.verification import quicken
 from classifier.checkpoint import Checkpoint
 from classifier.cores import usable_cores
 from classifier.normalize import normalizer

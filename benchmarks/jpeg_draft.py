@@ -22,8 +22,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script that is run by its path finds only what lies beside it
 
 from app.admission import Budget
-from app.images import Decoder, ImageProblem
-from app.predictor import Item, Predictor
+from app.decoding.decoder import Decoder, ImageProblem
+from app.inference.predictor import Item, Predictor
 from classifier.checkpoint import Checkpoint
 from classifier.preprocess import Pixels, Preprocess
 

@@ -23,21 +23,21 @@ from rich.console import Console
 from rich.table import Table
 
 from app.admission import Admission
-from app.api.attendance import Attendance, Departure
+from app.api.application import create_app
+from app.api.multipart import files_in
 from app.api.predict import _members
-from app.api.upload import files_in
-from app.deadlines import Deadlines
-from app.engine import Answer, Answered, ItemAnswer, Prediction, Target
-from app.engine_process import EngineServer
-from app.images import Decoder
-from app.local import LocalEngine
-from app.main import create_app
-from app.metrics import Metrics
-from app.predictor import Item
-from app.proof import prove
-from app.remote import RemoteEngine
-from app.server import Server
+from app.decoding.decoder import Decoder
+from app.engine.interface import Answer, Answered, ItemAnswer, Prediction, Target
+from app.http.deadlines import Deadlines
+from app.http.disconnect import Attendance, Departure
+from app.http.server import Server
+from app.inference.local_engine import LocalEngine
+from app.inference.predictor import Item
+from app.inference.verification import prove
+from app.ipc.remote_engine import RemoteEngine
+from app.processes.engine import EngineServer
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from benchmarks import seeded
 from benchmarks.load import Body, body_of, request_of
 from classifier.preprocess import Pixels

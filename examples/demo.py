@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.versions import scan
+from app.lifecycle.storage import scan
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from training import data as datasets

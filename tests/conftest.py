@@ -9,7 +9,7 @@ import httpx2
 import pytest
 import torch
 
-from app.api.errors import PROBLEMS
+from app.http.problems import PROBLEMS
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
 from tests.support.runs import Train

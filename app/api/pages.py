@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.errors import Problem
+from app.http.problems import Problem
 
 _WEB = Path(__file__).parent.parent / "web"
 

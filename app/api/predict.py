@@ -1,6 +1,6 @@
 """POST /predict, the hot route: plain ASGI beside FastAPI, because a framework would cost more than the answer.
 
-Its place in /openapi.json is in `app.api.document`.
+Its place in /openapi.json is in `app.api.openapi`.
 """
 
 import json
@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission, Held
-from app.api.attendance import Attendance
-from app.api.errors import Problem
-from app.api.upload import File, check_content_type, files_in, read_body, upload_too_large
-from app.engine import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
-from app.images import Decoder, ImageProblem, Outcome
-from app.metrics import Metrics
+from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
+from app.decoding.decoder import Decoder, ImageProblem, Outcome
+from app.engine.interface import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
+from app.http.disconnect import Attendance
+from app.http.problems import Problem
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from classifier.preprocess import Pixels
 
 PATH = "/predict"

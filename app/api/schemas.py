@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.engine import ModelInfo, Refusal
+from app.engine.interface import ModelInfo, Refusal
 
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.engine import (
+from app.engine.interface import (
     Answer,
     Answered,
     Engine,
@@ -53,7 +53,7 @@ class Put:
 
 
 class ScriptedEngine(Engine):
-    """Serves one model, `digits`, in version 1; see `app.engine.Engine`.
+    """Serves one model, `digits`, in version 1; see `app.engine.interface.Engine`.
 
     What a test sets: `gate` (shut it, and submits wait before it), `error` (raised by whatever is asked),
     `submit_error` (raised by the next submit alone), `told` (what the next one is told later, instead of an answer),

@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 from starlette.types import Receive, Scope, Send
 
-from app.engine import Engine
-from app.main import create_app
-from app.metrics import Metrics
-from app.server import Server
+from app.api.application import create_app
+from app.engine.interface import Engine
+from app.http.server import Server
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from tests.support.raw import PATIENCE, Connection, connection
 
 

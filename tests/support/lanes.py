@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 
-from app.batcher import Lane
-from app.engine import settle
+from app.batching.batcher import Lane
+from app.engine.interface import settle
 
 T = TypeVar("T")
 R = TypeVar("R")

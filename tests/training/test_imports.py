@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from app.proof import prove
+from app.inference.verification import prove
 from classifier.architectures import skeleton
 from classifier.checkpoint import Checkpoint
 from tests.support import hub

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.versions import scan
+from app.lifecycle.storage import scan
 from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put

@@ -1,0 +1,101 @@
+"""create_app: the HTTP side's composition root. Imports no torch."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.admission import Admission
+from app.api import pages
+from app.api.models import router
+from app.api.openapi import document
+from app.api.predict import PATH, Predict
+from app.decoding.decoder import Decoder
+from app.engine.interface import Engine
+from app.http.exchange import Straight
+from app.http.middleware import Observe, Problems, ReadOn
+from app.http.problems import HANDLERS
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+from classifier.cores import usable_cores
+
+
+class App(NamedTuple):
+    """The whole server: one ASGI application, whose lifespan is the engine's, and a shorter way to some answers."""
+
+    asgi: ASGIApp
+    straight: Straight
+
+
+def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
+    admission = Admission(
+        requests=settings.max_requests,
+        body_bytes=settings.max_pending_mb * 1e6,
+        items=settings.max_queue,
+        pixels=settings.max_pending_megapixels * 1e6,
+    )
+    decoder = Decoder(
+        max_pixels=int(settings.max_megapixels * 1e6),
+        pixels=admission.pixels,
+        threads=settings.decode_threads or usable_cores(),
+        draft=settings.jpeg_draft,
+    )
+    predict = Predict(engine, decoder, admission, settings, metrics)
+    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    straight = Straight(predict, metrics, upload_seconds=settings.upload_seconds, cors=bool(settings.cors_origins))
+    return App(Observe(ReadOn(app), metrics), straight)
+
+
+class _Dispatch:
+    """The hot route on the left, FastAPI on the right."""
+
+    def __init__(self, predict: Predict, api: FastAPI) -> None:
+        self._predict = predict
+        self._api = api
+        self._route = Route(PATH, predict, methods=["POST"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == PATH:
+            scope["route"] = self._route
+            await self._predict(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+
+def _api(engine: Engine, decoder: Decoder, settings: Settings, metrics: Metrics) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.close()
+            decoder.close()
+
+    api = FastAPI(
+        title="flambeau",
+        summary="Image classifiers over HTTP",
+        version=version("flambeau"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
+    )
+    api.include_router(router(engine, metrics, deadline_seconds=settings.deadline_seconds))
+    api.include_router(pages.router)
+    api.openapi = lambda: document(api)  # type: ignore[method-assign]
+    return api

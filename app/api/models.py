@@ -1,0 +1,110 @@
+"""Everything but the hot route: models, health, metrics, by FastAPI."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.api.openapi import problems
+from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
+from app.engine.interface import Engine, ModelInfo
+from app.http.problems import Problem
+from app.telemetry.metrics import Metrics
+
+ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
+
+
+def router(engine: Engine, metrics: Metrics, *, deadline_seconds: float) -> APIRouter:
+    api = APIRouter()
+
+    @api.get(
+        "/models",
+        operation_id="listModels",
+        summary="List the models",
+        response_description="All models, by name",
+        tags=["models"],
+    )
+    async def models() -> ModelsBody:
+        """Everything the store holds, and what is served of it."""
+        return ModelsBody(models=await engine.models())
+
+    @api.get(
+        "/models/{model}",
+        operation_id="getModel",
+        summary="Show one model",
+        response_description="Its versions, the highest first",
+        tags=["models"],
+        responses=problems("model_not_found"),
+    )
+    async def model(model: ModelName) -> ModelInfo:
+        """One model: all its versions on disk, and which of them answers."""
+        for info in await engine.models():
+            if info.name == model:
+                return info
+        raise Problem("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+
+    @api.post(
+        "/models/{model}/reload",
+        operation_id="reloadModel",
+        summary="Look for a new version now",
+        response_description="What is served after the look",
+        tags=["models"],
+        response_model=ReloadBody,
+        responses={
+            409: {"model": ReloadBody, "description": "The newest version was refused; the old one serves on"},
+            **problems(
+                "model_not_found",
+                "not_ready",
+                "draining",
+                "deadline_exceeded",
+                deadline_exceeded="the look at 'strokes' still goes on; GET /models shows what comes of it",
+            ),
+        },
+    )
+    async def reload(model: ModelName) -> Response:
+        """Looks at the store now, instead of when the watcher does; answers when the swap is over, or with 504."""
+        report = await engine.reload(model, deadline=time.monotonic() + deadline_seconds)
+        body = ReloadBody.model_validate(report)
+        return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)
+
+    @api.get(
+        "/health/live",
+        operation_id="live",
+        summary="Is the process alive",
+        response_description="It is",
+        tags=["health"],
+    )
+    async def live() -> LiveBody:
+        """The process answers. Restart it when it does not."""
+        return LiveBody(status="live")
+
+    @api.get(
+        "/health/ready",
+        operation_id="ready",
+        summary="Can predictions be answered",
+        response_description="They can",
+        tags=["health"],
+        responses=problems("not_ready"),
+    )
+    async def ready() -> HealthBody:
+        """Predictions can be answered. Send no traffic while they cannot."""
+        status = await engine.status()
+        if not status.ready:
+            raise Problem("not_ready", status.detail)
+        return HealthBody(status="ready", served=status.served)
+
+    @api.get(
+        "/metrics",
+        operation_id="metrics",
+        summary="Figures for a monitoring system",
+        response_description="All series",
+        tags=["health"],
+        response_class=PlainTextResponse,
+    )
+    async def exposition() -> Response:
+        """In Prometheus's text format."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return api

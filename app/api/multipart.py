@@ -1,0 +1,180 @@
+"""The images of one request: its body, read within bounds, and the files in it."""
+
+import re
+from typing import NamedTuple
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Receive
+
+from app.http.problems import Problem
+
+FIELD = "file"
+
+# Fields beside the images. A body of many megabytes could hold hundreds of thousands of empty parts.
+_MAX_OTHER_PARTS = 100
+
+# The form that nearly every client sends: files with plain headers. All others are left to python-multipart.
+_PLAIN_HEAD = re.compile(
+    rb'(?i:content-disposition: form-data; name=)"file"(?i:; filename=)"([^"\\;\x00-\x1f\x7f]+)"'
+    rb"(?:\r\n(?i:content-type): [\x21-\x7e][\x20-\x7e]*)?"
+)
+_PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
+
+
+class ClientLeft(Exception):
+    """The client hung up."""
+
+
+class File(NamedTuple):
+    filename: str | None
+    data: bytes
+
+
+def check_content_type(content_type: bytes) -> None:
+    """Raises: Problem (unsupported_content_type)."""
+    kind = _kind(content_type)
+    if not (kind.startswith(b"image/") or kind in (b"multipart/form-data", b"application/octet-stream")):
+        sent = content_type.decode("latin-1") or "missing"
+        raise Problem(
+            "unsupported_content_type",
+            f"the content type is {sent}; send multipart/form-data, image/* or application/octet-stream",
+        )
+
+
+async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
+    """Raises: Problem (upload_too_large), ClientLeft."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise upload_too_large(max_bytes)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return piece if size == len(piece) else b"".join(pieces)
+
+
+def upload_too_large(max_bytes: int) -> Problem:
+    return Problem("upload_too_large", f"a body may have {max_bytes:,} bytes at the most")
+
+
+def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
+    """The images in a body: the parts of a form that are named `file`, or the body itself.
+
+    Raises: Problem (bad_multipart, no_file, too_many_files).
+    """
+    if _kind(content_type) != b"multipart/form-data":
+        files = [File(None, body)] if body else []
+    else:
+        plain = _plain_files(body, content_type, max_files=max_files)
+        files = _form_files(body, content_type, max_files=max_files) if plain is None else plain
+    if not files:
+        raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
+    return files
+
+
+def _kind(content_type: bytes) -> bytes:
+    return content_type.split(b";", 1)[0].strip().lower()
+
+
+def _plain_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File] | None:
+    """The files of a body in the plain form; None for every other body, sound or not.
+
+    Raises: Problem (too_many_files).
+    """
+    boundary = _PLAIN_BOUNDARY.fullmatch(content_type)
+    if boundary is None or not body.startswith(b"--" + boundary[1] + b"\r\n"):
+        return None
+    delimiter = b"\r\n--" + boundary[1]
+    start = len(delimiter)
+    files: list[File] = []
+    while True:
+        head_end = body.find(b"\r\n\r\n", start, start + 2048)
+        head = _PLAIN_HEAD.fullmatch(body, start, head_end) if head_end >= 0 else None
+        end = body.find(delimiter, head_end + 4)
+        if head is None or end < 0:
+            return None
+        _add_file(files, File(head[1].decode(errors="replace"), body[head_end + 4 : end]), max_files)
+        start = end + len(delimiter)
+        if body[start : start + 2] != b"\r\n":
+            return files if body[start:] in (b"--\r\n", b"--") else None
+        start += 2
+
+
+def _add_file(files: list[File], file: File, max_files: int) -> None:
+    if len(files) == max_files:
+        raise Problem("too_many_files", f"more than {max_files} images in one request")
+    files.append(file)
+
+
+def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
+    form = _Form(max_files)
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary:
+        raise Problem("bad_multipart", "the content type names no boundary")
+    try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise Problem("bad_multipart", f"the multipart body cannot be read: {error}") from error
+    if not form.ended:
+        raise Problem("bad_multipart", "the multipart body ends before its last boundary")
+    return form.files
+
+
+class _Form:
+    """Collects what python-multipart finds."""
+
+    def __init__(self, max_files: int) -> None:
+        self.files: list[File] = []
+        self.ended = False
+        self._max_files = max_files
+        self._other_parts = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._name = bytearray()
+        self._value = bytearray()
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self._end,
+            "on_end": self._all,
+        }
+
+    def _begin(self) -> None:
+        self._headers, self._data = {}, bytearray()
+
+    def _header(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if disposition != b"form-data" or b"name" not in options:
+            raise Problem("bad_multipart", "a part has no Content-Disposition: form-data with a name")
+        filename = options.get(b"filename")
+        chosen = bool(filename or self._data)  # a browser sends an empty part where nothing was picked
+        if options[b"name"] == FIELD.encode() and chosen:
+            _add_file(
+                self.files,
+                File(filename.decode(errors="replace") if filename else None, bytes(self._data)),
+                self._max_files,
+            )
+            return
+        self._other_parts += 1
+        if self._other_parts > _MAX_OTHER_PARTS:
+            raise Problem("bad_multipart", f"more than {_MAX_OTHER_PARTS} parts of the form are no images")
+
+    def _all(self) -> None:
+        self.ended = True

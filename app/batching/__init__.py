@@ -1,0 +1,4 @@
+"""Queues become batches.
+
+May import `engine`, `telemetry` and `settings`. Imports no torch.
+"""

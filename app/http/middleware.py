@@ -1,0 +1,164 @@
+"""What holds for every request, around the hot route and FastAPI alike: plain ASGI, no BaseHTTPMiddleware."""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.multipart import ClientLeft
+from app.engine.interface import EngineError
+from app.http.problems import Problem, from_engine
+from app.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+# A body that nobody wants is read on so far, and no longer, before the connection is closed: closing at once would
+# reset it, and the reset would overtake the answer.
+LINGER_BYTES = 1 << 20
+LINGER_SECONDS = 2.0
+# The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
+_SMALL_BODY = 1 << 16
+
+
+class Observe:
+    """The outermost: gives each request an id, and counts what was answered."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        if method == "HEAD":  # as GET; the HTTP server leaves the content out
+            scope = {**scope, "method": "GET"}
+        request_id = request_id_of(dict(scope["headers"]))
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+
+        async def observed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                state["answered"] = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                route = scope["route"].path if "route" in scope else "none"
+                self._metrics.answered(method, route, message["status"], state.get("problem"))
+            await send(message)
+
+        self._metrics.began()
+        try:
+            await self._app(scope, receive, observed_send)
+        finally:
+            self._metrics.ended()
+
+
+class ReadOn:
+    """Sees to it that an answer arrives although much of the request's body was not read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _announces_much(scope):
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+
+        async def send_then_read_on(message: Message) -> None:
+            if state.get("body_read"):
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+            elif message.get("more_body", False):
+                await send(message)
+            else:
+                await send({**message, "more_body": True})
+                await _read_on(receive)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, receive, send_then_read_on)
+
+
+class Problems:
+    """The innermost: makes answers of what was raised, so that a client is told of every error in one form."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except ClientLeft:
+            return
+        except asyncio.CancelledError as error:
+            # Starlette and uvicorn would say 500, or nothing.
+            await _answer_if_none_was(error, scope, receive, send)
+            raise
+        except Exception as error:  # noqa: BLE001  `problem_of` sees to it that a bug is logged
+            await _answer_if_none_was(error, scope, receive, send)
+
+
+def problem_of(error: BaseException, request_id: bytes) -> Problem:
+    """What a client is told of whatever ended its request. Of a bug the log tells more."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, EngineError):
+        return from_engine(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("draining", "the server has shut down")  # the grace period is over
+    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
+    return Problem("internal_error", "the server's log tells more")
+
+
+async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+    problem = problem_of(error, scope["state"]["request_id"].encode())
+    if not scope["state"].get("answered"):
+        await problem.response(scope)(scope, receive, send)
+
+
+def _announces_much(scope: Scope) -> bool:
+    """Whether closing, or keeping the connection, would be a mistake while the body has not been read."""
+    size, ends = 0, scope["http_version"] == "1.0"
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            size = int(value)
+        elif name == b"transfer-encoding":
+            return True
+        elif name == b"connection":
+            ends = ends or b"close" in value.lower()
+        elif name == b"expect":  # whether the body will come at all is the client's choice
+            ends = True
+    return size > (0 if ends else _SMALL_BODY)
+
+
+async def _read_on(receive: Receive) -> None:
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The client's own, where it is fit to be repeated, else a new one."""
+    given = headers.get(b"x-request-id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> bytes:
+    """64 random bits in hexadecimal."""
+    return b"%016x" % random.getrandbits(64)

@@ -1,0 +1,130 @@
+"""What goes wrong, as RFC 9457 problem documents with a stable `code`: all codes stand in one table."""
+
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.engine.interface import EngineError
+
+PROBLEM_TYPE = "application/problem+json"
+
+# code: (status, title)
+PROBLEMS: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The request cannot be understood"),
+    "bad_multipart": (400, "The multipart body cannot be read"),
+    "no_file": (400, "There is no image in the request"),
+    "not_found": (404, "There is nothing at this address"),
+    "model_not_found": (404, "There is no such model"),
+    "version_not_found": (404, "There is no such version"),
+    "version_not_loaded": (404, "This version is not loaded"),
+    "method_not_allowed": (405, "The method does not fit the address"),
+    "upload_too_slow": (408, "The upload took too long"),
+    "upload_too_large": (413, "The upload is too large"),
+    "too_many_files": (413, "There are too many images in one request"),
+    "too_many_pixels": (413, "The image is too large"),
+    "unsupported_content_type": (415, "The content type is not accepted"),
+    "unsupported_content_encoding": (415, "The content encoding is not accepted"),
+    "unsupported_format": (415, "The image format is not accepted"),
+    "bad_image": (422, "The image cannot be read"),
+    "bad_parameter": (422, "A parameter is wrong"),
+    "ambiguous_model": (422, "Several models are served, and none was named"),
+    "header_too_large": (431, "The request's head is too large"),
+    "internal_error": (500, "The server failed"),
+    "prediction_failed": (500, "The model failed on this image"),
+    "overloaded": (503, "The server is overloaded"),
+    "not_ready": (503, "The server is not ready"),
+    "draining": (503, "The server is shutting down"),
+    "deadline_exceeded": (504, "The answer took too long"),
+}
+
+# Seconds after which another try may meet another state.
+_RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
+
+
+@dataclass(slots=True)
+class Problem(Exception):
+    """Raised anywhere on the HTTP side; one wrapper makes the answer of it."""
+
+    code: str
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        return PROBLEMS[self.code][0]
+
+    @property
+    def closes(self) -> bool:
+        """Whether its answer is the last on its connection: nobody waits any longer for the rest."""
+        return self.code == "upload_too_slow"
+
+    def response(self, scope: Scope) -> Response:
+        """The answer to the request of `scope`; RFC 9457, section 3, with `code` and `request_id` as extensions."""
+        status, title = PROBLEMS[self.code]
+        scope["state"]["problem"] = self.code
+        document = {
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": scope["state"]["request_id"],
+        }
+        headers = dict(self.headers)
+        if self.code in _RETRY_AFTER:
+            headers["retry-after"] = str(_RETRY_AFTER[self.code])
+        if self.closes:
+            headers["connection"] = "close"
+        body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
+        return Response(body, status, headers, media_type=PROBLEM_TYPE)
+
+
+def from_engine(error: EngineError) -> Problem:
+    return Problem(error.code, str(error))
+
+
+# FastAPI's own errors, and ours raised in its routes: the same documents.
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    if isinstance(error, EngineError):
+        error = from_engine(error)
+    if not isinstance(error, Problem):
+        raise TypeError("registered for Problem and EngineError")
+    return error.response(request.scope)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    headers = dict(getattr(error, "headers", None) or {})
+    if "GET" in headers.get("Allow", ""):
+        headers["Allow"] = "GET, HEAD"  # see app.http.middleware.Observe
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
+    return Problem(code, f"{request.method} {request.url.path}", headers).response(request.scope)
+
+
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in errors)
+    return Problem("bad_parameter", detail).response(request.scope)
+
+
+async def on_unexpected(request: Request, _: Exception) -> Response:
+    """Starlette raises the error again behind this answer, so the server logs it."""
+    return Problem("internal_error", "the server's log tells more").response(request.scope)
+
+
+HANDLERS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
+    Problem: on_problem,
+    EngineError: on_problem,
+    HTTPException: on_http_exception,
+    RequestValidationError: on_validation_error,
+    Exception: on_unexpected,
+}

@@ -1,0 +1,62 @@
+"""uvicorn as this service needs it: its settings, its signals, and a word when it listens."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from app.http.exchange import Straight
+from app.http.protocol import bounded
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+
+
+class Server(uvicorn.Server):
+    """Stops when it is told to. (uvicorn would raise a signal again after stopping, and the process not end with 0.)"""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        straight: Straight | None = None,
+        listening: asyncio.Event | None = None,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=bounded(
+                    head_seconds=settings.header_seconds,
+                    max_connections=settings.max_connections,
+                    metrics=metrics,
+                    straight=straight,
+                ),
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,  # nothing here asks for the client's address
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=settings.grace_seconds,  # type: ignore[arg-type]  # asyncio takes fractions
+            )
+        )
+        self.listening = listening or asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    def stop(self) -> None:
+        """The second time, without waiting for connections."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

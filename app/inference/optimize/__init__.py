@@ -1,0 +1,4 @@
+"""Networks that compute the same values in less time.
+
+May import what `app.inference` may.
+"""

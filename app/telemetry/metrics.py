@@ -1,0 +1,158 @@
+"""What `GET /metrics` shows, in one place: kept as plain numbers, which cost nearly nothing, of all processes."""
+
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from app.telemetry.counters import Counts, total
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# name: what it says, and its labels
+_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "flambeau_requests": ("Requests answered", ("method", "route", "status")),
+    "flambeau_errors": ("Answers that are problems, by code", ("code",)),
+    "flambeau_loads": ("Versions that passed and went live", ("model",)),
+    "flambeau_refusals": ("Versions that were refused", ("model",)),
+}
+_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "flambeau_requests_in_flight": ("Requests being answered", ()),
+    "flambeau_waiting_items": ("Images waiting for a batch", ()),
+    "flambeau_served_version": ("The version that answers", ("model",)),
+}
+# And the upper bounds of its buckets.
+_HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
+    "flambeau_stage_seconds": ("Time of one request in each stage", ("stage",), _SECONDS),
+    "flambeau_batch_seconds": ("Time to compute one batch", (), _SECONDS),
+    "flambeau_batch_items": ("Images in one batch", (), _ITEMS),
+}
+
+
+class Metrics:
+    """All metrics of one process.
+
+    Args:
+        folder: where all processes of this server keep their numbers; None: this is the only one.
+        process: its name, the same after it was started again.
+    """
+
+    def __init__(self, folder: Path | None = None, process: str = "") -> None:
+        self._folder = folder
+        self._counts = counts = Counts(None if folder is None else folder / process)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Exposed(self._total))
+        self._slots: dict[tuple[str, ...], int] = {}
+        for name in counts.items():  # what an earlier process of this name saw of the present is the past
+            if json.loads(name)[0] in _GAUGES:
+                counts.values[counts.slot(name)] = 0
+        self.waiting_items: Callable[[], float] = lambda: 0
+        self._in_flight = self._slot("flambeau_requests_in_flight")
+        self._waiting = self._slot("flambeau_waiting_items")
+        self.upload_seconds = self._histogram("flambeau_stage_seconds", "upload")
+        self.decode_seconds = self._histogram("flambeau_stage_seconds", "decode")
+        self.answer_seconds = self._histogram("flambeau_stage_seconds", "queue_and_compute")
+        self.compute_seconds = self._histogram("flambeau_batch_seconds")
+        self.batch_items = self._histogram("flambeau_batch_items")
+
+    def began(self) -> None:
+        """A request."""
+        self._counts.values[self._in_flight] += 1
+
+    def ended(self) -> None:
+        self._counts.values[self._in_flight] -= 1
+
+    def answered(self, method: str, route: str, status: int, problem: str | None) -> None:
+        self._add("flambeau_requests", method, route, str(status))
+        if problem is not None:
+            self.error(problem)
+
+    def error(self, code: str) -> None:
+        self._add("flambeau_errors", code)
+
+    def refused(self, model: str) -> None:
+        self._add("flambeau_refusals", model)
+
+    def went_live(self, model: str, version: int) -> None:
+        self._add("flambeau_loads", model)
+        self._counts.values[self._slot("flambeau_served_version", model)] = version
+
+    def note_waiting(self) -> None:
+        """What `waiting_items` says now; another process may ask for it."""
+        self._counts.values[self._waiting] = self.waiting_items()
+
+    def exposition(self) -> bytes:
+        """Of all processes, in Prometheus's text format."""
+        self.note_waiting()
+        return generate_latest(self._registry)
+
+    def _total(self) -> dict[str, float]:
+        return self._counts.items() if self._folder is None else total(self._folder)
+
+    def _add(self, *name: str) -> None:
+        self._counts.values[self._slot(*name)] += 1
+
+    def _slot(self, *name: str) -> int:
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._slots[name] = self._counts.slot(json.dumps(name))
+        return slot
+
+    def _histogram(self, name: str, *labels: str) -> Callable[[float], None]:
+        bounds, values = _HISTOGRAMS[name][2], self._counts.values
+        slots = [self._slot(name, *labels, str(i)) for i in range(len(bounds) + 1)]
+        sum_slot = self._slot(name, *labels, "sum")
+
+        def observe(value: float) -> None:
+            values[slots[bisect_left(bounds, value)]] += 1
+            values[sum_slot] += value
+
+        return observe
+
+
+class _Exposed(Collector):
+    """Numbers by their names, as the families that Prometheus knows."""
+
+    def __init__(self, numbers: Callable[[], dict[str, float]]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        by_family: dict[str, dict[tuple[str, ...], float]] = {}
+        for name, value in self._numbers().items():
+            family, *labels = json.loads(name)
+            by_family.setdefault(family, {})[tuple(labels)] = value
+        for name, (documentation, labels) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, documentation, labels=labels)
+            for values, number in by_family.get(name, {}).items():
+                counter.add_metric(values, number)
+            yield counter
+        for name, (documentation, labels) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, documentation, labels=labels)
+            for values, number in by_family.get(name, {}).items():
+                if number or not labels:  # a model that is served no longer has no version
+                    gauge.add_metric(values, number)
+            yield gauge
+        for name, (documentation, labels, bounds) in _HISTOGRAMS.items():
+            yield _histogram_family(name, documentation, labels, bounds, by_family.get(name, {}))
+
+
+def _histogram_family(
+    name: str,
+    documentation: str,
+    labels: tuple[str, ...],
+    bounds: tuple[float, ...],
+    numbers: dict[tuple[str, ...], float],
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, documentation, labels=labels)
+    limits = [*map(floatToGoString, bounds), "+Inf"]
+    for values in dict.fromkeys(values[:-1] for values in numbers):
+        counts = accumulate(numbers[(*values, str(i))] for i in range(len(limits)))
+        family.add_metric(values, list(zip(limits, counts, strict=True)), numbers[(*values, "sum")])
+    return family

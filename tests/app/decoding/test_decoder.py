@@ -1,0 +1,390 @@
+"""Bytes become pixels: which formats, within which bounds, and what is held while it happens."""
+
+import asyncio
+import io
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL import _imaging as core
+from pydantic import PrivateAttr
+
+from app.admission import Budget
+from app.decoding.decoder import Decoder, ImageProblem, decode
+from app.engine.interface import Expired, Overloaded
+from classifier.preprocess import Pixels, Preprocess
+from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
+from tests.support.images import png_chunk
+
+ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+LARGE = (400, 300)
+
+
+def soon() -> float:
+    return time.monotonic() + 60
+
+
+def decoder(
+    *, max_pixels: int = 1_000_000, budget: Budget | None = None, threads: int = 1, draft: bool = False
+) -> Decoder:
+    return Decoder(max_pixels=max_pixels, pixels=budget or Budget("pixels", 10_000_000), threads=threads, draft=draft)
+
+
+async def decoded(data: bytes, preprocess: Preprocess = DIGITS, **limits: Any) -> Pixels:
+    (pixels,) = await decoder(**limits).decode([data], preprocess, deadline=soon())
+    assert not isinstance(pixels, ImageProblem), pixels
+    return pixels
+
+
+async def problem(data: bytes, **limits: Any) -> ImageProblem:
+    (outcome,) = await decoder(**limits).decode([data], DIGITS, deadline=soon())
+    assert isinstance(outcome, ImageProblem)
+    return outcome
+
+
+def picture(size: tuple[int, int] = (28, 28)) -> Image.Image:
+    return Image.open(io.BytesIO(png(size=size)))
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A sound header, and data for a few pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pieces = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(100))) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + pieces
+
+
+@pytest.mark.anyio
+class TestFormats:
+    @pytest.mark.parametrize("kind", ACCEPTED)
+    @pytest.mark.parametrize("size", [(28, 28), LARGE])
+    async def test_every_accepted_format_becomes_the_pixels_of_its_picture(
+        self, kind: str, size: tuple[int, int]
+    ) -> None:
+        data = encoded(picture(size), kind, **({"lossless": True} if kind == "WEBP" else {}))
+        wanted = DIGITS.to_pixels(Image.open(io.BytesIO(data)))
+        assert np.array_equal(await decoded(data), wanted)
+
+    async def test_tiff_is_read_in_the_other_byte_order_too(self) -> None:
+        assert encoded(picture(), "TIFF").startswith(b"II")
+        assert np.unique(await decoded(big_endian_tiff(level=7))).tolist() == [7]
+
+    async def test_an_animated_image_gives_its_first_frame(self) -> None:
+        frames = [Image.new("L", (28, 28), level) for level in (10, 200)]
+        data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        assert np.unique(await decoded(data)).tolist() == [10]
+
+    @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+    async def test_a_format_that_pillow_knows_too_is_named_and_not_accepted(self, kind: str) -> None:
+        if kind == "AVIF":
+            pytest.importorskip("PIL._avif")
+        found = await problem(encoded(Image.new("RGB", (32, 32)), kind))
+        assert found.code == "unsupported_format"
+        assert str(found).startswith(("AVIF", "JPEG 2000"))
+
+    @pytest.mark.parametrize(
+        ("start", "name"),
+        [
+            (b"%PDF-1.7", "PDF"),
+            (b"8BPS\x00\x01", "Photoshop"),
+            (b"\x00\x00\x01\x00\x01\x00", "ICO"),
+            (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+            (b"\xff\x0a\x00", "JPEG XL"),
+            (b"<svg xmlns=''>", "SVG"),
+            (b"\n  <?xml version='1.0'?><svg>", "XML"),
+            (b"II+\x00\x08\x00", "BigTIFF"),
+            (b"MM\x00+\x00\x08", "BigTIFF"),
+            (b"\x00\x00\x00\x18ftypheic", "HEIF"),
+        ],
+    )
+    async def test_a_known_format_that_is_not_accepted_is_named(self, start: bytes, name: str) -> None:
+        found = await problem(start + bytes(100))
+        assert found.code == "unsupported_format"
+        assert name in str(found)
+        assert "JPEG, PNG, WebP, GIF, BMP or TIFF" in str(found)
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x00", b"hello", b"<!doctype html>", b"RIFF\x00\x00\x00\x00WAVE", bytes(range(256)) * 200]
+    )
+    async def test_bytes_that_are_no_image_are_a_bad_one(self, data: bytes) -> None:
+        assert (await problem(data)).code == "bad_image"
+
+    @pytest.mark.parametrize("kind", ACCEPTED)
+    async def test_an_image_that_was_cut_short_is_refused_at_every_length_never_guessed(self, kind: str) -> None:
+        data = encoded(picture(), kind)
+        whole = await decoded(data)
+        for length in range(len(data)):
+            (outcome,) = await decoder().decode([data[:length]], DIGITS, deadline=soon())
+            if isinstance(outcome, ImageProblem):
+                assert outcome.code == "bad_image"
+            else:  # what is missing holds no pixels: a checksum, an end mark
+                assert length > len(data) * 0.75
+                assert np.array_equal(outcome, whole)
+
+    @pytest.mark.parametrize("kind", ACCEPTED)
+    async def test_a_large_image_that_was_cut_short_is_refused_as_well(self, kind: str) -> None:
+        data = encoded(picture(LARGE), kind)
+        assert (await problem(data[: len(data) * 3 // 4])).code == "bad_image"
+
+    async def test_what_is_said_of_a_broken_image_holds_no_address_of_memory(self) -> None:
+        assert " at 0x" not in str(await problem(b"\x89PNG\r\n\x1a\n" + bytes(100)))
+
+    async def test_a_format_pillow_would_guess_is_not_tried(self) -> None:
+        # TGA has no signature: Pillow takes nearly anything for it.
+        assert (await problem(encoded(picture(), "TGA"))).code == "bad_image"
+
+
+def big_endian_tiff(*, level: int) -> bytes:
+    entries = [(256, 28), (257, 28), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 28), (279, 28 * 28)]
+    directory = b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    image = bytes([level]) * (28 * 28)
+    return (
+        struct.pack(">2sHI", b"MM", 42, 8 + len(image)) + image + struct.pack(">H", len(entries)) + directory + bytes(4)
+    )
+
+
+@pytest.mark.anyio
+class TestPixels:
+    async def test_small_and_large_images_become_what_one_decoding_makes_of_them(self) -> None:
+        for size in [(28, 28), (128, 128), (129, 129), LARGE]:
+            data = png(size=size)
+            assert np.array_equal(await decoded(data), decode(data, DIGITS))
+
+    async def test_colours_go_through_the_pool_as_well(self) -> None:
+        data = png(size=LARGE, mode="RGB")
+        assert np.array_equal(await decoded(data, PHOTOS), decode(data, PHOTOS))
+
+    async def test_the_outcomes_of_several_come_in_their_order(self) -> None:
+        images = [png(1), b"no image", png(2, LARGE), png_that_claims(60_000, 60_000), png(3, LARGE), png(4)]
+        outcomes = await decoder(threads=2).decode(images, DIGITS, deadline=soon())
+        codes = [outcome.code if isinstance(outcome, ImageProblem) else "pixels" for outcome in outcomes]
+        assert codes == ["pixels", "bad_image", "pixels", "too_many_pixels", "pixels", "pixels"]
+        for i in (0, 2, 4, 5):
+            assert np.array_equal(outcomes[i], decode(images[i], DIGITS))  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+class TestTooManyPixels:
+    @pytest.mark.parametrize("size", [(60_000, 60_000), (10_000, 10_000), (1001, 1000), (1_000_001, 1)])
+    async def test_they_are_refused_by_what_the_header_says_before_anything_is_allocated(
+        self, size: tuple[int, int]
+    ) -> None:
+        data = png_that_claims(*size)
+        before = core.get_stats()["new_count"]
+        assert (await problem(data, max_pixels=1_000_000)).code == "too_many_pixels"
+        assert core.get_stats()["new_count"] == before
+
+    async def test_as_many_as_are_allowed_are_decoded(self) -> None:
+        assert (await decoded(png(size=(1000, 1000)), max_pixels=1_000_000)).shape == (28, 28, 1)
+
+    async def test_the_answer_says_how_many_there_are_and_may_be(self) -> None:
+        assert "1001x1000" in str(await problem(png(size=(1001, 1000))))
+        assert "1 million" in str(await problem(png(size=(1001, 1000))))
+
+    @pytest.mark.parametrize("kind", ACCEPTED)
+    async def test_every_format_is_measured(self, kind: str) -> None:
+        assert (await problem(encoded(picture((200, 200)), kind), max_pixels=30_000)).code == "too_many_pixels"
+
+
+class Gated(Preprocess):
+    """Prepares an image once its gate is open; counts what has come as far as the gate."""
+
+    _gate: threading.Event = PrivateAttr(default_factory=threading.Event)
+    _begun: threading.Semaphore = PrivateAttr(default_factory=lambda: threading.Semaphore(0))
+
+    def to_pixels(self, image: Image.Image) -> Pixels:
+        self._begun.release()
+        assert self._gate.wait(60)
+        return super().to_pixels(image)
+
+
+def gated() -> tuple[Gated, threading.Event, threading.Semaphore]:
+    preprocess = Gated(**DIGITS.model_dump())
+    return preprocess, preprocess._gate, preprocess._begun
+
+
+async def come(begun: threading.Semaphore) -> None:
+    assert await asyncio.to_thread(begun.acquire, timeout=60)
+
+
+async def turns(until: Callable[[], bool]) -> None:
+    """Lets the event loop do what is due."""
+    for _ in range(100):
+        if until():
+            return
+        await asyncio.sleep(0)
+    assert until()
+
+
+@pytest.mark.anyio
+class TestPool:
+    """One thread, in which one image is being decoded until the gate opens."""
+
+    SIZE = LARGE[0] * LARGE[1]
+
+    async def test_the_deadline_ends_the_waiting_while_the_pool_is_busy(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        with pytest.raises(Expired):
+            await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() + 0.01)
+        with pytest.raises(Expired):
+            await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() - 1)
+        gate.set()
+        await busy
+
+    async def test_small_images_do_not_wait_for_the_pool(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
+        gate.set()
+        await busy
+
+    async def test_a_small_file_that_may_inflate_to_much_is_left_to_the_pool(self) -> None:
+        text = png_chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(1 << 19)))
+        small = png()
+        inflating = small[:33] + text * 20 + small[33:]
+        assert len(inflating) < 32_000
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        waiting = asyncio.create_task(pool.decode([inflating], DIGITS, deadline=soon()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await busy
+        assert np.array_equal((await waiting)[0], decode(small, DIGITS))  # type: ignore[arg-type]
+
+    async def test_a_long_thin_image_that_a_resize_would_enlarge_is_left_to_the_pool(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        waiting = asyncio.create_task(pool.decode([png(size=(16, 1024))], DIGITS, deadline=soon()))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await busy
+        assert len(await waiting) == 1
+
+    async def test_what_has_no_room_is_refused_and_what_has_is_not(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder(budget=Budget("pixels", self.SIZE * 2), threads=2)
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        with pytest.raises(Overloaded):
+            await pool.decode([png(size=LARGE)] * 2, DIGITS, deadline=soon())
+        assert len(await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())) == 1
+        gate.set()
+        await busy
+
+    async def test_the_images_of_one_request_do_not_refuse_one_another(self) -> None:
+        budget = Budget("pixels", self.SIZE * 2)
+        images = [png(i, LARGE) for i in range(5)]
+        outcomes = await decoder(budget=budget, threads=2).decode(images, DIGITS, deadline=soon())
+        assert [isinstance(outcome, ImageProblem) for outcome in outcomes] == [False] * 5
+        assert budget.held == 0
+
+    async def test_pixels_are_held_until_the_thread_is_through_also_when_the_caller_has_left(self) -> None:
+        preprocess, gate, begun = gated()
+        budget = Budget("pixels", 10_000_000)
+        pool = decoder(budget=budget)
+        left = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        left.cancel()
+        await asyncio.wait([left])
+        assert left.cancelled()
+        assert budget.held == self.SIZE
+        gate.set()
+        await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())  # one thread: the one before it is through
+        assert budget.held == 0
+
+    async def test_a_caller_that_left_before_the_turn_was_over_harms_nobody_beside_it(self) -> None:
+        shared = decoder()
+        left, stays = (asyncio.create_task(shared.decode([png(i)], DIGITS, deadline=soon())) for i in range(2))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left])
+        assert np.array_equal((await stays)[0], decode(png(1), DIGITS))  # type: ignore[arg-type]
+
+    async def test_small_images_of_a_caller_that_left_are_not_decoded(self) -> None:
+        preprocess, gate, begun = gated()
+        gate.set()
+        shared = decoder()
+        before = [asyncio.create_task(shared.decode([png()], DIGITS, deadline=soon())) for _ in range(12)]
+        left = asyncio.create_task(shared.decode([png()], preprocess, deadline=soon()))
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait([left, *before])
+        await shared.decode([png()], DIGITS, deadline=soon())  # whoever comes after it: by now its turn is over
+        assert not begun.acquire(blocking=False)
+
+    async def test_cancelled_work_that_had_not_begun_is_dropped(self) -> None:
+        preprocess, gate, begun = gated()
+        budget = Budget("pixels", 10_000_000)
+        pool = decoder(budget=budget)
+        # All three are opened before the first of them is decoded: the thread takes its work in turn.
+        tasks = [asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon())) for _ in range(3)]
+        await come(begun)
+        await turns(lambda: budget.held == 3 * self.SIZE)
+        tasks[1].cancel()
+        await asyncio.wait([tasks[1]])
+        await turns(lambda: budget.held == 2 * self.SIZE)
+        gate.set()
+        await asyncio.gather(tasks[0], tasks[2])
+        await come(begun)
+        assert not begun.acquire(blocking=False)  # two have begun, not three
+
+    async def test_a_broken_image_gives_its_pixels_back(self) -> None:
+        budget = Budget("pixels", 10_000_000)
+        data = png(size=LARGE)
+        (outcome,) = await decoder(budget=budget).decode([data[: len(data) // 2]], DIGITS, deadline=soon())
+        assert isinstance(outcome, ImageProblem)
+        await turns(lambda: budget.held == 0)
+
+    async def test_what_is_said_of_a_broken_image_does_not_hold_it(self) -> None:
+        data = png(size=LARGE)
+        found = await problem(data[: len(data) // 2])
+        assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
+
+
+@pytest.mark.anyio
+class TestDraft:
+    """What `jpeg_draft` changes."""
+
+    async def test_large_photos_keep_nearly_the_pixels_that_they_have_without(self, shared_data: Path) -> None:
+        paths = sorted((shared_data / "photos").iterdir())[:8]
+        preprocess = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0,) * 3, std=(1,) * 3)
+        differences = []
+        for path in paths:
+            photo = Image.open(path).convert("RGB")
+            large = encoded(
+                photo.resize((8 * photo.width, 8 * photo.height), Image.Resampling.BICUBIC), "JPEG", quality=90
+            )
+            exact = await decoded(large, preprocess, max_pixels=50_000_000, budget=Budget("pixels", 1e9))
+            draft = await decoded(large, preprocess, max_pixels=50_000_000, budget=Budget("pixels", 1e9), draft=True)
+            assert not np.array_equal(exact, draft)
+            differences.append(np.abs(exact.astype(int) - draft))
+        assert np.mean(differences) < 1
+        assert max(difference.mean() for difference in differences) < 5
+
+    async def test_photos_of_less_than_four_times_the_edge_are_decoded_whole(self) -> None:
+        preprocess = Preprocess(mode="RGB", resize=100, crop=(100, 100), mean=(0,) * 3, std=(1,) * 3)
+        data = encoded(picture((500, 399)).convert("RGB"), "JPEG")
+        assert np.array_equal(await decoded(data, preprocess), await decoded(data, preprocess, draft=True))
+
+    async def test_an_image_on_its_side_is_drafted_no_further(self) -> None:
+        preprocess = Preprocess(mode="L", resize=(100, 400), crop=None, mean=(0,), std=(1,))
+        data = encoded(picture((1700, 799)), "JPEG")
+        drafted = await decoded(data, preprocess, max_pixels=2_000_000, draft=True)
+        assert np.array_equal(drafted, decode(data, preprocess))

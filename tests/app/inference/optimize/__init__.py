@@ -1,0 +1,1 @@
+"""Tests of `app.inference.optimize`, file for file."""

@@ -1,0 +1,454 @@
+"""The link between a front-end and the engine process: both ends on one loop, or one end that a test speaks for."""
+
+import asyncio
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.engine.catalogue import Catalogue, Entry
+from app.engine.interface import Answer, Expired, ItemAnswer, ItemError, NotReady, Stale
+from app.engine.rows import Reader
+from app.inference.local_engine import LocalEngine
+from app.ipc import wire
+from app.ipc.remote_engine import RemoteEngine
+from app.processes.engine import EngineServer
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+from classifier.preprocess import Pixels
+from tests.app.telemetry.test_metrics import samples
+from tests.support.checkpoints import DIGITS, checkpoint, png, publish, to_pixels
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
+
+PATIENCE = 30.0  # seconds; a deadline, not a pace
+SERVED = Catalogue(
+    served={"digits": Entry(5, "digits", 1, DIGITS, DIGITS.digest, Reader(tuple("0123456789"), None))},
+    complete=True,
+    why_not_ready=None,
+)
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Of a socket: it may have about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="f") as folder:
+        yield Path(folder) / "engine"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    publish(tmp_path / "store", 1, checkpoint(seed=1))
+    return tmp_path / "store"
+
+
+def soon() -> float:
+    return time.monotonic() + PATIENCE
+
+
+def image(seed: int = 0) -> Pixels:
+    return to_pixels(png(seed))
+
+
+@dataclass
+class Side:
+    """The engine process's, without the process."""
+
+    local: LocalEngine
+    metrics: Metrics
+    serving: "asyncio.Task[None]"
+
+    def computed(self) -> float:
+        return samples(self.metrics.exposition().decode())["flambeau_batch_items_sum", frozenset()]
+
+    async def stop_serving(self) -> None:
+        self.serving.cancel()
+        await asyncio.wait([self.serving])
+
+
+@asynccontextmanager
+async def engine_side(path: Path, store: Path, **settings: Any) -> AsyncIterator[Side]:
+    metrics = Metrics()
+    local = LocalEngine(Settings(store=store, device="cpu", poll_seconds=600, **settings), metrics, alone=True)
+    with listening(path) as listener:
+        side = Side(local, metrics, asyncio.create_task(EngineServer(local, metrics).serve(listener)))
+        await local.start()
+        try:
+            yield side
+        finally:
+            await side.stop_serving()
+            await local.close()
+
+
+def listening(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+@asynccontextmanager
+async def front_end(
+    path: Path, *, max_waiting: int = 10_000, silent_seconds: float = 600
+) -> AsyncIterator[RemoteEngine]:
+    remote = RemoteEngine(path, max_waiting=max_waiting, silent_seconds=silent_seconds)
+    await remote.start()
+    try:
+        yield remote
+    finally:
+        await remote.close()
+
+
+@dataclass
+class Peer:
+    """What speaks for the other end of a connection; its frames are `(kind, number, body)`."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    cutter: wire.Cutter = field(default_factory=wire.Cutter)
+    heard: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def say(self, *frames: bytes) -> None:
+        self.writer.write(b"".join(frames))
+
+    def say_catalogue(self, catalogue: Catalogue) -> None:
+        self.say(wire.frame(wire.CATALOGUE, 0, wire.CATALOGUES.dump_json(catalogue)))
+
+    async def hear(self, kind: int) -> tuple[int, bytes]:
+        """The next frame of that kind: its number and its body."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                while self.heard:
+                    found, number, body = self.heard.pop(0)
+                    if found == kind:
+                        return number, body
+                data = await self.reader.read(1 << 16)
+                assert data, "the connection has ended"
+                self.heard += [(k, n, b[start:end]) for k, n, b, start, end in self.cutter.feed(data)]
+
+    def hang_up(self) -> None:
+        self.writer.transport.abort()
+
+
+@asynccontextmanager
+async def peers(path: Path) -> AsyncIterator["asyncio.Queue[Peer]"]:
+    """For each connection to the socket, one end that a test speaks for: an engine that does what it is told."""
+    connected: asyncio.Queue[Peer] = asyncio.Queue()
+    all_of_them: list[Peer] = []
+
+    def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        all_of_them.append(Peer(reader, writer))
+        connected.put_nowait(all_of_them[-1])
+
+    server = await asyncio.start_unix_server(connect, path)
+    try:
+        yield connected
+    finally:
+        server.close()
+        for peer in all_of_them:
+            peer.hang_up()
+
+
+@asynccontextmanager
+async def engine_that_is_told(
+    path: Path, *, silent_seconds: float = 600
+) -> AsyncIterator[tuple[RemoteEngine, Peer, "asyncio.Queue[Peer]"]]:
+    """It has said that it serves `digits` 1, and not a word since."""
+    async with peers(path) as connected, front_end(path, silent_seconds=silent_seconds) as remote:
+        async with asyncio.timeout(PATIENCE):
+            peer = await connected.get()
+            peer.say_catalogue(SERVED)
+            await remote.started()
+        yield remote, peer, connected
+
+
+def submit(number: int, entry: int, images: int, *, seconds: float = PATIENCE) -> bytes:
+    pixels = np.stack([image(i) for i in range(images)]).tobytes()
+    length = wire.SUBMIT_HEAD.size - wire.HEAD.size + len(pixels)
+    return wire.SUBMIT_HEAD.pack(length, wire.SUBMIT, number, entry, images, 3, seconds) + pixels
+
+
+@asynccontextmanager
+async def peer_of(path: Path, side: Side) -> AsyncIterator[tuple[Peer, int]]:
+    """A front-end that a test speaks for, and the entry that is served."""
+    await side.local.started()
+    peer = Peer(*await asyncio.open_unix_connection(path))
+    try:
+        _, catalogue = await peer.hear(wire.CATALOGUE)
+        yield peer, wire.CATALOGUES.validate_json(catalogue).served["digits"].number
+    finally:
+        peer.hang_up()
+
+
+async def test_before_there_is_an_engine_process_the_answer_is_not_ready(path: Path) -> None:
+    async with front_end(path) as remote:
+        with pytest.raises(NotReady, match="being started"):
+            remote.target(None, None)
+        for question in (remote.models(), remote.reload("digits", deadline=soon())):
+            with pytest.raises(NotReady):
+                await question
+        assert not (await remote.status()).ready
+
+
+async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_no_models(path: Path) -> None:
+    async with peers(path) as connected, front_end(path) as remote:
+
+        async def reload() -> bool:
+            try:
+                return (await remote.reload("digits", deadline=soon())).changed
+            except NotReady:  # not connected yet
+                return False
+
+        asking = asyncio.create_task(until(reload))
+        peer = await connected.get()
+        await peer.hear(wire.RELOAD)
+        with pytest.raises(NotReady, match="being started"):
+            await remote.models()
+        assert not (await remote.status()).ready
+        asking.cancel()
+
+
+async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(path: Path, store: Path) -> None:
+    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+        await remote.started()
+        target = remote.target(None, None)
+        waiting = [
+            asyncio.create_task(remote.submit(target, [image()] * 200, top_k=1, deadline=soon())) for _ in range(3)
+        ]
+        await until(lambda: side.computed() > 0)
+        await side.stop_serving()
+        for each in waiting:
+            with pytest.raises(NotReady):
+                await each
+        assert (await remote.status()).waiting_items == 0
+
+
+async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not_hang(path: Path) -> None:
+    async with engine_that_is_told(path) as (remote, peer, _):
+        target = remote.target(None, None)
+        submits = []
+        peer.hang_up()
+        async with asyncio.timeout(PATIENCE):
+            while (await remote.status()).ready:
+                submits.append(asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())))
+                await asyncio.sleep(0)
+            outcomes = await asyncio.gather(*submits, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {NotReady}
+
+
+async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(path: Path) -> None:
+    async with engine_that_is_told(path) as (remote, peer, _):
+        waiting = asyncio.create_task(remote.reload("digits", deadline=soon()))
+        await peer.hear(wire.RELOAD)
+        peer.hang_up()
+        with pytest.raises(NotReady):
+            await waiting
+
+
+async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_once(path: Path) -> None:
+    async with engine_that_is_told(path, silent_seconds=-1) as (remote, _, _):
+        assert (await remote.status()).detail.startswith("the engine process has said nothing")
+        target = remote.target(None, None)
+        for question in (
+            remote.submit(target, [image()], top_k=1, deadline=soon()),
+            remote.models(),
+            remote.reload("digits", deadline=soon()),
+        ):
+            with pytest.raises(NotReady, match="said nothing"):
+                await question
+
+
+async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_process(path: Path) -> None:
+    async with engine_that_is_told(path, silent_seconds=0.05) as (remote, peer, _):
+
+        async def is_ready() -> bool:
+            peer.say(wire.frame(wire.BEAT))
+            return (await remote.status()).ready
+
+        await until(is_ready)
+        over = time.monotonic() + 0.2
+        while time.monotonic() < over:  # nothing else runs meanwhile
+            pass
+        assert (await remote.status()).ready
+
+
+async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) -> None:
+    async with engine_that_is_told(path, silent_seconds=0.01) as (remote, peer, _):
+
+        async def is_ready() -> bool:
+            peer.say(wire.frame(wire.BEAT))
+            return (await remote.status()).ready
+
+        async def is_not_ready() -> bool:
+            return not (await remote.status()).ready
+
+        await until(is_not_ready)
+        await until(is_ready)
+
+
+async def test_an_engine_process_says_something_now_and_then(path: Path, store: Path) -> None:
+    async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
+        for _ in range(2):
+            assert await peer.hear(wire.BEAT) == (0, b"")
+
+
+async def test_past_the_deadline_a_silent_engine_is_expired_and_told_that_nobody_waits(path: Path) -> None:
+    async with engine_that_is_told(path) as (remote, peer, _):
+        with pytest.raises(Expired):
+            await remote.submit(remote.target(None, None), [image()], top_k=1, deadline=time.monotonic() + 0.01)
+        number, _ = await peer.hear(wire.SUBMIT)
+        assert await peer.hear(wire.CANCEL) == (number, b"")
+
+
+async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(path: Path) -> None:
+    async with engine_that_is_told(path) as (remote, peer, _):
+        target = remote.target(None, None)
+        left, stays = (
+            asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())) for _ in range(2)
+        )
+        numbers = [(await peer.hear(wire.SUBMIT))[0] for _ in range(2)]
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        row = np.array([[0.5, 7]], np.float32)
+        for number in numbers:
+            head = wire.ROWS_HEAD.pack(wire.ROWS_HEAD.size - wire.HEAD.size + row.nbytes, wire.ROWS, number, 5, 1, 2)
+            peer.say(head, row.tobytes())
+        answer = await stays
+        assert (answer.version, probabilities(answer.items)) == (1, {"7": 0.5})
+
+
+async def test_a_version_replaced_while_images_are_on_their_way_is_made_good_by_its_successor(
+    path: Path, store: Path
+) -> None:
+    async with engine_side(path, store) as side, front_end(path) as remote:
+        await remote.started()
+        submits = submit_at_the_swap(side, remote)
+        publish(store, 2, checkpoint(seed=2))
+        await side.local.reload("digits", deadline=soon())
+        assert (await submits[0]).version == 2
+
+
+async def test_a_version_replaced_by_one_that_wants_other_pixels_is_stale(path: Path, store: Path) -> None:
+    async with engine_side(path, store) as side, front_end(path) as remote:
+        await remote.started()
+        submits = submit_at_the_swap(side, remote)
+        publish(
+            store, 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 0, "interpolation": "nearest"}))
+        )
+        await side.local.reload("digits", deadline=soon())
+        with pytest.raises(Stale):
+            await submits[0]
+
+
+def submit_at_the_swap(side: Side, remote: RemoteEngine) -> "list[asyncio.Task[Answer]]":
+    """Submits to version 1 when the engine serves 2 and has not said so yet."""
+    submits: list[asyncio.Task[Answer]] = []
+    target, tell = remote.target(None, None), side.local.on_change
+
+    def changed() -> None:
+        tell()
+        if side.local.catalogue.served["digits"].version == 2 and not submits:
+            submits.append(asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())))
+
+    side.local.on_change = changed
+    return submits
+
+
+async def test_what_is_cancelled_before_a_batch_is_formed_is_not_computed(path: Path, store: Path) -> None:
+    async with engine_side(path, store) as side, peer_of(path, side) as (peer, entry):
+        peer.say(submit(1, entry, 2), submit(2, entry, 3), wire.frame(wire.CANCEL, 2), submit(3, entry, 1))
+        assert [(await peer.hear(wire.ROWS))[0] for _ in range(2)] == [1, 3]
+        assert side.computed() == 3
+        assert (await side.local.status()).waiting_items == 0
+
+
+async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(path: Path, store: Path) -> None:
+    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+        await remote.started()
+        waiting = asyncio.create_task(
+            remote.submit(remote.target(None, None), [image()] * 1000, top_k=1, deadline=soon())
+        )
+        await until(lambda: side.computed() > 0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await remote.status()).waiting_items == 0
+        await until(lambda: nothing_waits(side))
+        assert side.computed() < 1000
+
+
+async def test_when_a_front_end_is_gone_its_images_are_dropped_and_those_of_others_are_not(
+    path: Path, store: Path
+) -> None:
+    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+        await remote.started()
+        async with peer_of(path, side) as (peer, entry):
+            peer.say(submit(1, entry, 800))
+            await until(lambda: side.computed() > 0)
+            other = asyncio.create_task(
+                remote.submit(remote.target(None, None), [image()] * 10, top_k=1, deadline=soon())
+            )
+        assert len((await other).items) == 10
+        await until(lambda: nothing_waits(side))
+        assert side.computed() < 810
+
+
+async def nothing_waits(side: Side) -> bool:
+    return (await side.local.status()).waiting_items == 0
+
+
+async def test_images_that_were_on_their_way_too_long_are_expired(path: Path, store: Path) -> None:
+    async with engine_side(path, store) as side, peer_of(path, side) as (peer, entry):
+        peer.say(submit(1, entry, 2, seconds=-1))
+        number, error = await peer.hear(wire.ERROR)
+        assert number == 1
+        assert isinstance(wire.error_of(error), Expired)
+        assert side.computed() == 0
+
+
+async def test_a_front_end_finds_the_next_engine_process_by_itself(path: Path, store: Path) -> None:
+    async with front_end(path) as remote:
+        for version in (1, 2):
+            publish(store, version, checkpoint(seed=version))
+            async with engine_side(path, store):
+                await until(lambda: is_ready(remote))
+                answer = await remote.submit(remote.target(None, None), [image()], top_k=1, deadline=soon())
+                assert answer.version == version
+            with pytest.raises(NotReady):
+                await until(lambda: bool(remote.target(None, None)) and False)
+
+
+async def is_ready(remote: RemoteEngine) -> bool:
+    return (await remote.status()).ready
+
+
+async def test_two_front_ends_get_their_own_answers(path: Path, store: Path) -> None:
+    async with engine_side(path, store), front_end(path) as one, front_end(path) as other:
+        await one.started()
+        await other.started()
+        submits = [
+            asyncio.create_task(remote.submit(remote.target(None, None), [image(i)], top_k=10, deadline=soon()))
+            for i in range(8)
+            for remote in (one, other)
+        ]
+        answers = [(await each).items for each in submits]
+    for i in range(0, 16, 2):
+        ours, theirs = (probabilities(each) for each in answers[i : i + 2])
+        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert ours != pytest.approx(probabilities(answers[i - 2]), abs=1e-5)
+
+
+def probabilities(items: tuple[ItemAnswer | ItemError, ...]) -> dict[str, float]:
+    (item,) = items
+    assert isinstance(item, ItemAnswer)
+    return {each.label: each.probability for each in item.predictions}

@@ -1,0 +1,437 @@
+"""Which versions are served: the rules of the store, with plain loads instead of networks."""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watchfiles._rust_notify import WatchfilesRustInternalError
+
+from app.engine.interface import NotFound
+from app.lifecycle.registry import ModelStore, Served
+from app.telemetry.metrics import Metrics
+from classifier.checkpoint import Checkpoint, CheckpointError
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.raw import PATIENCE
+
+pytestmark = pytest.mark.anyio
+
+SOUND = checkpoint()
+
+
+class Shelf:
+    """A store on `folder` whose loads are noted; those in `faulty` fail as told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loads: list[int] = []
+        self.retired: list[int] = []
+        self.changes = 0
+        self.faulty: dict[int, Exception] = {}
+        self.loaded: Callable[[int], object] = self.loads.append
+        self.metrics = Metrics()
+        self.store = ModelStore(
+            folder,
+            load=self._load,
+            replaced=self._note,
+            changed=self._count,
+            metrics=self.metrics,
+            device="cpu",
+            poll_seconds=0.05,
+        )
+
+    def publish(self, version: int, content: Checkpoint | bytes = SOUND) -> Path:
+        return publish(self.folder, version, content)
+
+    async def look(self) -> tuple[int | None, bool, list[int], bool]:
+        """What is served, whether that changed, what is refused, and whether the newest is."""
+        report = await self.store.look("digits")
+        return report.served_version, report.changed, [r.version for r in report.refused], report.newest_refused
+
+    def gated(self) -> tuple[asyncio.Event, threading.Event]:
+        """Set when a load has begun; and to be set before it may end."""
+        loading, gate = asyncio.Event(), threading.Event()
+        tell = asyncio.get_running_loop().call_soon_threadsafe
+
+        def loaded(version: int) -> None:
+            self.loads.append(version)
+            tell(loading.set)
+            gate.wait(PATIENCE)
+
+        self.loaded = loaded
+        return loading, gate
+
+    def states(self) -> dict[int, str]:
+        (model,) = self.store.models()
+        return {version.version: version.state for version in model.versions}
+
+    def reason(self, version: int) -> str:
+        (model,) = self.store.models()
+        return next(each.reason or "" for each in model.versions if each.version == version)
+
+    def _load(self, path: Path) -> int:
+        version = int(path.stem)
+        self.loaded(version)
+        if version in self.faulty:
+            raise self.faulty[version]
+        return version
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    def _note(self, served: Served[int]) -> None:
+        self.retired.append(served.loaded)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+async def test_a_look_that_finds_nothing_new_tells_nobody(shelf: Shelf) -> None:
+    """Who is told says it to all front-ends: with 50 models, 50 times a look."""
+    shelf.publish(1)
+    shelf.publish(2, b"junk")
+    await shelf.look()
+    before = shelf.changes
+    await shelf.look()
+    assert shelf.changes == before
+    shelf.publish(3, b"junk")
+    await shelf.look()
+    assert shelf.changes > before
+
+
+async def test_the_highest_version_is_served_and_only_it_is_loaded(shelf: Shelf) -> None:
+    for version in (1, 2, 10):
+        shelf.publish(version)
+    assert await shelf.look() == (10, True, [], False)
+    assert shelf.loads == [10]
+    assert shelf.states() == {10: "ready", 2: "available", 1: "available"}
+
+
+async def test_a_look_that_finds_nothing_new_loads_nothing(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    assert await shelf.look() == (1, False, [], False)
+    assert shelf.loads == [1]
+
+
+async def test_a_new_version_takes_over_and_the_old_one_is_retired(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    shelf.publish(2)
+    assert await shelf.look() == (2, True, [], False)
+    assert shelf.retired == [1]
+
+
+async def test_a_version_that_does_not_pass_changes_nothing_but_what_is_said_of_it(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    shelf.faulty[2] = CheckpointError("its logits are not repeated")
+    shelf.publish(2)
+    assert await shelf.look() == (1, False, [2], True)
+    assert shelf.states() == {2: "refused", 1: "ready"}
+    assert shelf.reason(2) == "its logits are not repeated"
+    assert shelf.retired == []
+
+
+async def test_a_refused_file_is_not_read_again_until_it_changes(shelf: Shelf) -> None:
+    shelf.faulty[2] = CheckpointError("no")
+    path = shelf.publish(2)
+    for _ in range(3):
+        assert await shelf.look() == (None, False, [2], True)
+    assert shelf.loads == [2]
+    del shelf.faulty[2]
+    os.utime(path, ns=(1, 1))
+    assert await shelf.look() == (2, True, [], False)
+
+
+async def test_a_slow_copy_is_refused_and_taken_when_it_is_whole(shelf: Shelf) -> None:
+    whole = shelf.publish(1).read_bytes()
+    await shelf.look()
+    (shelf.folder / "digits" / "2.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert await shelf.look() == (1, False, [2], True)
+    assert "bytes where its header says" in shelf.reason(2)
+    assert 2 not in shelf.loads
+    (shelf.folder / "digits" / "2.safetensors").write_bytes(whole)
+    assert await shelf.look() == (2, True, [], False)
+
+
+async def test_a_header_that_nobody_has_thought_of_refuses_that_file_alone(shelf: Shelf) -> None:
+    whole = shelf.publish(1).read_bytes()
+    shelf.publish(2, with_an_offset_too_long_to_be_said(whole))
+    assert await shelf.look() == (1, True, [2], True)
+    assert await shelf.look() == (1, False, [2], True)
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in shelf.metrics.exposition().decode()
+
+
+def with_an_offset_too_long_to_be_said(whole: bytes) -> bytes:
+    """Python reads integers of up to 4300 digits. The size that comes of this one has 4301: it cannot become text."""
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    last = max((tensor["dtype"], name) for name, tensor in header.items() if name != "__metadata__")[1]
+    header[last]["data_offsets"][1] = "?"
+    odd = json.dumps(header).replace('"?"', "9" * 4300).encode()
+    return len(odd).to_bytes(8, "little") + odd + whole[end:]
+
+
+async def test_the_next_lower_version_is_served_where_the_highest_does_not_pass(shelf: Shelf) -> None:
+    for version in (1, 2, 3):
+        shelf.publish(version)
+    shelf.faulty[3] = CheckpointError("no")
+    assert await shelf.look() == (2, True, [3], True)
+    assert shelf.loads == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (RuntimeError("CUDA out of memory"), "cannot be loaded: RuntimeError: CUDA out of memory"),
+        (MemoryError(), "cannot be loaded: out of memory"),
+    ],
+)
+async def test_whatever_happens_while_a_file_is_loaded_refuses_that_file(
+    shelf: Shelf, error: Exception, reason: str
+) -> None:
+    shelf.publish(1)
+    shelf.faulty[2] = error
+    shelf.publish(2)
+    assert await shelf.look() == (1, True, [2], True)
+    assert shelf.reason(2) == reason
+
+
+async def test_what_was_not_the_files_fault_is_tried_again_at_the_next_look(shelf: Shelf) -> None:
+    shelf.publish(1)
+    shelf.faulty[1] = OSError(24, "Too many open files")
+    for _ in range(2):
+        assert await shelf.look() == (None, False, [1], True)
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in shelf.metrics.exposition().decode()
+    del shelf.faulty[1]
+    assert await shelf.look() == (1, True, [], False)
+    assert shelf.states() == {1: "ready"}
+
+
+@pytest.mark.parametrize("where", ["store", "folder"])
+async def test_what_cannot_be_read_now_changes_nothing(
+    shelf: Shelf, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    shelf.publish(1)
+    await shelf.store.look_at_all()
+    with monkeypatch.context() as broken:
+        broken.setattr("os.scandir" if where == "store" else "pathlib.Path.iterdir", stale)
+        await shelf.store.look_at_all()
+    assert shelf.store.served["digits"].loaded == 1
+    assert shelf.states() == {1: "ready"}
+    shelf.publish(2)
+    await shelf.store.look_at_all()
+    assert shelf.states() == {2: "ready", 1: "available"}
+
+
+async def test_a_link_that_leads_to_itself_and_a_store_that_is_a_file_are_no_models(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.publish(1)
+    (tmp_path / "loop").symlink_to("loop")
+    await shelf.store.look_at_all()
+    assert list(shelf.store.served) == ["digits"]
+    file = Shelf(tmp_path / "digits" / "1.safetensors")
+    await file.store.look_at_all()
+    assert file.store.models() == []
+
+
+async def test_when_the_served_file_is_removed_the_highest_that_passes_takes_over(shelf: Shelf) -> None:
+    for version in (1, 2):
+        shelf.publish(version)
+    path = shelf.publish(3)
+    await shelf.look()
+    shelf.faulty[2] = CheckpointError("no")
+    path.unlink()
+    assert await shelf.look() == (1, True, [2], True)
+
+
+async def test_when_the_last_file_is_removed_it_serves_on(shelf: Shelf) -> None:
+    path = shelf.publish(1)
+    await shelf.look()
+    path.unlink()
+    assert await shelf.look() == (1, False, [], False)
+    path.parent.rmdir()
+    assert await shelf.look() == (1, False, [], False)
+    assert shelf.states() == {1: "ready"}
+    assert shelf.store.served["digits"].loaded == 1
+
+
+async def test_a_served_file_that_is_overwritten_is_checked_and_swapped(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    shelf.publish(1, checkpoint(seed=1))
+    assert await shelf.look() == (1, True, [], False)
+    assert shelf.loads == [1, 1]
+
+
+async def test_a_served_file_that_is_damaged_is_told_of_and_serves_on(shelf: Shelf) -> None:
+    shelf.publish(1)
+    shelf.publish(2)
+    await shelf.look()
+    shelf.publish(2, b"junk")
+    assert await shelf.look() == (2, False, [2], True)
+    assert shelf.states() == {2: "refused", 1: "available"}
+    assert shelf.loads == [2]
+
+
+async def test_only_files_and_folders_that_are_named_right_count(shelf: Shelf) -> None:
+    shelf.publish(1)
+    for name in ("0.safetensors", "01.safetensors", "x.safetensors", "2.pth", "3.safetensors.part", ".4.safetensors"):
+        (shelf.folder / "digits" / name).write_bytes(b"")
+    for name in ("Upper", "-dash", "a" * 65):
+        publish(shelf.folder, 1, b"", model=name)
+    (shelf.folder / "a-file").write_bytes(b"")
+    await shelf.store.look_at_all()
+    assert shelf.states() == {1: "ready"}
+
+
+async def test_a_pipe_and_a_folder_in_place_of_a_file_are_passed_over(shelf: Shelf) -> None:
+    shelf.publish(1)
+    os.mkfifo(shelf.folder / "digits" / "2.safetensors")
+    (shelf.folder / "digits" / "3.safetensors").mkdir()
+    (shelf.folder / "digits" / "4.safetensors").symlink_to("nowhere")
+    assert await shelf.look() == (1, True, [], False)
+
+
+async def test_a_folder_that_a_link_leads_to_is_a_model(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    publish(elsewhere, 1, SOUND)
+    (shelf.folder / "digits").symlink_to(elsewhere / "digits")
+    await shelf.store.look_at_all()
+    assert shelf.store.served["digits"].version == 1
+
+
+async def test_the_folder_names_the_model_not_the_manifest(shelf: Shelf) -> None:
+    publish(shelf.folder, 1, SOUND, model="numbers")
+    await shelf.store.look_at_all()
+    assert list(shelf.store.served) == ["numbers"]
+
+
+async def test_a_model_that_is_not_there_is_not_found(shelf: Shelf) -> None:
+    with pytest.raises(NotFound):
+        await shelf.look()
+
+
+async def test_a_model_whose_folder_went_before_it_was_served_is_forgotten(shelf: Shelf) -> None:
+    path = shelf.publish(1, b"junk")
+    await shelf.store.look_at_all()
+    assert shelf.states() == {1: "refused"}
+    path.unlink()
+    path.parent.rmdir()
+    await shelf.store.look_at_all()
+    assert shelf.store.models() == []
+
+
+async def test_two_looks_at_once_load_a_file_once(shelf: Shelf) -> None:
+    shelf.publish(1)
+    reports = await asyncio.gather(shelf.look(), shelf.look())
+    assert sorted(changed for _, changed, _, _ in reports) == [False, True]
+    assert shelf.loads == [1]
+
+
+async def test_a_look_goes_on_when_nobody_waits_for_it_any_longer(shelf: Shelf) -> None:
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    impatient = asyncio.create_task(shelf.look())
+    await loading.wait()
+    await cancelled(impatient)
+    assert shelf.states() == {1: "loading"}
+    patient = asyncio.create_task(shelf.look())
+    await asyncio.sleep(0)
+    gate.set()
+    assert await patient == (1, False, [], False)  # there was nothing left to do
+    assert shelf.loads == [1]
+
+
+async def test_closing_ends_a_look_and_swaps_nothing_any_more(shelf: Shelf) -> None:
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    looking = asyncio.create_task(shelf.look())
+    await loading.wait()
+    await shelf.store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    gate.set()
+    assert not shelf.store.served
+
+
+async def test_what_is_being_loaded_is_said_to_be_loading(shelf: Shelf) -> None:
+    shelf.publish(1)
+    seen: list[dict[int, str]] = []
+    shelf.loaded = lambda _: seen.append(shelf.states())
+    await shelf.look()
+    assert seen == [{1: "loading"}]
+
+
+async def test_loads_and_refusals_are_counted_once_each(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    shelf.publish(2, b"junk")
+    await shelf.look()
+    await shelf.look()
+    text = shelf.metrics.exposition().decode()
+    assert 'flambeau_loads_total{model="digits"} 1.0' in text
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in text
+    assert 'flambeau_served_version{model="digits"} 1.0' in text
+
+
+async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes_late(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "late")
+    loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()
+    shelf.loaded = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
+    watching = asyncio.create_task(shelf.store.watch())
+    await shelf.store.looked.wait()
+    shelf.publish(1)
+    assert await loads.get() == 1
+    shelf.publish(2)
+    assert await loads.get() == 2
+    publish(shelf.folder, 7, SOUND, model="new")
+    assert await loads.get() == 7
+    await shelf.look()  # comes after the look that loaded
+    assert {name: served.version for name, served in shelf.store.served.items()} == {"digits": 2, "new": 7}
+    await cancelled(watching)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("OS file watch limit reached."),
+        # A RuntimeError: what comes where as many watchers run as one user may have.
+        WatchfilesRustInternalError("Error creating recommended watcher: Too many open files (os error 24)"),
+    ],
+)
+async def test_where_the_system_cannot_watch_it_looks_now_and_then(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def no_watches_left(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("app.lifecycle.registry.awatch", no_watches_left)
+    loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()
+    shelf.loaded = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
+    watching = asyncio.create_task(shelf.store.watch())
+    await shelf.store.looked.wait()
+    for version in (1, 2, 3):
+        shelf.publish(version)
+        assert await loads.get() == version
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "cannot watch the store; looking now and then"
+    ]
+    await cancelled(watching)
+
+
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

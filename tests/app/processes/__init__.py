@@ -1,0 +1,1 @@
+"""Tests of `app.processes`, file for file."""

@@ -1,0 +1,347 @@
+"""The processes of one server, real ones: what dies comes back, what is told to end ends, and nothing is left."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.app.telemetry.test_metrics import samples
+from tests.support.checkpoints import checkpoint, png, publish
+from tests.support.raw import Connection, connection, request
+from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.system.test_process import nobody_listens
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="there is no /proc to find processes in")
+
+COUNTED = [
+    ("flambeau_requests_total", frozenset({("method", "POST"), ("route", "/predict"), ("status", "200")})),
+    ("flambeau_stage_seconds_count", frozenset({("stage", "decode")})),
+    ("flambeau_batch_items_sum", frozenset[tuple[str, str]]()),
+    ("flambeau_served_version", frozenset({("model", "digits")})),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Two front-ends and the engine, of which each test leaves as many as it found."""
+    store = tmp_path_factory.mktemp("store")
+    publish(store, 1, checkpoint())
+    with serving(store, "--device", "cpu", "--front-ends", "2") as process:
+        yield process
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the server makes its temporary folder."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    publish(tmp_path / "store", 1, checkpoint())
+    return tmp_path / "store"
+
+
+def run(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def children(process: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def those_of(server: ServerProcess, module: str) -> list[int]:
+    """Its processes that run this module, as long as they have not ended."""
+    found = []
+    for child in children(server.process.pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if module.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def engine_of(server: ServerProcess) -> int:
+    (engine,) = those_of(server, "app.processes.engine")
+    return engine
+
+
+def front_ends_of(server: ServerProcess) -> list[int]:
+    return those_of(server, "app.processes.front_end")
+
+
+def state(process: int) -> str:
+    """The letter that `ps` shows; "gone" for a process that there is no more, or whose parent only has yet to look."""
+    try:
+        letter = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+    return "gone" if letter in "ZX" else letter
+
+
+def until(happens: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < end, "it has not happened"
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """It does nothing meanwhile."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        until(lambda: state(process) in ("T", "gone"))
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    until(lambda: state(process) == "gone")
+
+
+def predict(url: str) -> httpx2.Response:
+    return httpx2.post(f"{url}/predict", files={"file": png()}, timeout=PATIENCE)
+
+
+def until_it_predicts(server: ServerProcess) -> None:
+    until(lambda: predict(server.url).status_code == 200)
+
+
+def counted(server: ServerProcess) -> list[float]:
+    numbers = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
+    return [numbers.get(name, 0) for name in COUNTED]
+
+
+@contextlib.asynccontextmanager
+async def connected_to_a_front_end_other_than(stopping: int, server: ServerProcess) -> AsyncIterator[Connection]:
+    with stopped(stopping):
+        client = connection(server.port)
+        opened = await client.__aenter__()
+        await opened.send(request("/health/live", method="GET"))
+        assert (await opened.response(method="GET")).status_code == 200
+    try:
+        yield opened
+    finally:
+        await client.__aexit__(None, None, None)
+
+
+def test_each_front_end_tells_the_sums_over_all(server: ServerProcess) -> None:
+    first, second = front_ends_of(server)
+    before = counted(server)
+    with stopped(first):
+        for _ in range(3):
+            assert predict(server.url).status_code == 200
+    with stopped(second):
+        for _ in range(2):
+            assert predict(server.url).status_code == 200
+        told_by_the_first = counted(server)
+    with stopped(first):
+        assert counted(server) == told_by_the_first == [*(number + 5 for number in before[:3]), 1]
+
+
+@pytest.mark.anyio
+async def test_a_front_end_that_is_killed_is_started_again_while_the_other_one_answers_on(
+    server: ServerProcess,
+) -> None:
+    killed, other = front_ends_of(server)
+    upload = request(body=png())
+    before = counted(server)
+    async with (
+        connected_to_a_front_end_other_than(other, server) as lost,
+        connected_to_a_front_end_other_than(killed, server) as kept,
+    ):
+        for client in (lost, kept):
+            await client.send(upload)
+            assert (await client.response()).status_code == 200
+            await client.send(upload[:-10])
+        with stopped(other):  # the one that is killed has seen it all
+            assert counted(server)[0] == before[0] + 2
+        kill(killed)
+        with contextlib.suppress(ConnectionError):
+            assert await lost.rest() == b""
+        await kept.send(upload[-10:])
+        assert (await kept.response()).status_code == 200
+    await asyncio.to_thread(server.wait_for, lambda event: event.get("code") == -signal.SIGKILL)
+    until(lambda: len(front_ends_of(server)) == 2)
+    with stopped(other):
+        await asyncio.to_thread(until_it_predicts, server)
+        assert counted(server) == [*(number + 4 for number in before[:3]), 1]  # what the dead one counted, too
+
+
+@pytest.mark.anyio
+async def test_an_engine_process_that_is_killed_comes_back_and_until_then_the_answer_is_not_ready(
+    server: ServerProcess,
+) -> None:
+    engine = engine_of(server)
+    before = counted(server)
+    async with connection(server.port) as client:
+        with stopped(engine):
+            await client.send(request(body=png()))
+            await asyncio.to_thread(until, lambda: in_flight(server) == 2)  # with the one that asks
+            kill(engine)
+        answers = [await client.response()]
+        until(lambda: len(those_of(server, "app.processes.engine")) == 1)
+        with stopped(engine_of(server)):  # for as long as is looked at what its absence means
+            await client.send(request(body=png()))
+            answers.append(await client.response())
+            for path in ("/health/ready", "/models", "/models/digits"):
+                await client.send(request(path, method="GET"))
+                answers.append(await client.response(method="GET"))
+            await client.send(request("/health/live", method="GET"))
+            assert (await client.response(method="GET")).status_code == 200
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert answer.headers["retry-after"]
+    await asyncio.to_thread(until_it_predicts, server)
+    assert httpx2.get(f"{server.url}/health/ready").status_code == 200
+    after = counted(server)
+    assert (after[0], after[2:]) == (before[0] + 1, [before[2] + 1, 1])
+
+
+def in_flight(server: ServerProcess) -> float:
+    numbers = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
+    return numbers["flambeau_requests_in_flight", frozenset()]
+
+
+def test_when_the_supervisor_is_killed_nothing_is_left(store: Path, temporary: Path) -> None:
+    with serving(store, "--device", "cpu", "--front-ends", "2") as server:
+        processes = children(server.process.pid)
+        assert len(processes) == 3
+        assert len(list(temporary.iterdir())) == 1
+        server.process.kill()
+        server.wait_for(lambda event: event["event"] == "ended")
+    assert [state(each) for each in processes] == ["gone"] * 3
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_with_0_and_nothing_is_left(number: signal.Signals, store: Path, temporary: Path) -> None:
+    with serving(store, "--device", "cpu", "--front-ends", "2") as server:
+        processes = children(server.process.pid)
+        assert predict(server.url).status_code == 200
+        assert server.stop(number) == 0
+        server.wait_for(lambda event: event["event"] == "ended")
+    assert [event["event"] for event in server.events] == ["serving", "ready", "ended"]
+    assert [state(each) for each in processes] == ["gone"] * 3
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_signal_that_reaches_every_process_at_once_lets_them_finish_all_the_same(store: Path) -> None:
+    """As systemd sends it."""
+    upload = request(body=png())
+    with serving(store, "--device", "cpu", "--front-ends", "1") as server:
+        async with connection(server.port) as client:
+            await client.send(upload[:-10])
+            await asyncio.to_thread(until, lambda: in_flight(server) == 2)  # with the one that asks
+            for process in (*children(server.process.pid), server.process.pid):
+                os.kill(process, signal.SIGTERM)
+            await nobody_listens(server.port)
+            await client.send(upload[-10:])
+            assert (await client.response()).status_code == 200
+        assert server.process.wait(PATIENCE) == 0
+        server.wait_for(lambda event: event["event"] == "ended")
+    assert [event["event"] for event in server.events] == ["serving", "ready", "ended"]
+
+
+@pytest.mark.parametrize("started", [1, 2])
+def test_a_signal_while_the_processes_are_being_started_ends_all_with_0(
+    started: int, store: Path, temporary: Path
+) -> None:
+    command = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "2"]
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            until(lambda: len(children(server.pid)) >= started)
+            server.terminate()
+            assert server.communicate(timeout=PATIENCE)[1] == ""
+        finally:
+            server.kill()
+    assert server.returncode == 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'app.processes.engine' in sys.orig_argv:\n    os._exit(7)\n"
+    )
+    ended = run(sys.executable, "-m", "app", "--store", str(store), "--port", "0", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    *again, last = ended.stderr.splitlines()
+    assert all("process=engine code=7" in line for line in [*again, last])
+    assert "again and again" in last
+    assert len(again) == 2
+
+
+def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line(store: Path) -> None:
+    with serving(store, "--device", "cpu", "--front-ends", "1") as server:
+        (front_end,) = front_ends_of(server)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))
+        kill(front_end)
+        server.wait_for(lambda event: event["event"] == "ended")
+        assert server.process.wait(PATIENCE) == 2
+    assert server.events[-2]["event"].startswith("flambeau: [Errno 24] Too many open files")
+
+
+def test_a_device_that_is_not_there_is_one_line_however_many_front_ends_there_are(store: Path, temporary: Path) -> None:
+    ended = run(sys.executable, *["-m", "app", "--store", str(store), "--device", "abacus", "--front-ends", "2"])
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "'abacus'" in ended.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder(store: Path, temporary: Path) -> None:
+    with serving(store, "--device", "cpu", "--front-ends", "0") as server:
+        assert children(server.process.pid) == []
+        assert list(temporary.iterdir()) == []
+        assert predict(server.url).status_code == 200
+        assert counted(server) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("blocks", [0, 8])
+def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
+    blocks: int, store: Path, temporary: Path
+) -> None:
+    """To who writes, a limit of what a file may hold is a full disk, or one that can only be read."""
+    server = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"]
+    ended = run("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *server)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "TMPDIR" in ended.stderr
+    assert "--front-ends 0" in ended.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_one_line(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    ended = run(sys.executable, *["-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"])
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "TMPDIR" in ended.stderr
+    assert "too long" in ended.stderr
+    assert list(deep.iterdir()) == []
