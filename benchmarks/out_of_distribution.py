@@ -23,14 +23,15 @@ from classifier.manifest import OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import ImageError
 from classifier.scores import SCORES
-from training import strokes, torchvision_sets
-from training.batches import Stacked
-from training.calibration import auroc
-from training.decode import stacked
+from training.data import torchvision_datasets as torchvision_sets
+from training.data.batches import Stacked
+from training.data.decode import stacked
+from training.data.strokes import draw as strokes
+from training.data.strokes.glyphs import Glyph
 from training.errors import TrainingError
-from training.glyphs import Glyph
-from training.loop import logits_of
-from training.recipes import TorchvisionSource
+from training.evaluation.calibration import auroc
+from training.recipes.recipe import TorchvisionSource
+from training.runs.loop import logits_of
 
 RESULTS = Path(__file__).parent / "results" / "out_of_distribution.json"
 BASELINE = "max_probability"
@@ -40,8 +41,9 @@ _CPU = torch.device("cpu")
 
 Images = npt.NDArray[np.uint8]  # [n, height, width], or [n, height, width, channels] when they are preprocessed
 
-# Letters that share no shape with a digit, as O, I, Z, S and B do; in the words of training.glyphs. Drawn carelessly, a
-# T may still come near a 7: the figures count it as what it was meant to be.
+# Letters that share no shape with a digit, as O, I, Z, S and B do; in the words of
+# training.data.strokes.glyphs. Drawn carelessly, a T may still come near
+# a 7: the figures count it as what it was meant to be.
 LETTERS = {
     "A": "5,100 30,45 50,0! 70,45 95,100 | 25,62 50,61 78,62",
     "E": "90,3 50,2 12,4! 12,50 12,98! 50,98 92,96 | 12,50 45,50 78,48",

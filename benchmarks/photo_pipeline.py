@@ -36,10 +36,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from classifier.normalize import normalizer
-from training import data
-from training.augment import augmented
-from training.builtin import builtin
+from training.data import dataset as data
+from training.data.augment import augmented
 from training.progress import Progress
+from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parent / "results" / "photo_pipeline.json"
 CPU = torch.device("cpu")

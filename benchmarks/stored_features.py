@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 
 from classifier.architectures import build
-from training.builtin import builtin
-from training.imports import import_weights
+from training.commands.import_weights import import_weights
+from training.commands.train import train
 from training.progress import Advance, Progress
-from training.train import train
+from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parent / "results" / "stored_features.json"
 

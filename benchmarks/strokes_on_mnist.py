@@ -15,12 +15,12 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.normalize import normalizer
-from training import torchvision_sets
-from training.batches import Stacked
-from training.decode import stacked
-from training.loop import Score, logits_of
-from training.publish import path_of, versions
-from training.recipes import TorchvisionSource
+from training.data import torchvision_datasets as torchvision_sets
+from training.data.batches import Stacked
+from training.data.decode import stacked
+from training.publishing.publish import path_of, versions
+from training.recipes.recipe import TorchvisionSource
+from training.runs.loop import Score, logits_of
 
 RESULTS = Path(__file__).parent / "results" / "strokes_on_mnist.json"
 

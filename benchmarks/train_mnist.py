@@ -4,7 +4,7 @@
 
 Both train the same network on this machine, one after the other. The plain loop is `DataLoader(MNIST(ToTensor()),
 batch_size=64)` with SGD 0.01/0.9; only its epochs are timed, not its looks at the test set. Ours is the whole of
-`training.train`: reading, epochs, held-out samples, training state, test and publishing.
+`training.commands.train`: reading, epochs, held-out samples, training state, test and publishing.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from torchvision.transforms import ToTensor
 
 from classifier.architectures import build
 from classifier.checkpoint import Header
-from training.builtin import builtin
+from training.commands.train import train
 from training.progress import Progress
-from training.train import train
+from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parent / "results" / "train_mnist.json"
 GOALS = (0.988, 0.990)

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from classifier.checkpoint import Header
-from training.builtin import builtin, changed
-from training.recipes import Recipe
-from training.train import train
+from training.commands.train import train
+from training.recipes.builtin import builtin, changed
+from training.recipes.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "transfer_digits.json"
 FIRST, SECOND = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)

@@ -31,11 +31,11 @@ from PIL import Image
 from app.lifecycle.storage import scan
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
-from training import data as datasets
-from training.builtin import builtin
+from training.data import dataset as datasets
 from training.errors import TrainingError
 from training.progress import Progress
-from training.recipes import Recipe
+from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe
 
 PROJECT = Path(__file__).parent.parent
 MODEL = "strokes"

@@ -14,10 +14,10 @@ from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
 from tests.support.runs import Train
 from tests.support.server import PROJECT, ServerProcess, serving
-from training.builtin import builtin
+from training.commands.train import train
 from training.progress import Progress
-from training.recipes import Recipe
-from training.train import train
+from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
-from training.recipes import Recipe
+from training.recipes.recipe import Recipe
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from training.commands.train import train
     from training.progress import Progress
-    from training.train import train
 
     train(
         _recipe(arguments),
@@ -66,13 +66,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from training.builtin import builtin, changed, from_file, with_settings
+    from training.recipes.builtin import builtin, changed, from_file, with_settings
 
     named: str | None = arguments.recipe
     is_file = named is not None and named.endswith(".toml")
     recipe = from_file(arguments.command, Path(str(named))) if is_file else builtin(arguments.command, named)
     if arguments.parent is not None and recipe.start == "backbone":
-        from training.published import header_of
+        from training.publishing.open_checkpoint import header_of
 
         # A backbone reads best what it was trained to read.
         recipe = changed(recipe, {"preprocess": header_of(arguments.parent).manifest.preprocess.model_dump()})
@@ -86,7 +86,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training import imports
+    from training.commands import import_weights as imports
     from training.progress import Progress
 
     progress = Progress()
@@ -112,14 +112,14 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from training.imports import export
+    from training.commands.import_weights import export
 
     export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
     print(f"wrote {arguments.file}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from training.evaluate import evaluate
+    from training.commands.evaluate import evaluate
     from training.progress import Progress
 
     evaluate(
@@ -134,13 +134,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from training.reproduce import reproduce
+    from training.commands.reproduce import reproduce
 
     print(reproduce(arguments.checkpoint))
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from training.publish import prune
+    from training.publishing.publish import prune
 
     removed = prune(arguments.store, arguments.model, keep=arguments.keep)
     print(f"removed {', '.join(map(str, removed)) or 'nothing'}")

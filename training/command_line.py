@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from training.builtin import DEFAULTS, default_values, names
+from training.recipes.builtin import DEFAULTS, default_values, names
 
 _GROUPS = {
     "Train, and publish the next version of a model": {

@@ -15,7 +15,7 @@ from torchvision.transforms import functional as F
 
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.images import noise
-from training.pretrained import as_preprocess
+from training.networks.pretrained import as_preprocess
 
 # Odd, tiny, smaller than any crop, exactly as large, long both ways, and of a camera's proportions: (width, height).
 SIZES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training import strokes
+from training.data.strokes import draw as strokes
 
 
 def write_mnist(folder: Path, *, train: int, test: int, name: str = "MNIST") -> Path:

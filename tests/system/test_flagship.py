@@ -12,13 +12,13 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import encoded
 from tests.support.server import serving
-from training import data as datasets
-from training.batches import Split
-from training.builtin import builtin
-from training.measure import measured
+from training.commands.train import train
+from training.data import dataset as datasets
+from training.data.batches import Split
+from training.evaluation.measure import measured
 from training.progress import Progress
-from training.recipes import StrokesSource
-from training.train import train
+from training.recipes.builtin import builtin
+from training.recipes.recipe import StrokesSource
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ from classifier.preprocess import Preprocess
 from tests.support import checkpoints
 from tests.support.runs import CtrlC, Train, same_weights
 from tests.support.server import serving
-from training.builtin import builtin
 from training.errors import Interrupted, TrainingError
 from training.progress import Progress
+from training.recipes.builtin import builtin
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

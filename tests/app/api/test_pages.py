@@ -18,8 +18,8 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import OutOfDistribution
 from tests.support.checkpoints import PHOTOS, checkpoint, png, publish, saying
 from tests.support.server import PATIENCE, PROJECT, serving
-from training.builtin import builtin
-from training.train import train
+from training.commands.train import train
+from training.recipes.builtin import builtin
 
 WEB = PROJECT / "app" / "web"
 # The server is all that it may talk to; it must not look for updates either.

@@ -1,0 +1,51 @@
+"""A checkpoint measured again."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from classifier.checkpoint import Checkpoint
+from tests.support.digits import write_mnist
+from tests.support.runs import Train
+from training.commands.evaluate import evaluate
+from training.errors import TrainingError
+from training.progress import Progress
+from training.recipes.builtin import builtin
+
+
+@pytest.fixture
+def path(run: Train, tmp_path: Path) -> Path:
+    folder = write_mnist(tmp_path / "data", train=300, test=80)
+    return run(builtin("mnist").but(epochs=1, held_out=50), data=folder)
+
+
+def said(path: Path, data: Path, runs: Path) -> str:
+    file = io.StringIO()
+    evaluate(path, data=data, runs=runs, device="cpu", progress=Progress(Console(file=file, width=120)))
+    return file.getvalue()
+
+
+def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tmp_path: Path) -> None:
+    table = said(path, tmp_path / "data", tmp_path / "runs")
+    accuracy = Checkpoint.load(path).manifest.metrics
+    assert accuracy is not None
+    assert table.count(str(accuracy.accuracy)) == 2
+    assert "differs" not in table
+    assert "fingerprints" not in table
+
+
+def test_other_data_are_told_from_those_it_was_trained_on(path: Path, tmp_path: Path) -> None:
+    other = write_mnist(tmp_path / "other", train=310, test=70)
+    table = said(path, other, tmp_path / "runs")
+    assert "their fingerprints differ" in table
+    assert "differs" in table
+
+
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    for name in ("junk.safetensors", "none.safetensors"):
+        with pytest.raises(TrainingError, match=name) as caught:
+            evaluate(tmp_path / name, data=tmp_path, runs=tmp_path)
+        assert "\n" not in str(caught.value)

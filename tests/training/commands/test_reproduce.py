@@ -1,0 +1,45 @@
+"""The command that makes a checkpoint again."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.runs import Train, same_weights
+from training.__main__ import main
+from training.commands.reproduce import reproduce
+from training.errors import TrainingError
+from training.recipes.recipe import Recipe
+
+
+def test_the_printed_command_gives_the_same_weights_bit_for_bit(run: Train, tiny: Recipe, tmp_path: Path) -> None:
+    path = run(tiny.but(ema=0.9, label_smoothing=0.1, seed=3, augment={"shift": 2, "degrees": 5}), name="mine")
+    *notes, command = reproduce(path).splitlines()
+    assert all(note.startswith("# ") for note in notes)
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "training", "strokes"]
+    folders = ["--store", str(tmp_path / "again"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    assert main([*words[3:], *folders]) == 0
+    assert same_weights(path, tmp_path / "again" / "mine" / "1.safetensors")
+
+
+def test_the_notes_say_what_else_it_takes(run: Train) -> None:
+    first = run(name="first")
+    notes = reproduce(run(name="second", parent=first))
+    assert "torch 2." in notes
+    assert "on cpu; threads of torch: 1" in notes
+    assert "fingerprint" in notes
+    assert "--from models_store/first/1.safetensors" in notes
+
+
+def test_what_was_not_trained_here_is_refused(tmp_path: Path) -> None:
+    path = publish(tmp_path, 1, checkpoint())
+    with pytest.raises(TrainingError, match="does not say how it was trained"):
+        reproduce(path)
+    for content in (b"junk", b""):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"1\.safetensors"):
+            reproduce(path)
+    with pytest.raises(TrainingError, match=r"2\.safetensors"):
+        reproduce(path.with_name("2.safetensors"))

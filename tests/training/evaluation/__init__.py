@@ -1,0 +1,1 @@
+"""Tests of `training.evaluation`, file for file."""

@@ -1,0 +1,114 @@
+"""Publishing: a version is there whole or not at all, and has a number of its own."""
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.lifecycle.storage import scan
+from classifier.checkpoint import Checkpoint
+from tests.support.checkpoints import checkpoint
+from tests.support.checkpoints import publish as put
+from tests.support.server import PROJECT
+from training.errors import TrainingError
+from training.publishing.publish import prune, publish, versions
+
+
+def test_versions_count_from_1_and_are_what_was_published(tmp_path: Path) -> None:
+    paths = [publish(checkpoint(seed), tmp_path) for seed in (1, 2, 3)]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [f"digits/{n}.safetensors" for n in (1, 2, 3)]
+    assert Checkpoint.load(paths[1]).network["fc2.bias"].equal(checkpoint(2).network["fc2.bias"])
+    assert names(tmp_path) == ["1.safetensors", "2.safetensors", "3.safetensors"]
+
+
+def test_the_next_number_is_above_the_highest_whatever_is_missing_below(tmp_path: Path) -> None:
+    put(tmp_path, 7, b"junk")
+    assert publish(checkpoint(), tmp_path).name == "8.safetensors"
+
+
+def test_two_at_once_get_two_numbers(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda seed: publish(checkpoint(seed), tmp_path), range(8)))
+    assert sorted(int(path.stem) for path in paths) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.ENOTSUP])
+def test_where_links_are_not_supported_it_publishes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("os.link", no_links)
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda seed: publish(checkpoint(seed), tmp_path), range(4)))
+    assert sorted(int(path.stem) for path in paths) == [1, 2, 3, 4]
+    assert len(names(tmp_path)) == 4
+
+
+def test_a_full_disk_publishes_nothing_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(checkpoint(), tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.support.checkpoints import checkpoint\n"
+        "from training.publishing.publish import publish\n"
+        "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "publish(checkpoint(), Path(sys.argv[1]))\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], cwd=PROJECT, check=False)
+    (left,) = names(tmp_path)
+    assert left.startswith(".")
+    assert versions(tmp_path / "digits") == []
+    assert scan(tmp_path / "digits", {}) == {}
+    assert publish(checkpoint(), tmp_path).name == "1.safetensors"
+
+
+def test_pruning_keeps_the_highest_that_are_sound(tmp_path: Path) -> None:
+    for version in range(1, 6):
+        put(tmp_path, version, b"junk" if version == 4 else checkpoint())
+    removed = prune(tmp_path, "digits", keep=2)
+    assert sorted(int(path.stem) for path in removed) == [1, 2]
+    assert versions(tmp_path / "digits") == [5, 4, 3]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_pruning_removes_nothing_where_too_few_are_sound(tmp_path: Path, keep: int) -> None:
+    for version in (1, 2, 3):
+        put(tmp_path, version, b"junk" if keep == 1 or version == 2 else checkpoint())
+    assert prune(tmp_path, "digits", keep=keep) == []
+    assert versions(tmp_path / "digits") == [3, 2, 1]
+
+
+def test_pruning_leaves_what_others_are_writing(tmp_path: Path) -> None:
+    for version in (1, 2):
+        put(tmp_path, version, checkpoint())
+    writing = tmp_path / "digits" / ".publishing.1.abc.tmp"
+    writing.write_bytes(b"half")
+    prune(tmp_path, "digits", keep=1)
+    assert writing.exists()
+
+
+def test_pruning_what_is_not_there_or_all_of_it_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, 1, checkpoint())
+    with pytest.raises(TrainingError, match="no model 'birds'"):
+        prune(tmp_path, "birds", keep=1)
+    with pytest.raises(TrainingError, match="at least 1"):
+        prune(tmp_path, "digits", keep=0)
+
+
+def names(store: Path) -> list[str]:
+    return sorted(path.name for path in (store / "digits").iterdir())

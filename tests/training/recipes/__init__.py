@@ -1,0 +1,1 @@
+"""Tests of `training.recipes`, file for file."""

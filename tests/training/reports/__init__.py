@@ -1,0 +1,1 @@
+"""Tests of `training.reports`, file for file."""

@@ -1,0 +1,41 @@
+"""One process at a time in a run's folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import PATIENCE, PROJECT
+from training.errors import TrainingError
+from training.runs.lock import only_run_in
+
+HOLD = """
+import pathlib, sys
+from training.runs.lock import only_run_in
+with only_run_in(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "digits"
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout is not None
+    assert first.stdin is not None
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(TrainingError, match="another run is at work"), only_run_in(folder):
+        pass
+    first.kill()  # it cannot tidy up
+    first.wait(PATIENCE)
+    first.stdin.close()
+    first.stdout.close()
+    with only_run_in(folder) as held:
+        assert held == folder

@@ -1,0 +1,87 @@
+"""A published checkpoint measured again, beside what its manifest says."""
+
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.table import Table
+
+from classifier.checkpoint import Checkpoint
+from classifier.manifest import Metrics
+from training.commands.reproduce import recipe_of
+from training.data import dataset as datasets
+from training.device import device_named
+from training.errors import TrainingError
+from training.evaluation import measure
+from training.evaluation.measure import Measured
+from training.progress import Progress
+from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe
+from training.runs import initial_weights as origin
+
+
+def evaluate(
+    path: Path,
+    *,
+    data: Path = Path("data"),
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    workers: int | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Measured:
+    """Measures the checkpoint at `path` on its data's test set: `val/` of photos, or what its recipe set aside.
+
+    On the CPU, with the same data and library versions, the figures are the manifest's to the last digit.
+
+    Args:
+        data: where the data set is; for a checkpoint that was not trained here, a folder of photos.
+        others: as `training.commands.train.train`.
+
+    Raises: TrainingError.
+    """
+    progress = progress or Progress.silent()
+    _, checkpoint = origin.load(path)
+    manifest = checkpoint.manifest
+    on = device_named(device)
+    dataset = datasets.load(
+        _recipe(checkpoint), folder=data, scratch=runs, workers=workers, strict=strict, progress=progress
+    )
+    if dataset.labels != manifest.labels:
+        raise TrainingError(f"the classes of {data} are {dataset.labels}, the checkpoint's are {manifest.labels}")
+    provenance = manifest.provenance
+    threads = torch.get_num_threads()
+    if provenance is not None and provenance.threads is not None:
+        torch.set_num_threads(provenance.threads)  # sums are split among them, which decides the last bits
+    try:
+        measured = measure.measured(
+            checkpoint.build(), dataset.test, manifest.preprocess, on, name="test", temperature=manifest.temperature
+        )
+    finally:
+        torch.set_num_threads(threads)
+    progress.show(_table(manifest.metrics, measured.metrics))
+    if provenance is not None and provenance.dataset.fingerprint != dataset.fingerprint:
+        progress.say("the data are not those it was trained on: their fingerprints differ")
+    return measured
+
+
+def _recipe(checkpoint: Checkpoint) -> Recipe:
+    manifest = checkpoint.manifest
+    if manifest.provenance is not None:
+        return recipe_of(manifest.provenance)
+    return builtin("photos", f"scratch:{manifest.architecture}").but(preprocess=manifest.preprocess.model_dump())
+
+
+def _table(before: Metrics | None, now: Metrics) -> Table:
+    table = Table("figure", "manifest", "now", "", box=box.SIMPLE)
+    then = {} if before is None else before.model_dump()
+    for name, value in now.model_dump().items():
+        known = then.get(name)
+        table.add_row(name.replace("_", " "), "-" if known is None else str(known), str(value), _verdict(known, value))
+    return table
+
+
+def _verdict(before: object, now: object) -> str:
+    if before is None:
+        return ""
+    return "the same" if before == now else "differs"

@@ -1,0 +1,150 @@
+"""A run from top to bottom: recipe -> data -> network -> epochs -> measured -> checkpoint -> published version."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from classifier.architectures import load_weights, skeleton
+from classifier.checkpoint import Checkpoint
+from classifier.manifest import Dataset as DatasetSection
+from classifier.manifest import EpochPoint, Manifest, Provenance
+from training.data import dataset as datasets
+from training.device import device_named
+from training.errors import Interrupted
+from training.evaluation import measure
+from training.networks import heads
+from training.progress import Progress
+from training.publishing.provenance import code_revision, library_versions
+from training.publishing.publish import check_name, publish
+from training.publishing.reference import reference
+from training.recipes.recipe import Recipe
+from training.reports import summary as report
+from training.runs.initial_weights import Origin
+from training.runs.learner import precision
+from training.runs.lock import only_run_in
+from training.runs.run import Run
+from training.runs.state import Best, State
+
+
+def train(
+    recipe: Recipe,
+    *,
+    store: Path,
+    name: str | None = None,
+    data: Path = Path("data"),
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    parent: Path | None = None,
+    resume: bool = False,
+    workers: int | None = None,
+    strict: bool = False,
+    pictures: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Trains as the recipe says, publishes the best epoch, and returns the new version's file.
+
+    Args:
+        store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
+        name: the model's; None: the data set's.
+        data: where data sets that are not drawn are looked for; the folder of photos.
+        runs: scratch; state, log and pictures of the run go to `<runs>/<name>/`.
+        device: "cuda", "cuda:1", "mps", "cpu", or "auto".
+        parent: a published checkpoint to start from.
+        resume: go on after the last finished epoch of the same run.
+        workers: processes that decode images; None: as many as there are cores.
+        strict: a file that is no sound image ends the run, instead of being left out.
+        pictures: drawn at the end, into the run's folder.
+        progress: None: say nothing.
+
+    Raises:
+        TrainingError: expected trouble; the message says what to do. Interrupted on Ctrl-C once training has begun.
+        OSError: the disk is full, a folder cannot be written to.
+    """
+    progress = progress or Progress.silent()
+    name = default_name(recipe, data) if name is None else name
+    check_name(name)
+    on = device_named(device)
+    recipe = recipe.but(precision=precision(recipe, on))
+    for stage in recipe.stages:
+        heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
+    published = None if parent is None else Origin.of(recipe, parent)
+    store.mkdir(parents=True, exist_ok=True)
+    with only_run_in(runs / name) as folder:
+        dataset = datasets.load(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
+        origin = published or Origin.of(recipe, None)  # last: it may have to be downloaded
+        origin.check_fits(recipe, dataset.labels)
+        run = Run(recipe, name, dataset, origin, on, folder, progress)
+        state = run.epochs(resume=resume)
+        try:
+            checkpoint, measured = _checkpoint(run, state)
+            path = publish(checkpoint, store)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"interrupted while publishing: all epochs are kept in {folder}; "
+                "the same command and --resume publishes them"
+            ) from interrupt
+        if pictures:
+            report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+        report.say(checkpoint.manifest, measured, path=path, progress=progress)
+    return path
+
+
+def default_name(recipe: Recipe, data: Path) -> str:
+    """The data set's name, or the folder's of photos, as a model may be called."""
+    if recipe.source.kind != "photos":
+        return recipe.source.kind
+    return re.sub(r"[^a-z0-9._-]+", "-", data.resolve().name.lower()).strip("-._")[:64] or "photos"
+
+
+def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
+    """The best epoch's weights, calibrated on the held-out samples, measured on the test set."""
+    recipe, dataset, best = run.recipe, run.dataset, state.best
+    network = skeleton(recipe.architecture, len(dataset.labels))
+    load_weights(network, best.weights, share=True)
+    network.eval()
+    proof = reference(network, dataset.examples, recipe.preprocess)
+    calibration, out_of_distribution = measure.fitted(network, dataset.held_out, recipe.preprocess, run.device)
+    measured = measure.measured(
+        network,
+        dataset.test,
+        recipe.preprocess,
+        run.device,
+        name="test",
+        temperature=calibration.temperature,
+    )
+    manifest = Manifest(
+        model=run.name,
+        architecture=recipe.architecture,
+        labels=dataset.labels,
+        preprocess=recipe.preprocess,
+        metrics=measured.metrics,
+        per_class=measured.per_class,
+        curve=tuple(EpochPoint.model_validate(point) for point in state.curve),
+        provenance=_provenance(run, best),
+        calibration=calibration,
+        out_of_distribution=out_of_distribution,
+    )
+    figures = {"confusion": measured.figures.confusion}
+    return Checkpoint(manifest=manifest, network=best.weights, reference=proof, figures=figures), measured
+
+
+def _provenance(run: Run, best: Best) -> Provenance:
+    dataset = run.dataset
+    return Provenance(
+        dataset=DatasetSection(
+            name=dataset.name,
+            samples=len(dataset.train) + len(dataset.held_out),
+            fingerprint=dataset.fingerprint,
+        ),
+        recipe=run.recipe.model_dump(mode="json"),
+        seed=run.recipe.seed,
+        epoch=best.epoch,
+        device=str(run.device),
+        threads=torch.get_num_threads(),
+        code_revision=code_revision(),
+        versions=library_versions(),
+        created=datetime.now(UTC).replace(microsecond=0),
+        parent=run.origin.name,
+    )

@@ -1,0 +1,156 @@
+"""Dataset: what a network is trained on, chosen by, and measured on, and the ways to get one."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from classifier.checkpoint import MAX_REFERENCES
+from classifier.cores import usable_cores
+from classifier.preprocess import ImageError
+from classifier.visible import visible
+from training.data import image_folder as photos
+from training.data import stratified
+from training.data import torchvision_datasets as torchvision_sets
+from training.data.batches import Opened, Split, Stacked
+from training.data.decode import opened, stacked
+from training.data.raw_dataset import Gathered, Rows
+from training.data.strokes import cache as drawings
+from training.data.workers import Workers
+from training.progress import Progress
+from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TorchvisionSource
+
+_HELD_OUT_STREAM = 0  # of the seed's random numbers; 1 is the photos' test share, 2 a data set's samples per class
+_EXAMPLE_EDGE = 512  # pixels: what a reference may have
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Args:
+    labels: by class index.
+    test: only reported.
+    fingerprint: of names and contents; equal for the same data, however they are split.
+    examples: a few test images as PNG files, of as many classes as there are, as a user would send them.
+    skipped: "folder/file: why", of photos that cannot be used.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train: Split
+    held_out: Split
+    test: Split
+    fingerprint: str
+    examples: tuple[bytes, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def load(
+    recipe: Recipe,
+    *,
+    folder: Path,
+    scratch: Path,
+    workers: int | None = None,
+    strict: bool = False,
+    progress: Progress,
+) -> Dataset:
+    """The recipe's data set, split by the recipe's seed.
+
+    Args:
+        folder: where data sets that are not drawn are looked for, or downloaded to; the folder of photos.
+        scratch: where drawn ones, and what was found of photos, are kept for the next time.
+        workers: processes that decode images; 0: none but this; None: as many as there are cores.
+        strict: a file that is no sound image is refused, instead of being left out.
+
+    Raises: TrainingError if there is none, or none that can be used; OSError.
+    """
+    processes = Workers(workers, preload=("training.data.decode", "torchvision.transforms.v2"))
+    match recipe.source:
+        case StrokesSource() as source:
+            train = drawings.load(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
+            test = drawings.load(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
+            gathered = Gathered.of_arrays(train, test, tuple("0123456789"))
+        case TorchvisionSource() as source:
+            gathered = torchvision_sets.load(source, folder, seed=recipe.seed)
+        case PhotosSource() as source:
+            processes.start()
+            gathered = photos.load(
+                source,
+                recipe,
+                folder,
+                scratch=scratch,
+                threads=usable_cores() if workers is None else workers,
+                strict=strict,
+                progress=progress,
+            )
+    name = folder.resolve().name if recipe.source.kind == "photos" else recipe.source.kind
+    return _split(recipe, name or "photos", gathered, processes)
+
+
+def _split(recipe: Recipe, name: str, gathered: Gathered, workers: Workers) -> Dataset:
+    kept, held_out = stratified.split(
+        gathered.targets,
+        gathered.train,
+        recipe.held_out,
+        seed=recipe.seed,
+        stream=_HELD_OUT_STREAM,
+        what="out of training",
+    )
+    train, chooser, test = (_part(recipe, gathered, rows, workers) for rows in (kept, held_out, gathered.test))
+    return Dataset(
+        name=name,
+        labels=gathered.labels,
+        train=train,
+        held_out=chooser,
+        test=test,
+        fingerprint=gathered.fingerprint,
+        examples=_examples(recipe, gathered),
+        skipped=gathered.skipped,
+    )
+
+
+def _part(recipe: Recipe, gathered: Gathered, rows: Rows, workers: Workers) -> Split:
+    """In memory where the images are there already, no larger than they are, and not augmented one by one."""
+    targets = torch.from_numpy(gathered.targets[rows])
+    pictures, (height, width, _) = gathered.pictures, recipe.preprocess.shape
+    one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
+    if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not one_by_one:
+        return Stacked(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
+    return Opened(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
+
+
+def _examples(recipe: Recipe, gathered: Gathered) -> tuple[bytes, ...]:
+    firsts = np.unique(gathered.targets[gathered.test], return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(gathered.test)), firsts)
+    examples: list[bytes] = []
+    for row in gathered.test[np.concatenate([firsts, others])].tolist():
+        if len(examples) == MAX_REFERENCES:
+            break
+        example = _example(recipe, gathered, row)
+        if example is not None:
+            examples.append(example)
+    return tuple(examples)
+
+
+def _example(recipe: Recipe, gathered: Gathered, row: int) -> bytes | None:
+    """None for one that is too long and thin to be used when it is made smaller."""
+    picture, preprocess = gathered.pictures[row], recipe.preprocess
+    image = opened(picture)
+    mode = "L" if image.mode == "L" else "RGB"
+    image = visible(image, mode=mode, background=preprocess.background)
+    image.thumbnail((_EXAMPLE_EDGE, _EXAMPLE_EDGE), Image.Resampling.BICUBIC)
+    try:
+        preprocess.to_pixels(image)
+    except ImageError:
+        return None
+    return png(np.asarray(image))
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 [height, width] (grey) or [height, width, 3] (RGB) as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,131 @@
+"""Looks at every file of a folder once: its content's hash, and whether it is an image that can be used.
+
+What was found is kept for the next time, by path, size and time of the last change.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+
+import PIL
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from classifier.visible import ImageError, visible
+from training import atomic_files as files
+from training.data import jpeg
+from training.data.decode import FORMATS, reason
+from training.progress import Progress
+
+# Raised whenever the same file would be judged otherwise.
+_VERSION = f"1, Pillow {PIL.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Args:
+    sha256: of the content.
+    size: (width, height), upright.
+    problem: why it cannot be used; None if it can.
+    """
+
+    sha256: str = ""
+    size: tuple[int, int] = (0, 0)
+    problem: str | None = None
+
+
+def look_at(
+    folder: Path, names: Sequence[str], *, scratch: Path, threads: int, progress: Progress
+) -> Mapping[str, Look]:
+    """By name, which is the path in `folder`. Raises: OSError if what was found cannot be kept in `scratch`."""
+    # Threads, not processes: decoding and hashing leave the interpreter to others, and nothing needs to be started.
+    path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
+    kept = _read(path)
+    stamps = {name: _stamp(folder / name) for name in names}
+    new = [name for name in names if stamps[name] is None or kept.get(name, (None,))[0] != stamps[name]]
+    found = {name: entry[1] for name, entry in kept.items()}
+    if new:
+        with (
+            warnings.catch_warnings(action="ignore"),  # what Pillow finds odd, but reads
+            progress.step(f"looking at {len(new):,} files", total=len(new), unit="files") as advance,
+            ThreadPoolExecutor(max(1, threads)) as pool,
+        ):
+            try:
+                for name, look in zip(new, pool.map(lambda name: _look(folder / name), new), strict=True):
+                    found[name] = look
+                    advance(1)
+            finally:  # on Ctrl-C, too: what was looked at needs no second look
+                pool.shutdown(cancel_futures=True)
+                _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp and name in found})
+    return {name: found[name] for name in names}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """(size, time of the last change in ns) of a file; None for what is no file or cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def _look(path: Path) -> Look:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return Look(problem="it is no file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Look(problem="it is a link to nothing")
+    except OSError as error:
+        return Look(problem=reason(error))
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return Look(sha256, problem="it is empty")
+    try:
+        return Look(sha256, _size_of_sound(data))
+    except Exception as error:  # noqa: BLE001  Pillow's parsers and decoders raise nearly anything on damaged files
+        return Look(sha256, problem=_gif(data) or reason(error))
+
+
+def _size_of_sound(data: bytes) -> tuple[int, int]:
+    image = Image.open(BytesIO(data), formats=FORMATS)
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ImageError(f"{image.width}x{image.height} pixels are too many")
+    if isinstance(image, JpegImageFile):
+        size = jpeg.upright_size(image)
+        visible(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
+        return size
+    return visible(image, mode="RGB", background=0).size
+
+
+def _gif(data: bytes) -> str | None:
+    return "it is a GIF" if data.startswith((b"GIF87a", b"GIF89a")) else None
+
+
+def _read(path: Path) -> dict[str, tuple[tuple[int, int], Look]]:
+    """Empty if it is not there, or not what was written."""
+    try:
+        document = json.loads(path.read_bytes())
+        if document["version"] != _VERSION:
+            return {}
+        return {
+            name: ((size, changed), Look(**look | {"size": tuple(look["size"])}))
+            for name, (size, changed, look) in document["files"].items()
+        }
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], Look]]) -> None:
+    document = {
+        "version": _VERSION,
+        "files": {name: [*stamp, asdict(look)] for name, (stamp, look) in entries.items() if look.sha256},
+    }
+    files.replace(path, json.dumps(document).encode())

@@ -1,0 +1,4 @@
+"""Digits that the project draws itself.
+
+May import what `training.data.dataset` may.
+"""

@@ -1,0 +1,72 @@
+"""How good published weights are: the same figures at the end of training and whenever they are looked at again."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from classifier.manifest import Calibration, ClassMetrics, Metrics, OutOfDistribution
+from classifier.normalize import normalizer
+from classifier.preprocess import Preprocess
+from classifier.scores import SCORES
+from training.data.batches import Split
+from training.evaluation import calibration
+from training.evaluation.metrics import Figures, figures
+from training.runs.loop import logits_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What was measured on the samples of one split.
+
+    Args:
+        logits: float32 [n, classes], on the CPU.
+    """
+
+    split: str
+    logits: torch.Tensor
+    targets: torch.Tensor
+    figures: Figures
+
+    @property
+    def metrics(self) -> Metrics:
+        return Metrics(
+            split=self.split,
+            samples=len(self.targets),
+            accuracy=self.figures.accuracy,
+            loss=self.figures.loss,
+            calibration_error=self.figures.after.ece,
+            uncalibrated_error=self.figures.before.ece,
+        )
+
+    @property
+    def per_class(self) -> tuple[ClassMetrics, ...]:
+        return tuple(
+            ClassMetrics(precision=one.precision, recall=one.recall, samples=one.samples)
+            for one in self.figures.per_class
+        )
+
+
+def fitted(
+    network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device
+) -> tuple[Calibration, OutOfDistribution]:
+    """The temperature, and the score that 95 % of the held-out samples reach."""
+    logits = _logits(network, held_out, preprocess, device)
+    return (
+        Calibration(temperature=calibration.temperature(logits, held_out.targets)),
+        OutOfDistribution(method="energy", threshold=calibration.threshold(SCORES["energy"](logits))),
+    )
+
+
+def measured(
+    network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, *, name: str, temperature: float
+) -> Measured:
+    """Raises: ValueError if a logit is not finite."""
+    logits = _logits(network, split, preprocess, device)
+    return Measured(name, logits, split.targets, figures(logits, split.targets, temperature=temperature))
+
+
+def _logits(network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> torch.Tensor:
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalize = normalizer(preprocess, device=device)
+    return logits_of(network, split, forward=lambda images: network(normalize(images)), device=device)

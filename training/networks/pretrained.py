@@ -1,0 +1,121 @@
+"""torchvision's own ImageNet weights, each with the preprocessing and the labels that belong to them.
+
+torchvision downloads them into torch's hub cache, `~/.cache/torch/hub/checkpoints` unless TORCH_HOME says otherwise,
+and checks their hash; what already lies there is taken.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classifier.preprocess import Preprocess
+from training.errors import TrainingError
+from training.networks.heads import check_architecture
+from training.networks.weights import Weights, fit
+
+# The seeds' networks: whose weights they begin with, if torchvision has any for them.
+_SOURCES = {"mnist_cnn": None, "alexnet_transfer": "alexnet", "alexnet_finetune": "alexnet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Args:
+    name: torchvision's, such as `ResNet50_Weights.IMAGENET1K_V2`.
+    architecture: of the weights: for AlexNet with another head it is `alexnet`.
+    labels: ImageNet's 1,000, as torchvision calls them.
+    file: where the weights lie in the cache.
+    """
+
+    name: str
+    architecture: str
+    weights: Weights
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    file: Path
+
+
+def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
+    """torchvision's weights for it, or for the network whose features it begins with.
+
+    Args:
+        progress: show a download on stderr.
+
+    Raises: TrainingError if there are none, or they are neither in the cache nor to be downloaded.
+    """
+    source = source_of(architecture)
+    if source is None:
+        raise TrainingError(
+            f"torchvision has no weights for {architecture}: start from a checkpoint of your own (--from)"
+        )
+    best = _best(source)
+    labels = tuple(best.meta["categories"])
+    return Pretrained(
+        name=str(best),
+        architecture=source,
+        weights=fit(_downloaded(best, progress=progress), source, len(labels)),
+        labels=labels,
+        preprocess=as_preprocess(best.transforms()),
+        file=_in_cache(best),
+    )
+
+
+def source_of(architecture: str) -> str | None:
+    """Whose weights `pretrained` gives: its own, or those of the network whose features it begins with, or none."""
+    return _SOURCES.get(architecture, architecture)
+
+
+def preprocess_of(architecture: str) -> Preprocess | None:
+    """How torchvision's weights for it want their images; None where it has none. Downloads nothing.
+
+    Raises: TrainingError if the architecture is not known.
+    """
+    source = source_of(architecture)
+    return None if source is None else as_preprocess(_best(source).transforms())
+
+
+def as_preprocess(transform: Any) -> Preprocess:
+    """torchvision's preset `ImageClassification` as data; it makes the same pixels of an image."""
+    (resize,), (crop,) = transform.resize_size, transform.crop_size
+    return Preprocess(
+        mode="RGB",
+        resize=resize,
+        crop=(crop, crop),
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        interpolation=transform.interpolation.value,
+    )
+
+
+def _best(architecture: str) -> Any:
+    """torchvision's default for it, with `url`, `meta`, `transforms` and `get_state_dict`."""
+    check_architecture(architecture)
+    # Here, not above: it takes a second to import.
+    from torchvision.models import get_model_weights
+
+    every = get_model_weights(architecture)
+    # Vision transformers have a position for each patch of 224x224 pixels: the weights for larger images do not fit.
+    patches = architecture.startswith("vit_")
+    return next(w for w in (every.DEFAULT, *every) if not patches or w.meta["min_size"] == (224, 224))
+
+
+def _in_cache(weights: Any) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[1])
+
+
+def _downloaded(weights: Any, *, progress: bool) -> Weights:
+    path = _in_cache(weights)
+    try:
+        state_dict: Weights = weights.get_state_dict(
+            progress=progress, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except Exception as error:  # a download may fail in as many ways as the reading of a damaged file
+        reason = (" ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__)[:200]
+        if path.exists():
+            raise TrainingError(f"{path} cannot be read: {reason}; remove it, and it is downloaded anew") from error
+        raise TrainingError(
+            f"{weights.url} cannot be downloaded: {reason}; "
+            f"put {path.name} into {path.parent}, or start from a checkpoint of your own (--from)"
+        ) from error
+    return state_dict

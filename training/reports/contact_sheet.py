@@ -1,0 +1,62 @@
+"""The worst mistakes on one sheet, each image with what it is and what it was taken for. Needs only Pillow."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from classifier.preprocess import Pixels
+from training.evaluation.metrics import Mistake
+from training.reports.label_text import Font, caption, font
+
+_COLUMNS = 5
+_SCALE = 2  # drawn larger than the 800 pixels at which it must be legible
+_CELL, _GAP, _LINE, _TEXT = 144 * _SCALE, 13 * _SCALE, 17 * _SCALE, 13 * _SCALE
+_INK = (32, 32, 32)
+_PIXELS_SEEN = 4  # times as large: no photo needs it
+
+
+def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequence[str]) -> bytes:
+    """A PNG file, about 1600 pixels wide, five to a row in their order; the images are uint8 [height, width, 1 or 3].
+
+    Under each "true -> predicted, confidence", on three lines where labels are long.
+    """
+    letters = font(_TEXT)
+    texts = [_text(mistake, labels, letters) for mistake, _ in mistakes]
+    lines = max((len(text) for text in texts), default=1)
+    width, height = _CELL + _GAP, (_CELL if mistakes else 0) + lines * _LINE + _GAP
+    rows = max(1, -(-len(mistakes) // _COLUMNS))
+    sheet = Image.new("RGB", (_COLUMNS * width + _GAP, rows * height + _GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    if not mistakes:
+        pen.text((_GAP, _GAP), "No mistakes.", fill=_INK, font=letters)
+    for place, ((_, image), text) in enumerate(zip(mistakes, texts, strict=True)):
+        left, top = _GAP + place % _COLUMNS * width, _GAP + place // _COLUMNS * height
+        tile = _tile(image)
+        sheet.paste(tile, (left + (_CELL - tile.width) // 2, top + (_CELL - tile.height) // 2))
+        for number, line in enumerate(text):
+            pen.text((left, top + _CELL + number * _LINE), line, fill=_INK, font=letters)
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _text(mistake: Mistake, labels: Sequence[str], letters: Font) -> list[str]:
+    arrow, confidence = "-> ", f"{mistake.confidence:.1%}"
+    true = caption(labels[mistake.target], mistake.target, font=letters, width=_CELL)
+    room = _CELL - letters.getlength(arrow)
+    predicted = caption(labels[mistake.predicted], mistake.predicted, font=letters, width=room)
+    in_a_line = f"{true} {arrow}{predicted}, {confidence}"
+    return [in_a_line] if letters.getlength(in_a_line) <= _CELL else [true, arrow + predicted, confidence]
+
+
+def _tile(image: Pixels) -> Image.Image:
+    """As large as its cell allows; a small one by a whole factor, so that its pixels can be seen as they are."""
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image)).convert("RGB")
+    scale = _CELL / max(height, width)
+    if scale >= _PIXELS_SEEN:
+        return picture.resize((width * int(scale), height * int(scale)), Image.Resampling.NEAREST)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)

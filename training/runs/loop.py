@@ -1,0 +1,145 @@
+"""One epoch of training, and evaluation: the two loops over batches."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.data.augment import augmented
+from training.data.batches import Split
+from training.errors import TrainingError
+from training.networks import heads
+from training.progress import Advance
+from training.recipes.recipe import Recipe
+from training.runs.learner import Learner
+
+Forward = Callable[[torch.Tensor], torch.Tensor]  # a batch as a split gives it -> logits [n, classes]
+
+_EVALUATED_BYTES = 1 << 24  # of pixels, in one batch
+_EVALUATED_IMAGES = 1000
+_NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Means over the samples seen: cross-entropy in nats, and the share of right top-1 answers."""
+
+    loss: float
+    accuracy: float
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, targets: torch.Tensor) -> Self:
+        accuracy = float((logits.argmax(1) == targets).double().mean())
+        return cls(loss=float(F.cross_entropy(logits.double(), targets)), accuracy=accuracy)
+
+    def beats(self, other: Self) -> bool:
+        """By its accuracy, and where that is equal by its loss."""
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
+
+
+def train_epoch(
+    learner: Learner,
+    split: Split,
+    *,
+    forward: Forward,
+    recipe: Recipe,
+    learning_rate: Callable[[int, int], float],
+    draw: int,
+    advance: Advance,
+) -> Score:
+    """Every sample once, in random order, or as often as chance wants where classes are balanced.
+
+    Args:
+        forward: through the weights of `learner`, which are those that are stepped.
+        learning_rate: by the batch's number in this epoch, from 0, and how many there are.
+        draw: seeds what is done to single images.
+
+    Returns: the score of the weights as they went.
+    Raises: TrainingError if the loss is not finite any more.
+    """
+    heads.train_mode(learner.network, learner.parts)
+    device = learner.device
+    parameters = [p for p in learner.network.parameters() if p.requires_grad]
+    totals = torch.zeros(2, device=device)  # loss, right answers
+    chosen = batches_of(_order(split.targets, learner.generator, balanced=recipe.balanced), recipe.batch_size)
+    seen = noted = 0
+    for number, (images, targets) in enumerate(split.batches(chosen, device=device, draw=draw), start=1):
+        for group in learner.optimizer.param_groups:
+            group["lr"] = learning_rate(number - 1, len(chosen))
+        with torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32):
+            logits = forward(augmented(images, recipe.augment, learner.generator)).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        _step(learner, loss, parameters, clip=recipe.clip)
+        totals += torch.stack((loss.detach() * len(targets), (logits.argmax(1) == targets).sum()))
+        seen += len(targets)
+        if number % _NOTED_EVERY == 0 or number == len(chosen):
+            loss_sum, right = totals.tolist()
+            score = Score(loss=loss_sum / seen, accuracy=right / seen)
+            check_finite(score, recipe)
+            advance(seen - noted, str(score))
+            noted = seen
+    return score
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: torch.device) -> torch.Tensor:
+    """float32 [n, classes] on the CPU, in the samples' order and in eval mode; the mode it was in comes back.
+
+    Batches have the same size whenever the images have: then they give the same to the last bit.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    size = evaluation_batch(split, device)
+    everything = torch.split(torch.arange(len(split)), size)
+    logits = [forward(images).float().cpu() for images, _ in split.batches(everything, device=device)]
+    for module, training in modes.items():
+        module.training = training
+    return torch.cat(logits)
+
+
+def evaluation_batch(split: Split, device: torch.device) -> int:
+    """As many samples at once as fit well."""
+    ((first, _),) = split.batches([torch.zeros(1, dtype=torch.int64)], device=device)
+    return max(1, min(_EVALUATED_IMAGES, _EVALUATED_BYTES // first.numel()))
+
+
+def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+    """`order` in pieces; one sample alone joins those before it, for a norm over a batch needs two."""
+    pieces = torch.split(order, size)
+    if len(pieces) > 1 and len(pieces[-1]) == 1:
+        return (*pieces[:-2], torch.cat(pieces[-2:]))
+    return pieces
+
+
+def _order(targets: torch.Tensor, generator: torch.Generator, *, balanced: bool) -> torch.Tensor:
+    if not balanced:
+        return torch.randperm(len(targets), generator=generator)
+    counts = torch.bincount(targets).double()
+    return torch.multinomial(1 / counts[targets], len(targets), replacement=True, generator=generator)
+
+
+def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], *, clip: float | None) -> None:
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        learner.scaler.unscale_(learner.optimizer)
+        nn.utils.clip_grad_norm_(parameters, clip)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    if learner.average is not None:
+        learner.average.update()
+
+
+def check_finite(score: Score, recipe: Recipe) -> None:
+    """Raises: TrainingError if the loss is not finite, which it will not be again."""
+    if not math.isfinite(score.loss):
+        raise TrainingError(
+            f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"
+        )

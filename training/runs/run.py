@@ -1,0 +1,153 @@
+"""Run: a recipe's stages and their epochs, each ending in a state that the next, or a later process, goes on from."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classifier.manifest import EpochPoint
+from classifier.normalize import normalizer
+from training.data.dataset import Dataset
+from training.errors import Interrupted, TrainingError
+from training.networks import heads
+from training.progress import Progress
+from training.recipes.recipe import Recipe, Stage
+from training.reports import summary as report
+from training.runs.initial_weights import Origin
+from training.runs.learner import Learner
+from training.runs.loop import check_finite, train_epoch
+from training.runs.schedule import learning_rate
+from training.runs.stage_data import Samples, first_two, samples_for
+from training.runs.state import Best, State, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Args:
+    name: of the model.
+    folder: where the run's state is kept.
+    """
+
+    recipe: Recipe
+    name: str
+    dataset: Dataset
+    origin: Origin
+    device: torch.device
+    folder: Path
+    progress: Progress
+
+    def epochs(self, *, resume: bool) -> State:
+        """Trains stage after stage, saves the state after each epoch, and returns the last one."""
+        recipe = self.recipe
+        state = State.load(self.folder, self._identity) if resume else State.forget(self.folder)
+        self.progress.say(
+            f"training {self.name} ({recipe.architecture}) on {self.device}: "
+            f"{len(self.dataset.train):,} samples, {len(self.dataset.held_out):,} held out"
+        )
+        if state is not None:
+            self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
+        with torch.random.fork_rng(_cuda(self.device)):  # torch's own generators are the caller's again afterwards
+            torch.manual_seed(recipe.seed)
+            network = self.origin.network(recipe, len(self.dataset.labels))
+            self._try_out(network)
+            try:
+                for stage in recipe.stages:
+                    if state is None or state.epoch < stage.last:
+                        learner = self._learner(stage, network, state)
+                        samples = samples_for(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
+                        for epoch in range(1 if state is None else state.epoch + 1, stage.last + 1):
+                            state = self._epoch(epoch, stage, learner, samples, state)
+            except KeyboardInterrupt as interrupt:
+                raise Interrupted(_what_stands(state, recipe, self.folder)) from interrupt
+        if state is None:
+            raise AssertionError("a recipe has at least one epoch")
+        return state
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """All that decides the weights."""
+        return self.recipe.model_dump(mode="json") | {"data": self.dataset.fingerprint, "parent": self.origin.name}
+
+    def _try_out(self, network: nn.Module) -> None:
+        """Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
+        cpu = torch.device("cpu")
+        images = first_two(self.dataset.train, cpu)
+        try:
+            with torch.inference_mode():
+                network.eval()(normalizer(self.recipe.preprocess, device=cpu)(images))
+        except (RuntimeError, ValueError, AssertionError) as error:  # whatever a layer raises for a wrong size
+            size = "x".join(map(str, self.recipe.preprocess.shape))
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"{self.recipe.architecture} cannot take images of {size} ({reason}); "
+                "change the recipe's preprocess or its architecture"
+            ) from error
+
+    def _learner(self, stage: Stage, network: nn.Module, state: State | None) -> Learner:
+        parts = heads.parts(self.recipe.architecture, stage.trainable)
+        learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr)
+        if state is not None:
+            state.restore(learner, same_stage=state.epoch >= stage.first)
+        return learner
+
+    def _epoch(self, epoch: int, stage: Stage, learner: Learner, samples: Samples, before: State | None) -> State:
+        recipe = self.recipe
+        peak = self.origin.peak(recipe, stage)
+        started = time.perf_counter()
+        with self.progress.step(
+            f"epoch {epoch}/{recipe.all_epochs}", total=len(samples.train), unit="images"
+        ) as advance:
+            seen = train_epoch(
+                learner,
+                samples.train,
+                forward=samples.forward,
+                recipe=recipe,
+                learning_rate=lambda step, steps: learning_rate(
+                    (epoch - stage.first) * steps + step,
+                    stage.epochs * steps,
+                    schedule=recipe.schedule,
+                    peak=peak,
+                    warm_up=recipe.warm_up,
+                ),
+                draw=(recipe.seed << 16) + epoch,
+                advance=advance,
+            )
+            with learner.measured():
+                held_out = samples.held_out_score(learner)
+                check_finite(held_out, recipe)  # the last step may have spoilt what was finite before it
+                advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
+                if before is not None and not held_out.beats(before.best.score):
+                    best = before.best
+                else:
+                    best = Best(epoch, held_out, snapshot(learner.network))
+        point = EpochPoint(
+            epoch=epoch,
+            loss=seen.loss,
+            accuracy=seen.accuracy,
+            held_out_loss=held_out.loss,
+            held_out_accuracy=held_out.accuracy,
+        ).model_dump()
+        curve = (point,) if before is None else (*before.curve, point)
+        state = State.of(self._identity, epoch, learner, curve, best)
+        state.save(self.folder)
+        seconds = time.perf_counter() - started
+        report.log(self.folder, point | {"seconds": seconds, "images_per_second": len(samples.train) / seconds})
+        return state
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _what_stands(state: State | None, recipe: Recipe, folder: Path) -> str:
+    if state is None:
+        return (
+            "interrupted in the first epoch: nothing is kept, nothing was published; start again with the same command"
+        )
+    return (
+        f"interrupted: {state.epoch} of {recipe.all_epochs} epochs are kept in {folder}, nothing was published; "
+        "go on with the same command and --resume"
+    )
