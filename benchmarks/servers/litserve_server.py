@@ -1,6 +1,6 @@
 """LitServe: HTTP processes, a queue, and workers that decode and compute in batches.
 
-Run by benchmarks/serving.py as `litserve_server PORT`. Its `fast_queue` does nothing in 0.2.19; here it does.
+Run by benchmarks/serving/compare.py as `litserve_server PORT`. Its `fast_queue` does nothing in 0.2.19; here it does.
 """
 
 import sys

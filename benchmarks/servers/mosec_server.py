@@ -1,7 +1,7 @@
 """Mosec: a Rust front end, and as many processes as cores that each decode and compute batches of their own.
 
-Run by benchmarks/serving.py; the flags are Mosec's. A stage of its own for the decoding was slower, a second thread of
-torch in each process ten times as slow, and waiting longer than 1 ms for a batch brought nothing.
+Run by benchmarks/serving/compare.py; the flags are Mosec's. A stage of its own for the decoding was slower, a
+second thread of torch in each process ten times as slow, and waiting longer than 1 ms for a batch brought nothing.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The baseline: what a tutorial would write. One FastAPI endpoint, no batching, one image at a time.
 
-Run by benchmarks/serving.py with uvicorn, with CHECKPOINT in the environment.
+Run by benchmarks/serving/compare.py with uvicorn, with CHECKPOINT in the environment.
 """
 
 import io

@@ -1,0 +1,54 @@
+"""Processes that begin at the same moment: each says that it is ready, waits for the word, and says what came of it.
+
+For work that one Python process cannot do fast enough. A process is a module of this package that imports no torch.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.harness.processes import ROOT
+
+_READY = "ready"
+
+
+def together(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
+    """What each process said, from JSON. Raises: RuntimeError, where one ended before."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *each], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for each in arguments
+    ]
+    try:
+        for process in processes:
+            _line(process)
+        for process in processes:
+            _tell(process)
+        return [json.loads(_line(process)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_for_the_others() -> None:
+    """Of such a process: returns when all are ready."""
+    print(_READY, flush=True)
+    sys.stdin.readline()
+
+
+def _tell(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("begin\n")
+    process.stdin.flush()
+
+
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a process has ended too early: {process.args!r}")
+    return line

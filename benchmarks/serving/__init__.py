@@ -1,0 +1,4 @@
+"""How fast the server answers.
+
+May import `harness`, and `app`, `training` and `classifier`.
+"""

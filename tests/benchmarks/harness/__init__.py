@@ -1,0 +1,1 @@
+"""Tests of `benchmarks.harness`, file for file."""
