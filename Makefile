@@ -1,31 +1,43 @@
 # Everything happens in .venv; nothing is written outside this folder.
+# Another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: demo serve test check clean
+.PHONY: help demo serve test test-fast check format clean
 
-demo: .venv/installed
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## train, serve, ask, swap, and count what was lost
 	$(BIN)/python examples/demo.py
 
-serve: .venv/installed
+serve: $(VENV)/installed ## serve models_store/ until Ctrl-C
 	$(BIN)/python -m app
 
-test: .venv/installed
+test: $(VENV)/installed ## the whole suite
 	$(BIN)/python -m pytest
 
-check: .venv/installed
+test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
+	$(BIN)/python -m pytest -m "not process and not browser and not slow"
+
+check: $(VENV)/installed ## format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+format: $(VENV)/installed ## put the code into the form that `make check` wants
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
 # The stamp is written last: an installation that was cut off is done again.
-.venv/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flambeau needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv module. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:
-	rm -rf .venv runs build *.egg-info
+clean: ## remove the environment, runs and builds
+	rm -rf $(VENV) runs build *.egg-info

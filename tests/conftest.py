@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import multiprocessing.util
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,26 @@ from training.commands.train import train
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks the shared server talks to a process."""
+    for item in items:
+        if {"server", "client"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
+
+
+@pytest.fixture(autouse=True)
+def _a_test_that_starts_a_process_says_so(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `make test-fast` starts none."""
+    if not any(map(request.node.get_closest_marker, ("process", "browser", "slow"))):
+        monkeypatch.setattr(subprocess, "Popen", _Refused)
+        monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", _Refused)
+
+
+class _Refused:
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pytest.fail("a process is started by a test that is marked neither process nor browser nor slow")
 
 
 @pytest.fixture

@@ -46,16 +46,26 @@ class Server(uvicorn.Server):
             )
         )
         self.listening = listening or asyncio.Event()
+        self._stopped = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, but over as soon as it is stopped."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), 0.1)
 
     def stop(self) -> None:
         """The second time, without waiting for connections."""
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+        self._stopped.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.harness.processes import ROOT
+from benchmarks.harness.contestants import ROOT
 
 _READY = "ready"
 

@@ -4,6 +4,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 _PLAIN = "-m uvicorn benchmarks.servers.plain_endpoint:app --port {port} --no-access-log --log-level warning"
 _FLAMBEAU = "-m app --port {port} --store {store} --log-level warning"
@@ -17,6 +20,7 @@ class Competitor:
         command: what Python is given, with {port} and {store} to be filled in; CHECKPOINT is in the environment.
         takes_form: whether an image comes in a multipart form, or else as the body itself.
         package: what has to be installed for it.
+        tree: the folder that it is run in, whose code it runs.
     """
 
     name: str
@@ -24,6 +28,7 @@ class Competitor:
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     takes_form: bool = True
     package: str | None = None
+    tree: Path = ROOT
 
     @property
     def installed(self) -> bool:

@@ -13,25 +13,25 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.contestants import Competitor
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds within which a server has to answer
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One that runs."""
+    """One that runs; `started_in` is the time, in seconds, from its start until it first answered."""
 
     name: str
     pid: int
     port: int
     takes_form: bool
+    started_in: float
 
     @property
     def url(self) -> str:
@@ -77,19 +77,21 @@ def running(
         ask: asks it something. Raises: OSError, as long as it does not answer.
     """
     port = _free_port()
+    began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *competitor.arguments(port=port, store=str(store))],
-            cwd=ROOT,
+            cwd=competitor.tree,
             env=competitor.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends its servers
         )
-    server = Server(competitor.name, process.pid, port, competitor.takes_form)
+    server = Server(competitor.name, process.pid, port, competitor.takes_form, 0.0)
     try:
         if not _answers(server, process, ask):
             sys.exit(f"{server.name} does not answer:\n{log.read_text(errors='replace')[-4000:]}")
+        server = replace(server, started_in=time.monotonic() - began)
         with server.turn():
             pass
         yield server
@@ -104,7 +106,7 @@ def _answers(server: Server, process: "subprocess.Popen[bytes]", ask: Callable[[
             ask(server)
             return True
         except OSError:  # no connection yet, or no model
-            time.sleep(0.1)
+            time.sleep(0.02)
     return False
 
 

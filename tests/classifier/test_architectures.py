@@ -44,6 +44,7 @@ def test_mnist_cnn_computes_what_the_seeds_layers_in_a_row_compute() -> None:
         assert torch.equal(network(images), layers(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_torchvisions_networks_come_by_their_names_with_the_classes_asked_for(name: str) -> None:
     original = torchvision.models.get_model(name, weights=None, num_classes=7)
@@ -71,6 +72,7 @@ def test_alexnet_transfer_has_the_tutorials_keys_and_shapes() -> None:
     assert _shapes(skeleton("alexnet_transfer", 5)) == features | {"4.weight": (5, 256 * 6 * 6), "4.bias": (5,)}
 
 
+@pytest.mark.slow
 def test_alexnet_finetune_has_the_tutorials_keys_and_shapes() -> None:
     shapes = _shapes(skeleton("alexnet_finetune", 5))
     features = {f"features.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
@@ -85,6 +87,7 @@ def test_alexnet_finetune_has_the_tutorials_keys_and_shapes() -> None:
     }
 
 
+@pytest.mark.slow
 def test_alexnet_with_the_tutorials_heads_computes_what_its_layers_in_a_row_compute() -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 3, 288, 288)  # of 224x224 pixels 6x6 are left before anything is averaged
@@ -112,6 +115,7 @@ def test_all_that_is_known_is_named_once_the_seeds_own_first() -> None:
     assert len(set(names)) == len(names) > 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet18"])
 def test_torchvisions_weights_give_the_logits_that_its_own_loading_gives(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +185,7 @@ def test_what_is_no_classifier_is_no_architecture(name: str) -> None:
         build(name, 10)
 
 
+@pytest.mark.slow
 def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path: Path) -> None:
     failure = "operator torchvision::nms does not exist"
     (tmp_path / "torchvision").mkdir()

@@ -97,6 +97,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert _same_tensors(loaded.figures, FIGURES)
 
 
+@pytest.mark.slow
 def test_whole_numbers_among_the_weights_come_back_too(tmp_path: Path, photos: Checkpoint) -> None:
     counted = torch.tensor(2**53 + 1)
     original = replace(photos, network={**photos.network, "bn1.num_batches_tracked": counted})
@@ -160,6 +161,7 @@ def test_labels_in_any_script_survive(tmp_path: Path) -> None:
 # ---- the network that it makes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["mnist_cnn", "resnet18", "regnet_y_400mf"])
 def test_the_network_built_computes_the_same_logits_and_cannot_be_trained_by_mistake(
     tmp_path: Path, architecture: str, photos: Checkpoint
@@ -212,6 +214,7 @@ def test_what_was_loaded_does_not_depend_on_the_file_any_more(tmp_path: Path, af
 # ---- damage
 
 
+@pytest.mark.slow
 def test_any_changed_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     original = replace(SMALL, figures=FIGURES)
     path = tmp_path / "1.safetensors"
@@ -247,6 +250,7 @@ def test_the_hash_is_what_refuses_a_changed_body_or_manifest(tmp_path: Path) -> 
     assert "does not match its hash" in _refusal(path)
 
 
+@pytest.mark.slow
 def test_a_header_in_which_two_tensors_of_one_shape_swapped_names_is_refused(
     tmp_path: Path, photos: Checkpoint
 ) -> None:

@@ -59,6 +59,7 @@ def test_torchvision_has_weights_with_many_different_transforms() -> None:
     assert len(TRANSFORMS) > 20  # or the tests below would prove little
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", TRANSFORMS)
 def test_pixels_equal_the_uint8_stage_of_every_real_transform(weights: str) -> None:
     transform = TRANSFORMS[weights]

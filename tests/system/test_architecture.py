@@ -30,6 +30,7 @@ def _modules(name: str) -> list[str]:
     return [".".join(each.with_suffix("").parts).removesuffix(".__init__") for each in _files(path)]
 
 
+@pytest.mark.process
 def test_what_is_said_to_import_no_torch_runs_without_it() -> None:
     modules = [module for name in WITHOUT_TORCH for module in _modules(name)]
     assert len(modules) > len(WITHOUT_TORCH)
@@ -45,6 +46,7 @@ def test_what_is_said_to_import_no_torch_runs_without_it() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.process
 def test_the_settings_are_read_and_help_is_shown_without_torch() -> None:
     code = "import sys, app.__main__ as m\nassert 'torch' not in sys.modules\nm.main(['--help'])"
     ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -52,16 +54,31 @@ def test_the_settings_are_read_and_help_is_shown_without_torch() -> None:
     assert "--port" in ended.stdout
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_itself_imports_nothing(package: str) -> None:
-    tree = ast.parse((PROJECT / package / "__init__.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+FOLDERS = sorted({path.parent for path in _files(*PACKAGES, "tests", "benchmarks")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_a_folder_says_what_lives_in_it_and_does_nothing_else(folder: Path) -> None:
+    (docstring,) = ast.parse((PROJECT / folder / "__init__.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(docstring.value, ast.Constant)
+    assert isinstance(docstring.value.value, str)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in _files("tests") if path.parts[1] not in ("system", "support")], ids=str
+)
+def test_a_test_stands_where_what_it_tests_stands(path: Path) -> None:
+    """`tests/app/http/test_protocol.py` tests `app/http/protocol.py`."""
+    if path.name.startswith("test_"):
+        tested = Path(*path.parts[1:-1], path.name.removeprefix("test_"))
+        assert (PROJECT / tested).is_file()
+    else:
+        assert path.name in ("__init__.py", "conftest.py"), f"what tests share stands in tests/support, not in {path}"
 
 
 @pytest.mark.parametrize("path", _files(*PACKAGES, "tests", "benchmarks", "examples"), ids=str)
 def test_every_file_says_its_idea_first(path: Path) -> None:
-    if path.name == "__init__.py" and path.parts[0] not in PACKAGES:
-        return  # it only makes a folder of scripts a package
     assert ast.get_docstring(ast.parse((PROJECT / path).read_text()))
 
 

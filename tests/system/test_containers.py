@@ -60,11 +60,13 @@ def _tool(name: str) -> str:
     return str(Path(sys.executable).with_name(name))  # beside the Python that runs the tests
 
 
+@pytest.mark.process
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     ended = subprocess.run([_tool("hadolint"), "Dockerfile"], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.process
 def test_the_compose_file_follows_the_compose_schema() -> None:
     command = [_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
     ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -153,6 +155,7 @@ def test_it_starts_a_module_that_is_there_as_a_user_that_is_not_root() -> None:
     assert f"--uid {_arguments('USER')[-1]} " in created
 
 
+@pytest.mark.process
 def test_the_dependencies_installed_are_the_projects_and_each_has_a_pinned_version() -> None:
     (run,) = (rest for rest in _arguments("RUN") if "tomllib" in rest)
     command, _, install = run.partition(" > dependencies.txt && ")
@@ -216,6 +219,7 @@ def test_the_gpu_service_is_the_same_with_a_gpu_and_only_on_request() -> None:
     assert "profiles" not in COMPOSE["services"]["app"]
 
 
+@pytest.mark.slow
 def test_the_health_check_passes_while_the_server_lives_and_fails_afterwards(tmp_path: Path) -> None:
     def healthy(port: int) -> bool:
         environment = {**os.environ, "FLAMBEAU_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}

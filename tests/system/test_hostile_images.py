@@ -135,6 +135,7 @@ def megabytes(server: ServerProcess) -> float:
     return int(line.split()[1]) / 1000
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_damaged_images_are_answered_and_leave_the_server_as_it_was(server: ServerProcess) -> None:
     images = sound_images()

@@ -10,6 +10,7 @@ import pytest
 from tests.support.server import PATIENCE, PROJECT
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fails_on", "said"),
     [("sys.version_info", "flambeau needs Python 3.11 or newer"), ("import venv", "apt-get install python3-venv")],

@@ -172,6 +172,7 @@ def _memory(tmp_path: Any, data: bytes, mode: str) -> tuple[str, float]:
     return " ".join(said), float(bytes_each)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("source", "mode"),
     [
@@ -191,6 +192,7 @@ def test_an_image_takes_a_small_multiple_of_its_own_memory(tmp_path: Any, source
     assert bytes_each < 14
 
 
+@pytest.mark.process
 def test_a_long_thin_image_is_refused_without_the_memory_it_would_take(tmp_path: Any) -> None:
     said, bytes_each = _memory(tmp_path, encoded(Image.new("L", (100_000, 10)), "PNG"), "L")
     assert said == "refused"

@@ -30,6 +30,7 @@ def run(*flags: str, environment: dict[str, str] | None = None) -> "subprocess.C
     )
 
 
+@pytest.mark.slow
 def test_one_line_says_the_address_the_models_and_the_device(tmp_path: Path) -> None:
     publish(tmp_path, 3, checkpoint())
     with serving(tmp_path, "--device", "cpu") as server:
@@ -40,6 +41,7 @@ def test_one_line_says_the_address_the_models_and_the_device(tmp_path: Path) -> 
     assert line["address"].startswith("http://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_process_with_0(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
     with serving(tmp_path) as server:
@@ -47,11 +49,13 @@ def test_sigterm_ends_the_process_with_0(tmp_path: Path) -> None:
         assert server.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_process_with_0(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert server.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.slow
 def test_all_that_a_server_says_from_start_to_end_is_events(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint(architecture="resnet18", preprocess=PHOTOS))
     with serving(tmp_path) as server:
@@ -60,6 +64,7 @@ def test_all_that_a_server_says_from_start_to_end_is_events(tmp_path: Path) -> N
     assert [event["event"] for event in server.events] == ["serving", "ready", "ended"]
 
 
+@pytest.mark.slow
 def test_an_empty_store_is_live_but_not_ready_and_names_the_training_command(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         live, ready = httpx2.get(f"{server.url}/health/live"), httpx2.get(f"{server.url}/health/ready")
@@ -71,6 +76,7 @@ def test_an_empty_store_is_live_but_not_ready_and_names_the_training_command(tmp
     assert "retry-after" in predict.headers
 
 
+@pytest.mark.process
 def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -82,6 +88,7 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     ended = run("--store", str(tmp_path), "--device", "abacus")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
@@ -89,12 +96,14 @@ def test_a_device_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     assert "cpu" in ended.stderr
 
 
+@pytest.mark.process
 def test_a_misspelt_setting_is_refused_with_the_nearest_one() -> None:
     ended = run(environment={"FLAMBEAU_PROT": "9000"})
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert "FLAMBEAU_PORT" in ended.stderr
 
 
+@pytest.mark.process
 def test_help_lists_every_setting_with_its_default() -> None:
     ended = run("--help", environment={"COLUMNS": "200"})
     assert ended.returncode == 0
@@ -102,6 +111,7 @@ def test_help_lists_every_setting_with_its_default() -> None:
     assert "(default: 8000)" in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_request_that_had_begun_at_sigterm_is_answered(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
@@ -119,6 +129,7 @@ async def test_a_request_that_had_begun_at_sigterm_is_answered(tmp_path: Path) -
         assert server.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
@@ -132,6 +143,7 @@ async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document
         assert server.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Path) -> None:
     """Often 1024, for programs that use select()."""
@@ -149,6 +161,7 @@ async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Pat
         assert (await client.response()).status_code == 200
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
     breaks = (

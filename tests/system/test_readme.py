@@ -63,6 +63,7 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
         assert parser().parse_args(arguments).command == arguments[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_the_curl_lines_are_answered_as_the_readme_says(tmp_path: Path) -> None:
     threshold = OutOfDistribution(method="energy", threshold=0)

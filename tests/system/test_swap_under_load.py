@@ -23,6 +23,7 @@ SWAPS = 20
 IMAGE = png(5)
 
 
+@pytest.mark.slow
 async def test_32_clients_see_20_swaps_and_3_bad_files_without_a_failed_answer(tmp_path: Path) -> None:
     published = {1: checkpoint(seed=1)}
     whole = publish(tmp_path, 1, published[1]).read_bytes()

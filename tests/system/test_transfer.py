@@ -52,6 +52,7 @@ def changed_names(before: dict[str, torch.Tensor], path: Path) -> set[str]:
     return {name for name in after if name not in before or not before[name].equal(after[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe_name", "features", "trained"),
     [
@@ -85,6 +86,7 @@ def test_alexnet_s_features_stay_and_its_new_classifier_is_trained_and_served(
     assert {row["label"] for row in answer["predictions"]} == {"ants", "bees"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [{}, {"flip": True}], ids=["on stored features", "on images"])
 def test_the_head_alone_changes_and_no_statistics_of_a_frozen_norm(
     run: Train, photos: Path, tmp_path: Path, augment: dict[str, object]
@@ -98,6 +100,7 @@ def test_the_head_alone_changes_and_no_statistics_of_a_frozen_norm(
     assert (tmp_path / "runs" / "features").exists() == (augment == {})
 
 
+@pytest.mark.slow
 def test_a_second_stage_trains_everything(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "finetune:resnet18").but(
@@ -113,6 +116,7 @@ def test_a_second_stage_trains_everything(run: Train, photos: Path, tmp_path: Pa
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_photos_that_are_cut_and_turned_at_random_give_the_same_weights_when_resumed_and_with_any_workers(
     run: Train, photos: Path
 ) -> None:
@@ -126,6 +130,7 @@ def test_photos_that_are_cut_and_turned_at_random_give_the_same_weights_when_res
     assert same_weights(run(recipe, data=photos, workers=2, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_stored_features_are_used_again_and_never_believed_when_cut_short(
     run: Train, photos: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +152,7 @@ def test_stored_features_are_used_again_and_never_believed_when_cut_short(
         assert all(first[name].equal(other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_other_frozen_weights_have_features_of_their_own(run: Train, photos: Path, tmp_path: Path) -> None:
     recipe = builtin("photos", "transfer:resnet18").but(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
     for seed in (0, 1):
@@ -156,6 +162,7 @@ def test_other_frozen_weights_have_features_of_their_own(run: Train, photos: Pat
     assert len(list((tmp_path / "runs" / "features").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_a_backbone_of_another_kind_is_refused(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
     recipe = builtin("photos", "alexnet_transfer").but(epochs=1)

@@ -40,6 +40,7 @@ def mnist(tmp_path: Path) -> list[str]:
     return ["mnist", "--data", str(write_mnist(tmp_path, train=3600, test=50)), *folders(tmp_path), "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_a_run_says_what_happens_and_publishes(mnist: list[str], tmp_path: Path) -> None:
     ended = run(*mnist, "--epochs", "2", "--name", "numbers", "--batch-size", "50", "--lr", "0.03", "--seed", "5")
     assert ended.returncode == 0, ended.stderr
@@ -53,6 +54,7 @@ def test_a_run_says_what_happens_and_publishes(mnist: list[str], tmp_path: Path)
     assert (recipe["epochs"], recipe["batch_size"], recipe["lr"], recipe["seed"]) == (2, 50, 0.03, 5)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_after_its_last_epoch_bit_for_bit(mnist: list[str], tmp_path: Path) -> None:
     arguments = [*mnist, "--epochs", "3"]
     assert run(*arguments).returncode == 0
@@ -77,6 +79,7 @@ def _ctrl_c_is_not_ignored() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ctrl_c_is_not_ignored")
 def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
     process = subprocess.Popen(
@@ -95,6 +98,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
     assert "--resume" in errors
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -174,6 +178,7 @@ def test_weights_from_elsewhere_are_published_and_go_out_again_as_they_came(
     assert all(exported[name].equal(tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_again_and_tells_how_it_was_made(
     mnist: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +191,7 @@ def test_a_checkpoint_is_measured_again_and_tells_how_it_was_made(
     assert "--set augment.degrees=3.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_run_s_folder_holds_its_log_its_pictures_and_what_the_tutorial_s_code_loads(
     mnist: list[str], tmp_path: Path
 ) -> None:
@@ -203,6 +209,7 @@ def test_the_run_s_folder_holds_its_log_its_pictures_and_what_the_tutorial_s_cod
     assert metrics.calibration_error is not None
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_2(
     mnist: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +223,7 @@ def test_a_full_disk_is_one_line_and_2(
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_help_gives_the_defaults() -> None:
     ended = run("strokes", "--help")
     assert ended.returncode == 0

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from classifier.manifest import Manifest
 from tests.support.answers import CheckProblem
@@ -77,6 +78,7 @@ def test_a_reload_whose_newest_file_is_refused_is_a_conflict_with_the_reason(cli
     assert refused["reason"] == client.get("/models/digits").json()["versions"][0]["reason"]
 
 
+@pytest.mark.slow
 def test_a_reload_that_takes_longer_than_the_deadline_is_told_so_and_goes_on(
     tmp_path: Path, check_problem: CheckProblem
 ) -> None:

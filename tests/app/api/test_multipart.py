@@ -162,6 +162,7 @@ class TestUnsoundForms:
 class TestBothWaysAgree:
     """What the quick way accepts, python-multipart must read as the very same file."""
 
+    @pytest.mark.slow
     def test_on_generated_bodies(self) -> None:
         plain = Counter[int]()
         for body, content_type in generated(random.Random(3), 20_000):
@@ -182,6 +183,7 @@ class TestBothWaysAgree:
                 quick = upload._plain_files(changed, FORM, max_files=32)
                 assert quick is None or upload._form_files(changed, FORM, max_files=32) == quick, changed
 
+    @pytest.mark.slow
     def test_no_body_raises_anything_but_a_problem(self) -> None:
         seen = set()
         for body, content_type in generated(random.Random(4), 10_000):

@@ -21,6 +21,8 @@ from tests.support.server import PATIENCE, PROJECT, serving
 from training.commands.train import train
 from training.recipes.builtin import builtin
 
+pytestmark = pytest.mark.browser
+
 WEB = PROJECT / "app" / "web"
 # The server is all that it may talk to; it must not look for updates either.
 FLAGS = [
@@ -129,6 +131,7 @@ def choose(page: Page, content: bytes, name: str = "picture.png") -> None:
     page.locator("#file").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_chosen_shows_its_bars(page: Page, strokes: Checkpoint) -> None:
     choose(page, strokes.reference.encoded[0])
     expect(page.locator("#bars li")).to_have_count(5)
@@ -141,6 +144,7 @@ def test_a_picture_that_is_chosen_shows_its_bars(page: Page, strokes: Checkpoint
     expect(page.locator("#preview")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gesture",
     [
@@ -163,6 +167,7 @@ def test_a_picture_can_be_dropped_and_pasted(page: Page, gesture: str) -> None:
     expect(page.locator("#caption")).to_contain_text("given.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strokes_drawn", [SEVEN, SMALL_SEVEN], ids=["large", "small and in a corner"])
 def test_a_drawn_seven_is_sent_as_mnist_has_its_digits_and_read_as_one(
     page: Page, strokes_drawn: Sequence[Stroke]
@@ -181,6 +186,7 @@ def test_a_drawn_seven_is_sent_as_mnist_has_its_digits_and_read_as_one(
     assert 0.06 <= levels.mean() / 255 <= 0.16  # MNIST's sevens: 0.116 on average
 
 
+@pytest.mark.slow
 def test_an_answer_to_an_older_drawing_never_shows(page: Page) -> None:
     held: list[Route] = []
     page.route("**/predict?*", lambda route: held.append(route), times=1)  # noqa: PLW0108  Playwright needs a function
@@ -194,6 +200,7 @@ def test_an_answer_to_an_older_drawing_never_shows(page: Page) -> None:
     assert page.locator("#bars").inner_text() == newer
 
 
+@pytest.mark.slow
 def test_undo_takes_back_a_stroke_and_clear_all_of_them(page: Page) -> None:
     draw(page, SEVEN[0])
     first = last_sent(page).tobytes()
@@ -208,6 +215,7 @@ def test_undo_takes_back_a_stroke_and_clear_all_of_them(page: Page) -> None:
     expect(page.locator("#undo")).to_be_disabled()
 
 
+@pytest.mark.slow
 def test_an_error_shows_its_reason_and_its_code(page: Page) -> None:
     choose(page, b"no image at all")
     expect(page.locator("#problem")).to_be_visible()
@@ -219,6 +227,7 @@ def test_an_error_shows_its_reason_and_its_code(page: Page) -> None:
     expect(page.locator("#problem")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_moving_the_bars(
     chromium: Browser, strokes: Checkpoint, tmp_path: Path
 ) -> None:
@@ -252,6 +261,7 @@ def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_mov
         expect(page.locator("#strange")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_as_text(chromium: Browser, strokes: Checkpoint, tmp_path: Path) -> None:
     labels = tuple(f"<img src=x onerror=alert({digit})>" for digit in range(10))
     hostile = replace(strokes, manifest=strokes.manifest.model_copy(update={"labels": labels}))
@@ -266,6 +276,7 @@ def test_hostile_names_are_shown_as_text(chromium: Browser, strokes: Checkpoint,
         expect(page.locator("#bars img, #about img, #caption script")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_of_several_models_one_is_chosen_and_only_grey_ones_can_be_drawn_for(
     chromium: Browser, strokes: Checkpoint, tmp_path: Path
 ) -> None:
@@ -281,6 +292,7 @@ def test_of_several_models_one_is_chosen_and_only_grey_ones_can_be_drawn_for(
         expect(page.locator("#drawing")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_an_empty_store_shows_the_training_command_until_a_model_is_served(
     chromium: Browser, strokes: Checkpoint, tmp_path: Path
 ) -> None:
@@ -294,6 +306,7 @@ def test_an_empty_store_shows_the_training_command_until_a_model_is_served(
         expect(page.locator("#choice")).to_be_hidden()  # one model: nothing to choose
 
 
+@pytest.mark.slow
 def test_the_reference_shows_every_operation_and_example(chromium: Browser, url: str) -> None:
     document = httpx2.get(f"{url}/openapi.json").json()
     with opened(chromium, url, "/docs") as page:
@@ -310,6 +323,7 @@ def test_the_reference_shows_every_operation_and_example(chromium: Browser, url:
         expect(predict.locator(".name", has_text="top_k")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_a_narrow_screen_needs_no_scrolling_sideways(chromium: Browser, url: str, path: str) -> None:
     with opened(chromium, url, path, width=360) as page:
@@ -325,6 +339,7 @@ def test_the_pages_come_with_a_strict_policy(url: str, path: str) -> None:
     assert "http" not in policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(WEB.iterdir()), ids=lambda file: file.name)
 def test_no_file_needs_another_origin_or_a_looser_policy(file: Path) -> None:
     text = file.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")

@@ -115,6 +115,7 @@ class TestTrust:
         ]
         assert [result.get("in_distribution") for result in results] == [False, None, False]
 
+    @pytest.mark.slow
     def test_what_a_checkpoint_says_of_trust_is_what_its_answers_hold_to(self, tmp_path: Path) -> None:
         content = checkpoint()
         images = [png(i) for i in range(6)]

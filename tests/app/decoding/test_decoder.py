@@ -115,6 +115,7 @@ class TestFormats:
     async def test_bytes_that_are_no_image_are_a_bad_one(self, data: bytes) -> None:
         assert (await problem(data)).code == "bad_image"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ACCEPTED)
     async def test_an_image_that_was_cut_short_is_refused_at_every_length_never_guessed(self, kind: str) -> None:
         data = encoded(picture(), kind)
@@ -362,6 +363,7 @@ class TestPool:
 class TestDraft:
     """What `jpeg_draft` changes."""
 
+    @pytest.mark.slow
     async def test_large_photos_keep_nearly_the_pixels_that_they_have_without(self, shared_data: Path) -> None:
         paths = sorted((shared_data / "photos").iterdir())[:8]
         preprocess = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0,) * 3, std=(1,) * 3)

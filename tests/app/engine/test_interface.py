@@ -301,6 +301,7 @@ async def test_a_name_that_no_model_can_have_reaches_no_folder(start: Start, tmp
             await engine.reload(name, deadline=soon())
 
 
+@pytest.mark.slow
 async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint(seed=1))
     async with start(max_batch=1) as engine:
@@ -318,6 +319,7 @@ async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: S
         assert after.items != alone.items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True])
 async def test_a_version_that_was_replaced_is_retired_when_nothing_waits_for_it(left: bool, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint(seed=1))
@@ -412,6 +414,7 @@ async def test_an_error_that_the_network_raises_stays_with_its_item(tmp_path: Pa
     assert [isinstance(item, ItemError) for item in answer.items] == [False, True, False]
 
 
+@pytest.mark.slow
 async def test_an_answer_leaves_no_garbage_that_has_to_be_looked_for(start: Start, tmp_path: Path) -> None:
     """Looking for it takes tens of milliseconds once there is much, while everybody waits."""
     publish(tmp_path / "store", 1, checkpoint())
@@ -428,6 +431,7 @@ async def test_an_answer_leaves_no_garbage_that_has_to_be_looked_for(start: Star
             gc.enable()
 
 
+@pytest.mark.slow
 async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
@@ -456,6 +460,7 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
     assert model.versions[0].out_of_distribution == out_of_distribution
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="there is but one core here")
 @pytest.mark.parametrize("alone", [False, True])
 async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path, *, alone: bool) -> None:
@@ -502,6 +507,7 @@ async def test_what_comes_while_a_small_network_computes_beside_http_is_its_next
     assert batches == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [False, True])
 async def test_photos_that_a_large_network_computes_at_once_are_answered_as_if_alone(
     tmp_path: Path, *, alone: bool
@@ -551,6 +557,7 @@ async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
         assert "store" in status.detail
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
 @pytest.mark.parametrize("alone", [False, True])
 async def test_compiled_networks_answer_the_same(

@@ -212,6 +212,7 @@ class TestUnprocessable:
         assert "digits, letters" in detail
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_head_or_a_body_that_comes_too_slowly(tmp_path: Path, check_problem: CheckProblem) -> None:
     with serving(tmp_path, "--header-seconds", "0.5", "--upload-seconds", "0.5") as server:

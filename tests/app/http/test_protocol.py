@@ -64,6 +64,7 @@ def answer_to(port: int, head: bytes, later: list[bytes]) -> bytes:
 class TestEarlyAnswers:
     """An answer before the body was read must arrive, and the body must not be read for ever."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("head", "code"),
         [
@@ -168,6 +169,7 @@ class TestExpect:
             assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.slow
 async def test_a_request_leaves_no_garbage_that_has_to_be_looked_for() -> None:
     """Looking for it takes tens of milliseconds once there is much, while everybody waits."""
     requests = 100
@@ -302,6 +304,7 @@ class TestPipelines:
             assert (await client.response()).status_code == 200
             assert await client.rest() == b""
 
+    @pytest.mark.slow
     async def test_a_head_without_an_end_behind_a_request_ends_the_connection(self) -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
@@ -345,12 +348,14 @@ class TestPipelines:
 class TestIdleConnections:
     """Each of them is closed by a timer of the server; that it is closed at all is what is tested."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("data", [b"", b"\r\n"])
     async def test_one_on_which_no_request_begins_is_closed_without_an_answer(self, data: bytes) -> None:
         async with http_side(ScriptedEngine(), header_seconds=0.05) as side, side.connection() as client:
             await client.send(data)
             assert await client.rest() == b""
 
+    @pytest.mark.slow
     async def test_one_that_was_used_is_closed_too(self) -> None:
         async with http_side(ScriptedEngine(), keep_alive_seconds=1) as side, side.connection() as client:
             await client.send(request("/health/live", method="GET"))

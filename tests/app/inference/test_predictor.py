@@ -20,6 +20,7 @@ def predictor(content: Checkpoint, *, device: str = "cpu", max_items: int = 16) 
     return Predictor(content.build(), content.manifest, device=torch.device(device), max_items=max_items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "preprocess"), [("mnist_cnn", DIGITS), ("resnet18", PHOTOS)])
 def test_the_logits_are_the_networks_own(architecture: str, preprocess: Preprocess) -> None:
     content = checkpoint(architecture=architecture, preprocess=preprocess)

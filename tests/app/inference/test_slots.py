@@ -298,6 +298,7 @@ def test_a_batch_in_progress_while_another_finds_out_that_there_is_less_memory_i
     assert counts == [16, 16, 8, 4, 4, 4, 4] + [4, 4, 4, 4] * fails
 
 
+@pytest.mark.slow
 def test_the_weights_go_with_the_predictor_and_not_only_when_garbage_is_looked_for() -> None:
     content = checkpoint()
     network = content.build()

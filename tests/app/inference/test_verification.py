@@ -22,6 +22,7 @@ def saved(content: Checkpoint, folder: Path) -> Path:
     return folder / "1.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "preprocess"), [("mnist_cnn", DIGITS), ("resnet18", PHOTOS)])
 def test_a_sound_checkpoint_is_proven(architecture: str, preprocess: object, tmp_path: Path) -> None:
     content = checkpoint(architecture=architecture, preprocess=PHOTOS if preprocess is PHOTOS else DIGITS)
@@ -114,6 +115,7 @@ def test_in_bf16_another_likeliest_class_is_refused(tmp_path: Path) -> None:
         prove(path, device=CPU, max_items=8, precision="bf16")
 
 
+@pytest.mark.slow
 def test_what_is_served_is_folded_and_the_proof_is_of_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,6 +135,7 @@ def test_what_is_served_is_folded_and_the_proof_is_of_that(
         prove(path, device=CPU, max_items=8)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_folded_is_served_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +148,7 @@ def test_what_cannot_be_folded_is_served_as_it_is(
     assert record.__dict__["values"] == {"model": "digits", "reason": "TypeError: no such thing"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "function"),
     [(torch.nn.utils.fusion, "fuse_conv_bn_weights"), (torch.ops.mkldnn, "_reorder_convolution_weight")],
@@ -160,6 +164,7 @@ def test_memory_that_runs_out_while_folding_or_packing_is_not_the_files_fault(
         prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
 
 
+@pytest.mark.slow
 def test_what_is_packed_wrongly_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path)
 
@@ -171,6 +176,7 @@ def test_what_is_packed_wrongly_is_refused(tmp_path: Path, monkeypatch: pytest.M
         prove(path, device=CPU, max_items=8)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_packed_is_served_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,6 +190,7 @@ def test_what_cannot_be_packed_is_served_as_it_is(
     assert record.__dict__["values"] == {"model": "digits", "reason": "AttributeError: no such operator"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_items", [1, 3, 20])
 def test_a_compiled_network_is_proven_like_another(tmp_path: Path, max_items: int) -> None:
     """By a backend that needs no compiler: torch then traces the network, and calls what it has traced."""
@@ -193,6 +200,7 @@ def test_a_compiled_network_is_proven_like_another(tmp_path: Path, max_items: in
     torch.testing.assert_close(repeated, content.reference.logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torch_compiles_each_version_however_many_there_were_before(tmp_path: Path) -> None:
     from torch._dynamo.utils import counters
 
@@ -204,6 +212,7 @@ def test_torch_compiles_each_version_however_many_there_were_before(tmp_path: Pa
         (tmp_path / "1.safetensors").unlink()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 

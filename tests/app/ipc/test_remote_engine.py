@@ -295,6 +295,7 @@ async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) ->
         await until(is_ready)
 
 
+@pytest.mark.slow
 async def test_an_engine_process_says_something_now_and_then(path: Path, store: Path) -> None:
     async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
         for _ in range(2):
@@ -387,6 +388,7 @@ async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(pa
         assert side.computed() < 1000
 
 
+@pytest.mark.slow
 async def test_when_a_front_end_is_gone_its_images_are_dropped_and_those_of_others_are_not(
     path: Path, store: Path
 ) -> None:

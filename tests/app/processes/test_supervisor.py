@@ -148,6 +148,7 @@ async def connected_to_a_front_end_other_than(stopping: int, server: ServerProce
         await client.__aexit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_each_front_end_tells_the_sums_over_all(server: ServerProcess) -> None:
     first, second = front_ends_of(server)
     before = counted(server)
@@ -162,6 +163,7 @@ def test_each_front_end_tells_the_sums_over_all(server: ServerProcess) -> None:
         assert counted(server) == told_by_the_first == [*(number + 5 for number in before[:3]), 1]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_front_end_that_is_killed_is_started_again_while_the_other_one_answers_on(
     server: ServerProcess,
@@ -191,6 +193,7 @@ async def test_a_front_end_that_is_killed_is_started_again_while_the_other_one_a
         assert counted(server) == [*(number + 4 for number in before[:3]), 1]  # what the dead one counted, too
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_an_engine_process_that_is_killed_comes_back_and_until_then_the_answer_is_not_ready(
     server: ServerProcess,
@@ -226,6 +229,7 @@ def in_flight(server: ServerProcess) -> float:
     return numbers["flambeau_requests_in_flight", frozenset()]
 
 
+@pytest.mark.slow
 def test_when_the_supervisor_is_killed_nothing_is_left(store: Path, temporary: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "2") as server:
         processes = children(server.process.pid)
@@ -237,6 +241,7 @@ def test_when_the_supervisor_is_killed_nothing_is_left(store: Path, temporary: P
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_with_0_and_nothing_is_left(number: signal.Signals, store: Path, temporary: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "2") as server:
@@ -249,6 +254,7 @@ def test_a_signal_ends_all_with_0_and_nothing_is_left(number: signal.Signals, st
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_signal_that_reaches_every_process_at_once_lets_them_finish_all_the_same(store: Path) -> None:
     """As systemd sends it."""
@@ -267,6 +273,7 @@ async def test_a_signal_that_reaches_every_process_at_once_lets_them_finish_all_
     assert [event["event"] for event in server.events] == ["serving", "ready", "ended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started", [1, 2])
 def test_a_signal_while_the_processes_are_being_started_ends_all_with_0(
     started: int, store: Path, temporary: Path
@@ -283,6 +290,7 @@ def test_a_signal_while_the_processes_are_being_started_ends_all_with_0(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif 'app.processes.engine' in sys.orig_argv:\n    os._exit(7)\n"
@@ -295,6 +303,7 @@ def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, 
     assert len(again) == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line(store: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         (front_end,) = front_ends_of(server)
@@ -306,6 +315,7 @@ def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line(st
     assert server.events[-2]["event"].startswith("flambeau: [Errno 24] Too many open files")
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_one_line_however_many_front_ends_there_are(store: Path, temporary: Path) -> None:
     ended = run(sys.executable, *["-m", "app", "--store", str(store), "--device", "abacus", "--front-ends", "2"])
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
@@ -313,6 +323,7 @@ def test_a_device_that_is_not_there_is_one_line_however_many_front_ends_there_ar
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder(store: Path, temporary: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "0") as server:
         assert children(server.process.pid) == []
@@ -321,6 +332,7 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
         assert counted(server) == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [0, 8])
 def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     blocks: int, store: Path, temporary: Path
@@ -334,6 +346,7 @@ def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_one_line(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

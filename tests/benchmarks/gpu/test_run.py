@@ -45,6 +45,7 @@ def _run(*arguments: str, photos: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110, check=False)
 
 
+@pytest.mark.slow
 def test_every_stage_measures_something_on_a_cpu(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     ended = _run("--clients", "2", "--json", str(file), photos=photos)
@@ -62,6 +63,7 @@ def test_every_stage_measures_something_on_a_cpu(photos: Path, tmp_path: Path) -
     assert found["failures"] == {}
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_named_and_what_others_measured_is_kept(photos: Path, tmp_path: Path) -> None:
     for photo in photos.iterdir():
         photo.write_bytes(b"no image")

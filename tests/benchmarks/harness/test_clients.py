@@ -60,6 +60,7 @@ async def _outcome(server: Answers, *, number: int = 4, rate: float | None = Non
     return await Clients(plan, itertools.repeat(REQUEST), asyncio.get_running_loop()).run()
 
 
+@pytest.mark.slow
 async def test_in_a_closed_loop_an_answer_leads_to_the_next_request() -> None:
     async with _serving(Answers(piece=7)) as server:
         outcome = await _outcome(server)
@@ -67,6 +68,7 @@ async def test_in_a_closed_loop_an_answer_leads_to_the_next_request() -> None:
     assert not outcome.failed
 
 
+@pytest.mark.slow
 async def test_at_a_rate_as_many_are_sent_as_are_due() -> None:
     async with _serving(Answers()) as server:
         outcome = await _outcome(server, rate=200)
@@ -74,6 +76,7 @@ async def test_at_a_rate_as_many_are_sent_as_are_due() -> None:
     assert not outcome.failed
 
 
+@pytest.mark.slow
 async def test_a_request_that_waits_for_a_free_client_counts_from_when_it_was_due() -> None:
     async with _serving(Answers(first_takes=0.2)) as server:
         outcome = await _outcome(server, number=1, rate=100)
@@ -82,6 +85,7 @@ async def test_a_request_that_waits_for_a_free_client_counts_from_when_it_was_du
     assert sum(latency > 50 for latency in outcome.latencies) >= 10  # not that of the one alone that was on its way
 
 
+@pytest.mark.slow
 async def test_what_is_answered_after_the_end_counts_with_its_whole_time() -> None:
     async with _serving(Answers(first_takes=0.6)) as server:
         outcome = await _outcome(server, rate=100)
@@ -90,6 +94,7 @@ async def test_what_is_answered_after_the_end_counts_with_its_whole_time() -> No
     assert not outcome.failed
 
 
+@pytest.mark.slow
 async def test_refusals_are_failures_and_what_was_sent_before_the_measured_seconds_has_no_latency() -> None:
     async with _serving(Answers(BUSY)) as server:
         refused = await _outcome(server, rate=100)

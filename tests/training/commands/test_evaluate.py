@@ -27,6 +27,7 @@ def said(path: Path, data: Path, runs: Path) -> str:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tmp_path: Path) -> None:
     table = said(path, tmp_path / "data", tmp_path / "runs")
     accuracy = Checkpoint.load(path).manifest.metrics
@@ -36,6 +37,7 @@ def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tm
     assert "fingerprints" not in table
 
 
+@pytest.mark.slow
 def test_other_data_are_told_from_those_it_was_trained_on(path: Path, tmp_path: Path) -> None:
     other = write_mnist(tmp_path / "other", train=310, test=70)
     table = said(path, other, tmp_path / "runs")

@@ -35,6 +35,7 @@ def _tutorial_state(folder: Path, architecture: str, *, prefix: str = "") -> Pat
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "mnist_cnn"])
 def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(architecture: str, tmp_path: Path) -> None:
     path = _tutorial_state(tmp_path, architecture, prefix="module.")
@@ -127,6 +128,7 @@ def test_weights_whose_logits_are_not_finite_are_refused(tmp_path: Path) -> None
         import_weights(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_torchvisions_weights_are_published_with_their_labels_and_preprocess(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_head_that_nobody_has_trained_is_not_even_downloaded(tmp_path: Path) -
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["mnist_cnn", "mnasnet0_5"])
 def test_what_is_exported_is_what_torch_and_torchvision_load(architecture: str, tmp_path: Path) -> None:
     published = import_weights(_tutorial_state(tmp_path, architecture), labels=LABELS, store=tmp_path / "store")

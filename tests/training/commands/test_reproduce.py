@@ -13,6 +13,7 @@ from training.errors import TrainingError
 from training.recipes.recipe import Recipe
 
 
+@pytest.mark.slow
 def test_the_printed_command_gives_the_same_weights_bit_for_bit(run: Train, tiny: Recipe, tmp_path: Path) -> None:
     path = run(tiny.but(ema=0.9, label_smoothing=0.1, seed=3, augment={"shift": 2, "degrees": 5}), name="mine")
     *notes, command = reproduce(path).splitlines()
@@ -24,6 +25,7 @@ def test_the_printed_command_gives_the_same_weights_bit_for_bit(run: Train, tiny
     assert same_weights(path, tmp_path / "again" / "mine" / "1.safetensors")
 
 
+@pytest.mark.slow
 def test_the_notes_say_what_else_it_takes(run: Train) -> None:
     first = run(name="first")
     notes = reproduce(run(name="second", parent=first))

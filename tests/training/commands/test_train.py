@@ -30,6 +30,7 @@ def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_publishes_a_checkpoint_that_says_what_it_is(run: Train, tiny: Recipe) -> None:
     path = run(name="my-digits")
     assert (path.name, path.parent.name) == ("1.safetensors", "my-digits")
@@ -49,6 +50,7 @@ def test_a_run_publishes_a_checkpoint_that_says_what_it_is(run: Train, tiny: Rec
     assert provenance.parent is None
 
 
+@pytest.mark.slow
 def test_the_measured_figures_come_out_again_to_the_last_digit(run: Train, tmp_path: Path) -> None:
     path = run()
     manifest = Checkpoint.load(path).manifest
@@ -58,6 +60,7 @@ def test_the_measured_figures_come_out_again_to_the_last_digit(run: Train, tmp_p
     assert again.figures.confusion.equal(Checkpoint.load(path).figures["confusion"])
 
 
+@pytest.mark.slow
 def test_the_reference_batch_is_repeated_by_the_published_weights(run: Train, tiny: Recipe) -> None:
     checkpoint = Checkpoint.load(run())
     reference = checkpoint.reference
@@ -68,12 +71,14 @@ def test_the_reference_batch_is_repeated_by_the_published_weights(run: Train, ti
     assert torch.allclose(logits, reference.logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run: Train, tiny: Recipe) -> None:
     first, second, other = run(), run(), run(tiny.but(seed=1))
     assert same_weights(first, second)
     assert not same_weights(first, other)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
@@ -82,6 +87,7 @@ def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
     assert torch.rand(4).equal(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -102,6 +108,7 @@ def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(
         assert same_weights(run(recipe, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_between_its_two_files_resumes_bit_for_bit(
     run: Train, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +129,7 @@ def test_a_run_that_is_cut_off_between_its_two_files_resumes_bit_for_bit(
     assert same_weights(run(tiny, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_new_run_leaves_nothing_of_the_one_before_it_to_resume(run: Train, tiny: Recipe) -> None:
     run(tiny)
     assert "nothing is kept" in interrupt(run, "epoch 1/")
@@ -129,6 +137,7 @@ def test_a_new_run_leaves_nothing_of_the_one_before_it_to_resume(run: Train, tin
         run(tiny, resume=True)
 
 
+@pytest.mark.slow
 def test_a_best_epoch_of_another_run_is_not_published(run: Train, tiny: Recipe, tmp_path: Path) -> None:
     recipe = tiny.but(epochs=3)
     folder = tmp_path / "runs" / "strokes"
@@ -142,6 +151,7 @@ def test_a_best_epoch_of_another_run_is_not_published(run: Train, tiny: Recipe, 
         run(recipe, resume=True)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) -> None:
     pixels = Preprocess(mode="RGB", resize=(32, 32), crop=None, mean=(0.1,) * 3, std=(0.3,) * 3)
     source = {"kind": "strokes", "samples": 60, "test_samples": 10}
@@ -153,12 +163,14 @@ def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) ->
     assert same_weights(run(recipe, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_stands(run: Train, tmp_path: Path) -> None:
     assert "nothing is kept" in interrupt(run, "epoch 1/")
     assert "1 of 2 epochs are kept" in interrupt(run, "epoch 2/")
     assert not (tmp_path / "store" / "strokes").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(*_: object) -> None:
         raise KeyboardInterrupt
@@ -170,12 +182,14 @@ def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeyp
     assert run(resume=True).name == "1.safetensors"
 
 
+@pytest.mark.slow
 def test_there_is_nothing_to_resume_before_the_first_epoch(run: Train) -> None:
     interrupt(run, "epoch 1/")
     with pytest.raises(TrainingError, match="nothing to resume"):
         run(resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_is_published_again(run: Train) -> None:
     first = run()
     second = run(resume=True)
@@ -183,12 +197,14 @@ def test_a_run_that_is_over_is_published_again(run: Train) -> None:
     assert same_weights(first, second)
 
 
+@pytest.mark.slow
 def test_the_state_of_another_run_is_refused_with_the_difference(run: Train, tiny: Recipe) -> None:
     interrupt(run, "epoch 2/")
     with pytest.raises(TrainingError, match=r"of another run \(lr 0.05 there, 0.02 here\)"):
         run(tiny.but(lr=0.02), resume=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_refused(run: Train, tmp_path: Path) -> None:
     interrupt(run, "epoch 2/")
     state = tmp_path / "runs" / "strokes" / "checkpoint.pth.tar"
@@ -199,6 +215,7 @@ def test_a_damaged_state_is_refused(run: Train, tmp_path: Path) -> None:
             run(resume=True)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_published_not_the_last(run: Train, tiny: Recipe) -> None:
     source = {"kind": "strokes", "samples": 400, "test_samples": 50}
     # Without a schedule's end to calm it down, the last epoch is one of many.
@@ -217,6 +234,7 @@ def test_the_best_epoch_is_published_not_the_last(run: Train, tiny: Recipe) -> N
     assert max(held_out) > held_out[-1]  # or else this showed nothing
 
 
+@pytest.mark.slow
 def test_a_run_from_a_checkpoint_names_it_and_does_not_get_worse(run: Train, tiny: Recipe) -> None:
     first = run(tiny.but(epochs=4))
     second = run(tiny.but(epochs=1), parent=first)
@@ -228,6 +246,7 @@ def test_a_run_from_a_checkpoint_names_it_and_does_not_get_worse(run: Train, tin
     assert after.metrics.accuracy >= before.metrics.accuracy - 0.02
 
 
+@pytest.mark.slow
 def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_path: Path) -> None:
     parent = run()
     finer = tiny.preprocess.model_copy(update={"mean": (0.5,)})
@@ -241,6 +260,7 @@ def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_pat
         run(parent=tmp_path / "none.safetensors")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_publishes_nothing(run: Train, tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="try a lower --lr"):
         run(tiny.but(lr=1e6))

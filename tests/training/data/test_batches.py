@@ -52,6 +52,7 @@ def whole(split: Opened, *, draw: int | None = None, size: int = 7) -> torch.Ten
     return torch.cat([images for images, _ in split.batches(chosen, device=CPU, draw=draw)])
 
 
+@pytest.mark.slow
 def test_without_a_draw_the_pixels_are_the_servers(photos: list[Path], workers: Workers) -> None:
     images = whole(split_of(photos, workers=workers))
     assert images.dtype == torch.uint8
@@ -60,6 +61,7 @@ def test_without_a_draw_the_pixels_are_the_servers(photos: list[Path], workers: 
             assert np.array_equal(RGB.to_pixels(image), pixels)
 
 
+@pytest.mark.process
 def test_batches_come_in_the_order_in_which_they_were_chosen(photos: list[Path], workers: Workers) -> None:
     split = split_of(photos, workers=workers)
     everything = whole(split)
@@ -71,6 +73,7 @@ def test_batches_come_in_the_order_in_which_they_were_chosen(photos: list[Path],
         assert targets.equal(split.targets[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [CROP, Augment(trivial=True), Augment(crop=(0.2, 1.0), trivial=True)])
 def test_what_is_drawn_depends_on_the_draw_and_the_sample_alone(
     photos: list[Path], workers: Workers, augment: Augment
@@ -149,6 +152,7 @@ def test_crops_are_resampled_as_the_preprocess_says(photos: list[Path], interpol
     assert (images - bilinear).abs().mean() < 20
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("draw", [None, 1])
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_file_that_goes_bad_in_training_is_named(
@@ -167,6 +171,7 @@ def test_a_file_that_goes_bad_in_training_is_named(
         list(split.batches([torch.tensor([30])], device=CPU, draw=draw))
 
 
+@pytest.mark.process
 def test_leaving_early_is_no_trouble_for_the_next_epoch(photos: list[Path], workers: Workers) -> None:
     split = split_of(photos, workers=workers)
     wanted = whole(split)

@@ -59,6 +59,7 @@ def test_of_each_class_the_same_share_is_held_out(tiny: Recipe, tmp_path: Path, 
     assert ((held - (held + kept) / 7).abs() < 1).all()
 
 
+@pytest.mark.slow
 def test_pixels_are_what_preprocess_makes_of_the_images(tiny: Recipe, tmp_path: Path) -> None:
     smaller = Preprocess(mode="RGB", resize=20, crop=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
     larger = smaller.model_copy(update={"resize": 40, "crop": (32, 32)})
@@ -74,6 +75,7 @@ def _first_of_each_class(dataset: Dataset) -> list[np.ndarray[tuple[int, ...], n
     return [images_of(dataset.test)[i].numpy() for i in firsts.tolist()]
 
 
+@pytest.mark.slow
 def test_images_that_are_augmented_one_by_one_are_not_stacked(tiny: Recipe, tmp_path: Path) -> None:
     dataset = _load(tiny.but(augment={"trivial": True}), tmp_path)
     ((plain, _),) = dataset.train.batches([torch.arange(50)], device=CPU)

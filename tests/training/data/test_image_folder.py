@@ -298,6 +298,7 @@ def test_notes_that_are_damaged_or_of_another_version_are_made_anew(load: Load, 
     assert load(folder).fingerprint == first
 
 
+@pytest.mark.slow
 def test_examples_are_small_upright_pngs_of_as_many_classes_as_there_are(load: Load, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     write_folder(folder / "train", ants=4, bees=4, wasps=4)
@@ -313,6 +314,7 @@ def test_examples_are_small_upright_pngs_of_as_many_classes_as_there_are(load: L
     assert len(dataset.examples) == 6
 
 
+@pytest.mark.slow
 def test_the_hymenoptera_photos_are_all_found_but_the_placeholder(load: Load, shared_data: Path) -> None:
     dataset = load(shared_data / "hymenoptera")
     assert dataset.labels == ("ants", "bees")

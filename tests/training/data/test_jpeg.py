@@ -75,6 +75,7 @@ def test_a_smaller_image_has_at_least_the_pixels_asked_for() -> None:
     jpeg.smaller(opened(tiny), 8).load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_an_eighth_finds_a_cut_file_as_decoding_all_does(kind: str) -> None:
     data = encoded(size=(400, 300), **KINDS[kind])

@@ -40,11 +40,13 @@ import torch
 """
 
 
+@pytest.mark.slow
 def test_results_come_in_the_order_of_the_jobs() -> None:
     assert list(Workers(2).map(str, range(50))) == [str(number) for number in range(50)]
     assert list(Workers(0).map(str, range(50))) == [str(number) for number in range(50)]
 
 
+@pytest.mark.slow
 def test_no_more_jobs_are_begun_than_will_soon_be_wanted() -> None:
     begun: list[int] = []
 
@@ -58,6 +60,7 @@ def test_no_more_jobs_are_begun_than_will_soon_be_wanted() -> None:
     assert len(begun) < 20
 
 
+@pytest.mark.slow
 def test_calls_may_go_on_at_once_and_be_left_early() -> None:
     workers = Workers(2)
     one, other = workers.map(str, range(100)), workers.map(abs, range(100, 200))
@@ -69,6 +72,7 @@ def test_calls_may_go_on_at_once_and_be_left_early() -> None:
     assert list(workers.map(str, range(9))) == list("012345678")
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_job_is_its_error_and_the_others_go_on() -> None:
     workers = Workers(2)
     results = workers.map(_divided, [1, 2, 0, 4])
@@ -82,6 +86,7 @@ def _divided(number: int) -> float:
     return 1 / number
 
 
+@pytest.mark.slow
 def test_all_calls_end_when_a_worker_is_killed() -> None:
     workers = Workers(2)
     one, other = workers.map(str, range(100)), workers.map(_process, range(100))
@@ -94,6 +99,7 @@ def test_all_calls_end_when_a_worker_is_killed() -> None:
         list(one)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error_and_others_take_its_place() -> None:
     workers = Workers(2)
     for process in workers.map(_process, range(1)):
@@ -131,6 +137,7 @@ def endless(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["starting", "importing", "begun", "done"])
 def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(endless: "subprocess.Popen[str]", moment: str) -> None:
     _wait_for(endless, moment)
@@ -141,6 +148,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(endless: "subprocess
     assert (stderr, endless.returncode) == ("", 0)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(endless: "subprocess.Popen[str]") -> None:
     _wait_for(endless, "done")
     endless.kill()

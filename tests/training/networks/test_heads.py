@@ -40,6 +40,7 @@ def _trainable(network: nn.Module) -> set[str]:
     return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", known())
 def test_the_head_of_every_architecture_is_its_last_layer(architecture: str) -> None:
     network = skeleton(architecture, 7)
@@ -54,6 +55,7 @@ def test_the_head_of_every_architecture_is_its_last_layer(architecture: str) -> 
     assert training == set(head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "head", "trainable"),
     [
@@ -123,6 +125,7 @@ def test_what_is_no_part_is_refused_in_one_line(architecture: str, trainable: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
 def test_training_a_head_changes_the_head_alone_parameters_and_buffers(architecture: str) -> None:
     torch.manual_seed(0)
@@ -161,6 +164,7 @@ HEADS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "trainable"), HEADS)
 def test_a_network_cut_at_its_head_computes_what_it_computes_whole(architecture: str, trainable: str) -> None:
     network, cut, images = _network(architecture), parts(architecture, trainable), _images(architecture, 2)
@@ -176,6 +180,7 @@ def test_a_network_cut_at_its_head_computes_what_it_computes_whole(architecture:
     assert torch.equal(below, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "alexnet_finetune"])
 def test_training_the_tail_leaves_its_features_alone_and_trains_the_network(architecture: str) -> None:
     torch.manual_seed(0)
@@ -191,6 +196,7 @@ def test_training_the_tail_leaves_its_features_alone_and_trains_the_network(arch
     assert {n for n, p in network.named_parameters() if p.grad is not None} == head_weights(architecture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "trainable"),
     [
@@ -237,6 +243,7 @@ def test_asking_whether_it_can_be_cut_leaves_the_network_as_it_was() -> None:
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [3, 5])
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mnasnet0_5", "alexnet_finetune", "mnist_cnn"])
 def test_a_backbone_comes_from_the_same_architecture_and_the_head_stays_fresh(architecture: str, classes: int) -> None:
@@ -252,6 +259,7 @@ def test_a_backbone_comes_from_the_same_architecture_and_the_head_stays_fresh(ar
 FAMILY = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_finetune": "features."}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "architecture"),
     [

@@ -28,6 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5"])
 def test_an_image_gets_the_logits_that_it_gets_by_torchvisions_own_loading_and_transform(architecture: str) -> None:
     hub.cache(architecture, hub.random_weights(skeleton(architecture, 1000)))
@@ -47,6 +48,7 @@ def test_an_image_gets_the_logits_that_it_gets_by_torchvisions_own_loading_and_t
     assert ours.file.is_file()
 
 
+@pytest.mark.slow
 def test_what_the_file_has_more_or_less_than_the_network_is_put_right() -> None:
     with torch.device("meta"):
         whole = models.get_model("googlenet", weights=None, aux_logits=True, init_weights=False)
@@ -55,6 +57,7 @@ def test_what_the_file_has_more_or_less_than_the_network_is_put_right() -> None:
     assert pretrained("googlenet").weights.keys() == skeleton("googlenet", 1000).state_dict().keys()
 
 
+@pytest.mark.slow
 def test_alexnet_with_another_head_begins_with_alexnets_weights() -> None:
     whole = hub.random_weights(skeleton("alexnet", 1000))
     hub.cache("alexnet", whole)
@@ -123,6 +126,7 @@ def test_without_a_network_it_says_which_file_goes_where(cache: Path) -> None:
     assert not list(cache.iterdir())
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_named(cache: Path) -> None:
     path = hub.cache("resnet18", hub.random_weights(skeleton("resnet18", 1000)))
     path.write_bytes(path.read_bytes()[:-5000])
@@ -131,6 +135,7 @@ def test_a_damaged_file_in_the_cache_is_named(cache: Path) -> None:
     assert message.endswith("; remove it, and it is downloaded anew")
 
 
+@pytest.mark.slow
 def test_a_file_of_another_networks_weights_is_refused() -> None:
     hub.cache("resnet18", hub.random_weights(skeleton("resnet34", 1000)))
     assert "the weights do not fit resnet18" in _refusal("resnet18")

@@ -115,6 +115,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow
 def test_no_architecture_has_parts_that_are_called_like_wrappers() -> None:
     parts = {part for family in FAMILIES for name in skeleton(family, 2).state_dict() for part in name.split(".")}
     assert not parts & {"module", "_orig_mod"}
@@ -276,6 +277,7 @@ def test_an_unknown_architecture_is_refused_with_near_names() -> None:
     assert "did you mean mnist_cnn" in _unfit(DIGITS, "mnistcnn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_are_left_out_with_a_note(architecture: str) -> None:
     with torch.device("meta"):
@@ -295,6 +297,7 @@ def test_norms_of_files_that_do_not_count_their_batches_start_at_zero() -> None:
         assert torch.equal(tensor, old[name] if name in old else torch.tensor(0)), name
 
 
+@pytest.mark.slow
 def test_the_names_in_torchvisions_file_of_densenet_are_read_as_torchvision_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +311,7 @@ def test_the_names_in_torchvisions_file_of_densenet_are_read_as_torchvision_read
     assert _same(fit(old, "densenet121", 1000), models.get_model("densenet121", weights="DEFAULT").state_dict())
 
 
+@pytest.mark.slow
 def test_the_names_in_torchvisions_files_of_vit_are_read_as_torchvision_reads_them() -> None:
     new = hub.random_weights(skeleton("vit_b_32", 1000))
     old = {n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for n, t in new.items()}

@@ -60,6 +60,7 @@ def test_a_full_disk_publishes_nothing_and_leaves_nothing(tmp_path: Path, monkey
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: Path) -> None:
     killed = (
         "import os, signal, sys\n"

@@ -35,6 +35,7 @@ def opened(png: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
+@pytest.mark.slow
 def test_a_run_gets_four_pictures(tmp_path: Path) -> None:
     paths = draw(tmp_path / "run", history=HISTORY, figures=measured(3), labels=LABELS, mistakes=MISTAKES)
     names = ["confusion.png", "curves.png", "mistakes.png", "reliability.png"]
@@ -47,11 +48,13 @@ def test_a_run_gets_four_pictures(tmp_path: Path) -> None:
             assert image.width == pytest.approx(1600, abs=10)
 
 
+@pytest.mark.slow
 def test_without_a_history_there_are_no_curves(tmp_path: Path) -> None:
     paths = draw(tmp_path, history=[], figures=measured(3), labels=LABELS, mistakes=[])
     assert [path.name for path in paths] == ["confusion.png", "mistakes.png", "reliability.png"]
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_contact_sheet_is_there_and_the_message_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +67,7 @@ def test_without_matplotlib_the_contact_sheet_is_there_and_the_message_names_the
     assert paths == [tmp_path / "mistakes.png"]
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_and_windows_never() -> None:
     script = """
 import sys
@@ -79,6 +83,7 @@ print("matplotlib.pyplot" in sys.modules, "tkinter" in sys.modules)
         assert answer.stdout.strip() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 10, 20, 21, 40, 41, 200, 201, 1000])
 def test_a_confusion_matrix_of_any_number_of_classes_can_be_drawn(classes: int) -> None:
     drawn = opened(confusion(measured(classes), [f"the class no. {i}" for i in range(classes)]))
@@ -86,6 +91,7 @@ def test_a_confusion_matrix_of_any_number_of_classes_can_be_drawn(classes: int) 
     assert white_edges(drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 15, 30, 60])
 def test_labels_of_any_script_and_length_can_be_drawn_without_a_warning(classes: int) -> None:
     odd = ["猫", "$x^2", "$\\frac{1}$", "W" * 256, "\ud800", "\n", "قطة", "a_b", "🐈", "%d", "Katze ü", "{}", "\x00"]
@@ -98,6 +104,7 @@ def white_edges(drawn: npt.NDArray[np.uint8]) -> bool:
     return all((edge == 255).all() for edge in (drawn[:4], drawn[-4:], drawn[:, :4], drawn[:, -4:]))
 
 
+@pytest.mark.slow
 def test_one_rare_confusion_among_1000_classes_can_be_seen() -> None:
     counts = 50 * torch.eye(1000, dtype=torch.int64)
     other = counts.clone()
@@ -113,6 +120,7 @@ def test_one_rare_confusion_among_1000_classes_can_be_seen() -> None:
     assert columns.mean() < 800 < rows.mean() + 400  # left, and low
 
 
+@pytest.mark.slow
 def test_rows_are_the_true_classes() -> None:
     # All of class 0 are taken for 1: the dark cells are both in the right column.
     drawn = opened(confusion(with_counts(torch.tensor([[0, 50], [0, 50]])), ("ant", "bee"))).astype(int)
@@ -134,16 +142,19 @@ def with_counts(counts: torch.Tensor) -> Figures:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 31, 300])
 def test_curves_of_any_length_can_be_drawn(epochs: int) -> None:
     history = [HISTORY[0].model_copy(update={"epoch": epoch}) for epoch in range(1, epochs + 1)]
     assert opened(curves(history)).shape[1] == 1600
 
 
+@pytest.mark.slow
 def test_the_reliability_of_one_sample_can_be_drawn() -> None:
     assert opened(reliability(measured(2, samples=1))).shape[1] == 1600
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_process_change_nothing_and_are_not_changed() -> None:
     plain = confusion(measured(3), LABELS)
     with mpl.rc_context({"text.usetex": True, "font.size": 30, "savefig.dpi": 20, "font.family": ["no such font"]}):
@@ -152,6 +163,7 @@ def test_the_settings_of_the_process_change_nothing_and_are_not_changed() -> Non
         assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_the_same_figures_make_the_same_files() -> None:
     assert confusion(measured(10), "0123456789") == confusion(measured(10), "0123456789")
     assert reliability(measured(10)) == reliability(measured(10))

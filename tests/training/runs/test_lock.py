@@ -19,6 +19,7 @@ with only_run_in(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.process
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "digits"
     first = subprocess.Popen(

@@ -83,6 +83,7 @@ def test_images_keep_the_layout_that_convolutions_like() -> None:
     assert made.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "modules"),
     [
@@ -172,6 +173,7 @@ def test_a_network_that_cannot_do_with_packed_modules_or_at_all_is_as_it_was(
     assert not network.conv._forward_pre_hooks
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everything_is_large")
 def test_the_weights_are_there_but_once() -> None:
     network = nn.Sequential(nn.Conv2d(64, 32, 3), nn.Flatten(), nn.Linear(32 * 11 * 9, 8))
@@ -204,6 +206,7 @@ def test_nothing_is_packed_in_what_the_kernels_do_not_compute_in() -> None:
     assert packed(nn.Sequential(nn.Conv2d(64, 32, 3)).double(), IMAGES[:1].double()) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("everything_is_large")
 @pytest.mark.parametrize(
     ("how", "modules"),

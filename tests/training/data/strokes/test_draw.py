@@ -16,6 +16,7 @@ def drawn() -> tuple[strokes.Images, strokes.Targets]:
     return strokes.draw(1500, seed=5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_digits_whatever_the_number_of_processes(
     drawn: tuple[strokes.Images, strokes.Targets],
 ) -> None:
@@ -24,6 +25,7 @@ def test_the_same_seed_gives_the_same_digits_whatever_the_number_of_processes(
     assert np.array_equal(targets, drawn[1])
 
 
+@pytest.mark.slow
 def test_where_no_process_can_start_the_same_digits_are_drawn_without(
     drawn: tuple[strokes.Images, strokes.Targets],
 ) -> None:
@@ -33,6 +35,7 @@ def test_where_no_process_can_start_the_same_digits_are_drawn_without(
     assert bytes.fromhex(answer.stdout) == drawn[0].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "stream"), [(6, 0), (5, 1)])
 def test_another_seed_or_stream_shares_no_image(
     drawn: tuple[strokes.Images, strokes.Targets], seed: int, stream: int
@@ -79,6 +82,7 @@ def test_no_two_digits_are_drawn_alike(drawn: tuple[strokes.Images, strokes.Targ
     assert len({image.tobytes() for image in drawn[0]}) == len(drawn[0])
 
 
+@pytest.mark.slow
 def test_progress_counts_every_digit_once() -> None:
     steps: list[int] = []
     strokes.draw(1201, seed=0, advance=steps.append)
