@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from app.engine.interface import Overloaded
+from app.engine.errors import Overloaded
 
 
 class Budget:

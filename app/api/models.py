@@ -9,7 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.openapi import problems
 from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
-from app.engine.interface import Engine, ModelInfo
+from app.engine.interface import Engine
+from app.engine.model_info import ModelInfo
 from app.http.problems import Problem
 from app.telemetry.metrics import Metrics
 

@@ -15,7 +15,9 @@ from starlette.types import Receive, Scope, Send
 from app.admission import Admission, Held
 from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
 from app.decoding.decoder import Decoder, ImageProblem, Outcome
-from app.engine.interface import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
+from app.engine.errors import Expired, Stale
+from app.engine.interface import Engine
+from app.engine.predictions import Answer, ItemAnswer, ItemError, Target
 from app.http.disconnect import Attendance
 from app.http.problems import Problem
 from app.settings import Settings

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from app.admission import Held
 from app.api.predict import Asked, Predict, document_of_one, sound
 from app.decoding.decoder import INLINE_BYTES, Outcome, Small
-from app.engine.interface import NO_ANSWER_IN_TIME, Answer, EngineError, Expired, Stale, Submitted, Target
+from app.engine.errors import EngineError, Expired, Stale
+from app.engine.interface import NO_ANSWER_IN_TIME, Submitted
+from app.engine.predictions import Answer, Target
 from app.http.deadlines import Deadlines
 
 # Of a body whose one image may be decoded at once: that image, and what a form has around it.

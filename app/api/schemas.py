@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.engine.interface import ModelInfo, Refusal
+from app.engine.model_info import ModelInfo, Refusal
 
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
 

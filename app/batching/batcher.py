@@ -7,10 +7,11 @@ loop, so there are no locks.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from app.engine.interface import Draining, EngineError, Expired, Overloaded
+from app.batching.cost_model import CostModel
+from app.engine.errors import Draining, EngineError, Expired, Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,7 +153,7 @@ class Lane(Generic[T, R]):
         in_turn: bool,
     ) -> None:
         self.submissions: dict[Submission[T, R], None] = {}
-        self.pace = Pace()
+        self.cost = CostModel()
         self.in_turn = in_turn
         self._max_together = max_together
         self._batcher = batcher
@@ -181,7 +182,7 @@ class Lane(Generic[T, R]):
 
     def take(self, max_items: int, max_seconds: float) -> "list[_Place[T, R]]":
         """The next batch: the oldest items whose callers still wait for them."""
-        most = min(max_items, self.pace.items_within(max_seconds))
+        most = min(max_items, self.cost.items_within(max_seconds))
         places: list[_Place[T, R]] = []
         now = self._clock()
         together = min(most, max(self._max_together, len(self.submissions) // 2))
@@ -226,7 +227,7 @@ class Lane(Generic[T, R]):
                 raise
             await self.answer(places[middle:])
             return
-        self.pace.observe(len(places), self._clock() - started)
+        self.cost.observe(len(places), self._clock() - started)
         for place, result in zip(places, results, strict=True):
             _deliver(place, result)
 
@@ -242,42 +243,6 @@ class Lane(Generic[T, R]):
         if submission in self.submissions:
             del self.submissions[submission]
             self._batcher.waiting -= len(submission.items) - submission.taken
-
-
-@dataclass(slots=True)
-class Pace:
-    """A running estimate of what a batch of n costs: fixed + per_item * n seconds.
-
-    Least squares over an exponentially fading past; Welford's weighted form (West, "Updating mean and variance
-    estimates", CACM 1979). While all batches had one size, the whole cost counts as per item: that errs on the
-    short side, and larger batches then tell the two apart.
-    """
-
-    fading: float = 0.9
-    weight: float = field(default=0.0, init=False)
-    items: float = field(default=0.0, init=False)
-    seconds: float = field(default=0.0, init=False)
-    variance: float = field(default=0.0, init=False)
-    covariance: float = field(default=0.0, init=False)
-
-    def observe(self, items: int, seconds: float) -> None:
-        self.weight = self.weight * self.fading + 1
-        share = 1 / self.weight
-        more_items, more_seconds = items - self.items, seconds - self.seconds
-        self.items += share * more_items
-        self.seconds += share * more_seconds
-        self.variance = (1 - share) * (self.variance + share * more_items**2)
-        self.covariance = (1 - share) * (self.covariance + share * more_items * more_seconds)
-
-    def items_within(self, seconds: float) -> int:
-        """How many items a batch may have to take no longer; at least 1, and just 1 while nothing was observed."""
-        if not self.weight:
-            return 1
-        per_item = self.covariance / self.variance if self.variance > 1e-6 else 0.0
-        fixed = self.seconds - per_item * self.items
-        if per_item <= 0 or fixed < 0:
-            fixed, per_item = 0.0, self.seconds / self.items
-        return max(1, int((seconds - fixed) / per_item)) if per_item > 0 else 1_000_000
 
 
 _TOO_LATE = "the deadline passed while the images were waiting"

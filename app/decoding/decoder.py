@@ -13,7 +13,8 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 
 from app.admission import Budget
 from app.decoding.plain_png import plain_png
-from app.engine.interface import Expired, settle
+from app.engine.errors import Expired
+from app.engine.interface import settle
 from classifier.preprocess import ImageError, Pixels, Preprocess
 
 S = TypeVar("S")

@@ -6,7 +6,8 @@ The rules for which version a request means stand here, so that every process th
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.engine.interface import Ambiguous, NotFound, NotReady, Stale, Target
+from app.engine.errors import Ambiguous, NotFound, NotReady, Stale
+from app.engine.predictions import Target
 from app.engine.rows import Reader
 from classifier.preprocess import Preprocess
 

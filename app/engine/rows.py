@@ -7,17 +7,26 @@ which holds every index below 2^24 exactly. Rows are what crosses from process t
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from app.engine.interface import ItemAnswer, ItemError, Prediction
+from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.telemetry.log import event
+from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
 
 Row = npt.NDArray[np.float32]
 Table = npt.NDArray[np.float32]  # of rows of one length
+
+
+class Item(NamedTuple):
+    """One image that waits for its predictions."""
+
+    pixels: Pixels
+    top_k: int
 
 
 @dataclass(frozen=True, slots=True)

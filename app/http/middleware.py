@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.multipart import ClientLeft
-from app.engine.interface import EngineError
+from app.engine.errors import EngineError
 from app.http.problems import Problem, from_engine
 from app.telemetry.metrics import Metrics
 

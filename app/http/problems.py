@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.engine.interface import EngineError
+from app.engine.errors import EngineError
 
 PROBLEM_TYPE = "application/problem+json"
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from app.engine.rows import Row
-from app.inference.predictor import Item, Predictor
+from app.engine.rows import Item, Row
+from app.inference.predictor import Predictor
 
 # A network that takes longer for one image is a large one: it gains more from the last core than the front-ends lose.
 # mnist_cnn takes 0.3 ms, ResNet-18 40.
@@ -22,7 +22,7 @@ _ITEMS_ON_THE_LOOP = 16
 _MOST_AT_ONCE = 8
 
 
-class Workers:
+class Executor:
     """One device's. On a CPU, batches of large networks that are computed at once share the cores: one that begins
     alone takes them all, one that begins beside another its share. More images are done with a core for each batch
     than with all for one; a lone client, though, has its answer sooner with all. Those of small networks are computed

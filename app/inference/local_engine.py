@@ -12,22 +12,13 @@ import torch
 
 from app.batching.batcher import Batcher, Lane, Submission
 from app.engine.catalogue import Catalogue, Entry, OnDisk
-from app.engine.interface import (
-    Answer,
-    Answered,
-    Draining,
-    Engine,
-    EngineError,
-    Expired,
-    ModelInfo,
-    ReloadReport,
-    Status,
-    Target,
-)
-from app.engine.rows import Row, table
-from app.inference.executor import Workers
-from app.inference.predictor import Item
-from app.inference.verification import prove
+from app.engine.errors import Draining, EngineError, Expired
+from app.engine.interface import Engine
+from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.predictions import Answer, Answered, Target
+from app.engine.rows import Item, Row, table
+from app.inference.executor import Executor
+from app.inference.verification import verify
 from app.lifecycle.registry import ModelStore, Served
 from app.settings import Settings
 from app.telemetry.log import event
@@ -106,7 +97,7 @@ class LocalEngine(Engine):
         self.on_change: Callable[[], None] = lambda: None  # is told when `catalogue` or `models` has changed
         self._settings = settings
         self._metrics = metrics
-        self._workers = Workers(
+        self._workers = Executor(
             self.device,
             cores=usable_cores(),
             torch_threads=settings.torch_threads,
@@ -273,7 +264,7 @@ class LocalEngine(Engine):
 
     def _load(self, path: Path) -> Loaded:
         self._workers.prepare_thread()
-        predictor = prove(
+        predictor = verify(
             path,
             device=self.device,
             max_items=self._settings.max_batch,

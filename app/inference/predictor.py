@@ -5,13 +5,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from app.engine.rows import Reader, Row
+from app.engine.rows import Item, Reader, Row
 from app.inference.cuda_graphs import CudaCapture
 from app.inference.slots import Capture, Forward, Slot
 from app.telemetry.log import event
@@ -23,13 +22,6 @@ from classifier.scores import SCORES
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class Item(NamedTuple):
-    """One image that waits for its predictions."""
-
-    pixels: Pixels
-    top_k: int
 
 
 class Predictor:

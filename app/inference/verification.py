@@ -6,22 +6,18 @@ these weights gave. A wrong resize, a broken kernel or a damaged file does not r
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from app.decoding.decoder import ImageProblem, decode
-from app.engine.interface import ItemError
-from app.inference.optimize.fold_batch_norm import fold
-from app.inference.optimize.max_pool import pair
-from app.inference.optimize.prepack_weights import pack
-from app.inference.predictor import PRECISIONS, Item, Predictor, is_out_of_memory
+from app.engine.predictions import ItemError
+from app.engine.rows import Item
+from app.inference.optimize.optimize import first_line, optimize
+from app.inference.predictor import PRECISIONS, Predictor, is_out_of_memory
 from app.telemetry.log import event
 from classifier.checkpoint import Checkpoint, CheckpointError
-from classifier.manifest import Manifest
 from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
@@ -33,7 +29,7 @@ MAX_LEVELS = 1
 MAX_LOGIT_ERROR = {"fp32": 1e-3, "bf16": 1e-1}
 
 
-def prove(
+def verify(
     path: Path,
     *,
     device: torch.device,
@@ -55,7 +51,7 @@ def prove(
     try:
         checkpoint = Checkpoint.load(path)
         network = checkpoint.build()
-        quicken(
+        optimize(
             network, checkpoint.manifest, device=device, dtype=PRECISIONS[precision], compiled=compile_with is not None
         )
         predictor = Predictor(
@@ -78,42 +74,6 @@ def prove(
     return predictor
 
 
-def quicken(
-    network: nn.Module, manifest: Manifest, *, device: torch.device, dtype: torch.dtype, compiled: bool = False
-) -> None:
-    """Changes `network` as far as it can be done; whether it is the same still, its reference batch says.
-
-    Args:
-        network: in eval mode, on the CPU.
-        device, dtype: where, and in what, it will compute.
-        compiled: torch.compile will take it.
-    """
-    height, width, channels = manifest.preprocess.shape
-    batch = torch.zeros(1, channels, height, width)
-    _try(fold, "folded", network, batch, manifest)
-    if device.type == "cpu":
-        pair(network)
-        if not compiled:  # torch.compile brings kernels of its own
-            _try(pack, "packed", network.to(dtype), batch.to(dtype), manifest)
-
-
-def _try(
-    step: Callable[[nn.Module, torch.Tensor], int],
-    done: str,
-    network: nn.Module,
-    batch: torch.Tensor,
-    manifest: Manifest,
-) -> None:
-    try:
-        count = step(network, batch)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        event(logger, f"not {done}", level=logging.WARNING, model=manifest.model, reason=_first_line(error))
-    else:
-        event(logger, done, level=logging.DEBUG, model=manifest.model, modules=count)
-
-
 def _warm_up(predictor: Predictor, *, compiled: bool) -> None:
     began = time.perf_counter()
     try:
@@ -122,14 +82,10 @@ def _warm_up(predictor: Predictor, *, compiled: bool) -> None:
         if not compiled or is_out_of_memory(error):
             raise
         raise CheckpointError(
-            f"the network cannot be compiled here; serve it without --compile ({_first_line(error)})"
+            f"the network cannot be compiled here; serve it without --compile ({first_line(error)})"
         ) from error
     if compiled:
         event(logger, "compiled", model=predictor.manifest.model, seconds=round(time.perf_counter() - began, 1))
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _check_pixels(checkpoint: Checkpoint) -> None:

@@ -14,23 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.engine.catalogue import Catalogue, Entry
-from app.engine.interface import (
-    NO_ANSWER_IN_TIME,
-    Answer,
-    Answered,
-    Draining,
-    Engine,
-    EngineError,
-    Expired,
-    ModelInfo,
-    NotReady,
-    Overloaded,
-    ReloadReport,
-    Stale,
-    Status,
-    Target,
-    settle,
-)
+from app.engine.errors import Draining, EngineError, Expired, NotReady, Overloaded, Stale
+from app.engine.interface import NO_ANSWER_IN_TIME, Engine, settle
+from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.predictions import Answer, Answered, Target
 from app.ipc import wire
 from app.ipc.corked import Corked
 from app.telemetry.log import event

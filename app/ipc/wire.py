@@ -19,9 +19,9 @@ from collections.abc import Iterator
 
 from pydantic import TypeAdapter
 
-from app.engine import interface as engine
 from app.engine.catalogue import Catalogue
-from app.engine.interface import EngineError, ModelInfo, NotFound, ReloadReport
+from app.engine.errors import ENGINE_ERRORS, EngineError, NotFound
+from app.engine.model_info import ModelInfo, ReloadReport
 
 SUBMIT, CANCEL, RELOAD, READY, CATALOGUE, MODELS, BEAT, ROWS, REPORT, ERROR = range(10)
 
@@ -78,5 +78,4 @@ def error_of(body: bytes) -> EngineError:
     kind, code, detail = ERRORS.validate_json(body)
     if kind == NotFound.__name__:
         return NotFound(code, detail)  # type: ignore[arg-type]  # one of its codes: it was made of one
-    error: EngineError = getattr(engine, kind)(detail)
-    return error
+    return ENGINE_ERRORS[kind](detail)

@@ -15,7 +15,8 @@ from typing import Generic, Literal, TypeVar
 
 from watchfiles import awatch
 
-from app.engine.interface import ModelInfo, NotFound, Refusal, ReloadReport, VersionInfo
+from app.engine.errors import NotFound
+from app.engine.model_info import ModelInfo, Refusal, ReloadReport, VersionInfo
 from app.lifecycle.storage import Found, is_model_name, model_names, scan
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics

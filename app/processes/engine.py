@@ -15,10 +15,9 @@ import numpy as np
 import uvloop
 
 from app.batching.batcher import Submission
-from app.engine.interface import EngineError, Stale
-from app.engine.rows import Row, table
+from app.engine.errors import EngineError, Stale
+from app.engine.rows import Item, Row, table
 from app.inference.local_engine import Loaded, LocalEngine
-from app.inference.predictor import Item
 from app.ipc import wire
 from app.ipc.corked import Corked
 from app.processes.child import STOP, Orders

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine.interface import Status
+from app.engine.model_info import Status
 
 
 def event(logger: logging.Logger, message: str, *, level: int = logging.INFO, **values: Any) -> None:

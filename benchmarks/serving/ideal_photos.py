@@ -4,7 +4,7 @@
 
 A pool of threads decodes the next batch while each lane, a thread, computes one; batch sizes, lanes and torch's
 threads are tried. The ideal is the best of float32 as torch computes it. The other variants show what flambeau's own
-changes to the network bring (`app.inference.verification.quicken`), and bfloat16, whose logits differ by more than a
+changes to the network bring (`app.inference.optimize.optimize`), and bfloat16, whose logits differ by more than a
 checkpoint's proof allows for float32.
 """
 
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from app.decoding.decoder import decode
-from app.inference.verification import quicken
+from app.inference.optimize.optimize import optimize
 from classifier.checkpoint import Checkpoint
 from classifier.cores import usable_cores
 from classifier.normalize import normalizer
@@ -63,7 +63,7 @@ class Ideal:
 
         def as_served(dtype: torch.dtype) -> nn.Module:
             served = copy.deepcopy(network)
-            quicken(served, content.manifest, device=torch.device("cpu"), dtype=dtype)
+            optimize(served, content.manifest, device=torch.device("cpu"), dtype=dtype)
             return served
 
         self._variants = {

@@ -21,7 +21,8 @@ from PIL import Image
 
 from app.admission import Budget
 from app.decoding.decoder import Decoder, ImageProblem
-from app.inference.predictor import Item, Predictor
+from app.engine.rows import Item
+from app.inference.predictor import Predictor
 from classifier.checkpoint import Checkpoint
 from classifier.preprocess import Pixels, Preprocess
 

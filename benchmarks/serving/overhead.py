@@ -27,13 +27,13 @@ from app.api.application import create_app
 from app.api.multipart import files_in
 from app.api.predict import _members
 from app.decoding.decoder import Decoder
-from app.engine.interface import Answer, Answered, ItemAnswer, Prediction, Target
+from app.engine.predictions import Answer, Answered, ItemAnswer, Prediction, Target
+from app.engine.rows import Item
 from app.http.deadlines import Deadlines
 from app.http.disconnect import Attendance, Departure
 from app.http.server import Server
 from app.inference.local_engine import LocalEngine
-from app.inference.predictor import Item
-from app.inference.verification import prove
+from app.inference.verification import verify
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.engine import EngineServer
 from app.settings import Settings
@@ -110,7 +110,7 @@ async def _engine_figures(
     """Computing, and the way there and back: all of a submit less what computing takes."""
     engine = LocalEngine(settings, Metrics(), alone=True)
     remote = RemoteEngine(folder / "engine", max_waiting=AT_ONCE)
-    predictor = prove(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
+    predictor = verify(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "engine"))
         listener.listen()

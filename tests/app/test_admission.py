@@ -3,7 +3,7 @@
 import pytest
 
 from app.admission import Admission, Budget
-from app.engine.interface import Overloaded
+from app.engine.errors import Overloaded
 
 
 def test_it_fills_to_its_limit_and_not_beyond() -> None:

@@ -4,20 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.engine.interface import (
-    Answer,
-    Answered,
-    Engine,
-    EngineError,
-    ItemAnswer,
-    ItemError,
-    ModelInfo,
-    NotFound,
-    Prediction,
-    ReloadReport,
-    Status,
-    Target,
-)
+from app.engine.errors import EngineError, NotFound
+from app.engine.interface import Engine
+from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.predictions import Answer, Answered, ItemAnswer, ItemError, Prediction, Target
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS
 

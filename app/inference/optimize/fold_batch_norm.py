@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 
-def fold(network: nn.Module, batch: torch.Tensor) -> int:
+def fold_batch_norm(network: nn.Module, batch: torch.Tensor) -> int:
     """Changes `network`, which is in eval mode; says how many of its batch norms are gone.
 
     Those that alone take the result of a convolution are, if the network names both of them once and calls that

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-def pair(network: nn.Module) -> int:
+def replace_max_pools(network: nn.Module) -> int:
     """Changes `network`, which is for a CPU and is not trained any more; says how many of its pools were exchanged."""
     pools = [name for name, module in network.named_modules(remove_duplicate=False) if _halves(module)]
     for name in pools:

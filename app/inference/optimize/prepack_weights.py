@@ -16,7 +16,7 @@ _LARGE_LINEAR = 1 << 20
 _oneDNN = torch.ops.mkldnn  # noqa: N816  that is its name
 
 
-def pack(network: nn.Module, batch: torch.Tensor) -> int:
+def prepack_weights(network: nn.Module, batch: torch.Tensor) -> int:
     """Changes `network`, which is in eval mode, on a CPU, and not trained any more; says how many modules were packed.
 
     Those are convolutions and linear layers with many weights, if the network calls them as modules.

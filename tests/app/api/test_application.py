@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.engine.interface import Overloaded
+from app.engine.errors import Overloaded
 from tests.support.answers import CheckProblem
 from tests.support.checkpoints import png
 from tests.support.engines import ScriptedEngine

@@ -9,7 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from PIL import Image
 
-from app.engine.interface import Draining, Expired, ItemAnswer, ItemError, NotReady, Overloaded, Prediction
+from app.engine.errors import Draining, Expired, NotReady, Overloaded
+from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.http.problems import PROBLEM_TYPE, PROBLEMS
 from tests.support.answers import MAX_FILES, Answer
 from tests.support.checkpoints import encoded, png

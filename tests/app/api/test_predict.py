@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.engine.interface import ItemAnswer, Prediction
+from app.engine.predictions import ItemAnswer, Prediction
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from tests.support.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels

@@ -9,7 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.application import create_app
 from app.api.predict_fast import Steps
-from app.engine.interface import ItemError, Overloaded, Stale
+from app.engine.errors import Overloaded, Stale
+from app.engine.predictions import ItemError
 from app.http.server import Server
 from app.settings import Settings
 from app.telemetry.metrics import Metrics

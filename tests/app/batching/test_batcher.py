@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.batching.batcher import Batcher, Lane, Pace
-from app.engine.interface import Draining, Expired, Overloaded
+from app.batching.batcher import Batcher, Lane
+from app.engine.errors import Draining, Expired, Overloaded
 from tests.support.lanes import submit
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ async def running(
     batcher = Batcher(max_items=max_items, max_seconds=60, max_waiting=max_waiting, at_once=at_once, clock=clock)
     device = Device()
     lane = batcher.lane(device.compute)
-    lane.pace.observe(1, 1e-6)  # known to be fast: batches are limited by number alone
+    lane.cost.observe(1, 1e-6)  # known to be fast: batches are limited by number alone
     task = asyncio.create_task(batcher.run())
     try:
         yield batcher, device, lane
@@ -113,7 +113,7 @@ async def test_a_lane_may_put_few_items_together_but_those_of_one_caller_stay_so
 ) -> None:
     async with running(max_items=4) as (batcher, device, lane):
         own = batcher.lane(device.compute, max_together=2)
-        own.pace.observe(1, 1e-6)
+        own.cost.observe(1, 1e-6)
         first = await device.busy(lane)
         tasks = await submitted(own, *groups)
         device.gate.set()
@@ -265,7 +265,7 @@ async def test_a_batch_with_too_few_results_is_split_like_one_that_failed() -> N
         return [10 * item for item in items if item != 2]
 
     lane = batcher.lane(forgetful)
-    lane.pace.observe(1, 1e-6)
+    lane.cost.observe(1, 1e-6)
     task = asyncio.create_task(batcher.run())
     first, second, third = await submit(lane, [1, 2, 3], deadline=soon())
     assert (first, third) == (10, 30)
@@ -286,7 +286,7 @@ async def test_a_batcher_that_dies_while_it_splits_leaves_nobody_waiting() -> No
         raise AssertionError("nobody sets it")
 
     lane = batcher.lane(fails_then_hangs)
-    lane.pace.observe(1, 1e-6)
+    lane.cost.observe(1, 1e-6)
     waiting = await submitted(lane, [1], [2], [3], [4])
     task = asyncio.create_task(batcher.run())
     await alone.wait()
@@ -313,7 +313,7 @@ async def test_what_was_computed_last_is_not_kept() -> None:
 async def test_a_flood_in_one_lane_does_not_hold_up_another() -> None:
     async with running(max_items=2) as (batcher, device, lane):
         other = batcher.lane(device.compute)
-        other.pace.observe(1, 1e-6)
+        other.cost.observe(1, 1e-6)
         await device.busy(lane)
         flood = await submitted(lane, list(range(1, 9)))
         (quiet,) = await submitted(other, [100])
@@ -354,7 +354,7 @@ async def test_two_batches_may_be_in_progress_and_each_caller_gets_its_own_rows_
     async with running(at_once=2) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute)
-        lane.pace.observe(1, 1e-6)
+        lane.cost.observe(1, 1e-6)
         (first,) = await submitted(lane, [1, 2])
         one, open_one = await device.batch()
         (second,) = await submitted(lane, [3])
@@ -391,7 +391,7 @@ async def test_what_comes_while_a_batch_of_a_lane_in_turn_is_computed_is_all_in_
     async with running(at_once=2) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute, in_turn=True)
-        lane.pace.observe(1, 1e-6)
+        lane.cost.observe(1, 1e-6)
         waiting = await submitted(lane, [1])
         first, open_first = await device.batch()
         for number in (2, 3):
@@ -435,7 +435,7 @@ async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_l
 
     async with running(max_items=4, at_once=at_once) as (batcher, _, _):
         lane = batcher.lane(compute)
-        lane.pace.observe(1, 1e-6)
+        lane.cost.observe(1, 1e-6)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for number in range(6):
                 group.create_task(client(number))
@@ -447,7 +447,7 @@ async def test_one_submit_may_be_in_two_batches_at_a_time_and_is_answered_in_its
     async with running(at_once=2, max_items=2) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute)
-        lane.pace.observe(1, 1e-6)
+        lane.cost.observe(1, 1e-6)
         (waiting,) = await submitted(lane, [1, 2, 3])
         one, open_one = await device.batch()
         other, open_other = await device.batch()
@@ -589,32 +589,9 @@ async def test_a_batch_is_no_larger_than_what_fits_the_time_it_may_take() -> Non
     device = Device()
     lane = batcher.lane(device.compute)
     for items in (1, 2, 4):
-        lane.pace.observe(items, 0.010 + 0.008 * items)
+        lane.cost.observe(items, 0.010 + 0.008 * items)
     task = asyncio.create_task(batcher.run())
     assert len(await submit(lane, list(range(20)), deadline=soon())) == 20
     assert len(device.batches[0]) == 5
     batcher.close()
     await task
-
-
-def test_the_pace_tells_the_fixed_cost_from_the_cost_of_an_item() -> None:
-    pace = Pace()
-    for items in (1, 8, 3, 5):
-        pace.observe(items, 0.004 + 0.002 * items)
-    assert pace.items_within(0.050) == 23
-    assert pace.items_within(0.001) == 1
-
-
-def test_the_pace_starts_with_a_single_item_and_then_counts_all_cost_as_per_item() -> None:
-    pace = Pace()
-    assert pace.items_within(10) == 1
-    pace.observe(1, 0.01)
-    assert pace.items_within(0.05) == 5
-
-
-def test_the_pace_forgets_an_outlier() -> None:
-    pace = Pace()
-    pace.observe(1, 5.0)
-    for i in range(200):
-        pace.observe(1 + i % 4, 0.001 * (1 + i % 4))
-    assert pace.items_within(0.05) == pytest.approx(50, abs=1)

@@ -18,7 +18,7 @@ from pydantic import PrivateAttr
 
 from app.admission import Budget
 from app.decoding.decoder import Decoder, ImageProblem, decode
-from app.engine.interface import Expired, Overloaded
+from app.engine.errors import Expired, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
 from tests.support.images import png_chunk

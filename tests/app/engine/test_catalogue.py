@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.engine.catalogue import Catalogue, Entry, OnDisk
-from app.engine.interface import Ambiguous, NotFound, NotReady, Stale
+from app.engine.errors import Ambiguous, NotFound, NotReady, Stale
 from app.engine.rows import Reader
 from classifier.preprocess import Preprocess
 from tests.support.checkpoints import DIGITS

@@ -21,19 +21,9 @@ from PIL import Image
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from app.engine.interface import (
-    Ambiguous,
-    Draining,
-    Engine,
-    Expired,
-    ItemAnswer,
-    ItemError,
-    NotFound,
-    NotReady,
-    Overloaded,
-    Prediction,
-    Stale,
-)
+from app.engine.errors import Ambiguous, Draining, Expired, NotFound, NotReady, Overloaded, Stale
+from app.engine.interface import Engine
+from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.inference.local_engine import LocalEngine
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.engine import EngineServer

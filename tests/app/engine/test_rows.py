@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from app.engine.interface import ItemAnswer, ItemError, Prediction
+from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.engine.rows import Reader, Row, table
 
 LABELS = ("zero", "one", "two", "three")

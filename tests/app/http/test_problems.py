@@ -9,7 +9,8 @@ from fastapi import FastAPI, Query
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from app.engine.interface import Draining, Expired, ItemError, NotReady, Overloaded, Stale
+from app.engine.errors import Draining, Expired, NotReady, Overloaded, Stale
+from app.engine.predictions import ItemError
 from app.http.middleware import Observe, Problems
 from app.http.problems import HANDLERS, PROBLEMS
 from app.telemetry.metrics import Metrics

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.inference.executor import Workers
-from app.inference.predictor import Item, Predictor
+from app.engine.rows import Item
+from app.inference.executor import Executor
+from app.inference.predictor import Predictor
 from tests.support.checkpoints import checkpoint, png, to_pixels
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
@@ -35,7 +36,7 @@ class Network:
         if not on_the_loop:
             assert self.gate.wait(30)
 
-    def submit(self, workers: Workers) -> "asyncio.Task[Any]":
+    def submit(self, workers: Executor) -> "asyncio.Task[Any]":
         return asyncio.create_task(workers.predict(self.predictor, [Item(to_pixels(png()), 1)]))
 
     async def threads(self) -> int:
@@ -45,7 +46,7 @@ class Network:
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_beside_others(*, alone: bool) -> None:
-    workers, network = Workers(CPU, cores=4, alone=alone), Network(large=True)
+    workers, network = Executor(CPU, cores=4, alone=alone), Network(large=True)
     assert workers.at_once == 4
     assert not workers.in_turn(network.predictor)
     tasks, threads = [], []
@@ -63,7 +64,7 @@ async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_be
 
 
 async def test_a_batch_that_fails_leaves_its_share_to_others() -> None:
-    workers, network = Workers(CPU, cores=4, alone=True), Network(large=True)
+    workers, network = Executor(CPU, cores=4, alone=True), Network(large=True)
     network.gate.set()
     for _ in range(3):
         with pytest.raises(ValueError, match="shape"):
@@ -74,7 +75,7 @@ async def test_a_batch_that_fails_leaves_its_share_to_others() -> None:
 
 
 async def test_a_small_network_computes_on_the_loop_with_all_cores_but_one_of_which_others_have_their_share() -> None:
-    workers, small, large = Workers(CPU, cores=4, alone=True), Network(large=False), Network(large=True)
+    workers, small, large = Executor(CPU, cores=4, alone=True), Network(large=False), Network(large=True)
     await small.submit(workers)
     assert small.begun.get_nowait() == (3, True)
     beside = large.submit(workers)
@@ -89,17 +90,17 @@ async def test_a_small_network_computes_on_the_loop_with_all_cores_but_one_of_wh
 async def test_batches_on_the_loop_are_kept_so_small_that_front_ends_have_something_to_do_meanwhile() -> None:
     small, large = Network(large=False).predictor, Network(large=True).predictor
     for cores, threads, most in ((1, 0, 16), (2, 0, 16), (4, 0, 48), (4, 2, 32)):
-        workers = Workers(CPU, cores=cores, torch_threads=threads, alone=True)
+        workers = Executor(CPU, cores=cores, torch_threads=threads, alone=True)
         assert workers.max_together(small) == most
         assert workers.max_together(large) is None
         workers.close()
-    beside_http = Workers(CPU, cores=4)
+    beside_http = Executor(CPU, cores=4)
     assert beside_http.max_together(small) is None
     beside_http.close()
 
 
 async def test_beside_http_batches_of_a_small_network_are_computed_in_turn_in_a_thread_with_all_cores_but_one() -> None:
-    workers, network = Workers(CPU, cores=4), Network(large=False)
+    workers, network = Executor(CPU, cores=4), Network(large=False)
     assert workers.in_turn(network.predictor)
     network.gate.set()
     await network.submit(workers)
@@ -108,7 +109,7 @@ async def test_beside_http_batches_of_a_small_network_are_computed_in_turn_in_a_
 
 
 async def test_on_a_gpu_one_batch_is_copied_while_another_is_computed_however_small_the_network() -> None:
-    workers = Workers(torch.device("cuda"), cores=4)
+    workers = Executor(torch.device("cuda"), cores=4)
     assert workers.at_once == 2
     assert not workers.in_turn(Network(large=False).predictor)
     workers.close()
@@ -116,7 +117,7 @@ async def test_on_a_gpu_one_batch_is_copied_while_another_is_computed_however_sm
 
 @pytest.mark.parametrize("large", [False, True])
 async def test_who_says_how_many_threads_gets_so_many_and_one_batch_at_a_time(*, large: bool) -> None:
-    workers, network = Workers(CPU, cores=4, torch_threads=2, alone=True), Network(large=large)
+    workers, network = Executor(CPU, cores=4, torch_threads=2, alone=True), Network(large=large)
     assert workers.at_once == 1
     network.gate.set()
     await network.submit(workers)
@@ -128,7 +129,7 @@ async def test_who_says_how_many_threads_gets_so_many_and_one_batch_at_a_time(*,
 async def test_compiled_networks_are_always_computed_with_the_threads_that_they_were_compiled_for(
     *, large: bool
 ) -> None:
-    workers, network = Workers(CPU, cores=4, compiled=True, alone=True), Network(large=large)
+    workers, network = Executor(CPU, cores=4, compiled=True, alone=True), Network(large=large)
     network.gate.set()
     workers.prepare_thread()
     assert torch.get_num_threads() == 3
@@ -139,11 +140,11 @@ async def test_compiled_networks_are_always_computed_with_the_threads_that_they_
 
 @pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (2, 2), (8, 8), (64, 8)])
 async def test_there_are_as_many_batches_at_once_as_cores_up_to_eight(cores: int, at_once: int) -> None:
-    assert Workers(CPU, cores=cores).at_once == at_once
+    assert Executor(CPU, cores=cores).at_once == at_once
 
 
 async def test_a_single_core_is_all_that_there_is() -> None:
-    workers, network = Workers(CPU, cores=1), Network(large=True)
+    workers, network = Executor(CPU, cores=1), Network(large=True)
     network.gate.set()
     workers.prepare_thread()
     assert torch.get_num_threads() == 1

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.interface import ItemAnswer, ItemError
-from app.inference.predictor import Item, Predictor
+from app.engine.predictions import ItemAnswer, ItemError
+from app.engine.rows import Item
+from app.inference.predictor import Predictor
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Preprocess

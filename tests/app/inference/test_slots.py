@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from app.inference.predictor import Item, Predictor
+from app.engine.rows import Item
+from app.inference.predictor import Predictor
 from app.inference.slots import Replay
 from classifier.preprocess import Pixels
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, logits, png, to_pixels

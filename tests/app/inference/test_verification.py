@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from app.inference.verification import prove
+from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
 from classifier.manifest import Calibration, OutOfDistribution
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
@@ -26,7 +26,7 @@ def saved(content: Checkpoint, folder: Path) -> Path:
 @pytest.mark.parametrize(("architecture", "preprocess"), [("mnist_cnn", DIGITS), ("resnet18", PHOTOS)])
 def test_a_sound_checkpoint_is_proven(architecture: str, preprocess: object, tmp_path: Path) -> None:
     content = checkpoint(architecture=architecture, preprocess=PHOTOS if preprocess is PHOTOS else DIGITS)
-    predictor = prove(saved(content, tmp_path), device=CPU, max_items=3)
+    predictor = verify(saved(content, tmp_path), device=CPU, max_items=3)
     assert predictor.manifest == content.manifest
 
 
@@ -35,7 +35,7 @@ def test_logits_that_these_weights_do_not_give_are_refused(tmp_path: Path) -> No
     logits = content.reference.logits.clone()
     logits[2, 5] += 0.1
     with pytest.raises(CheckpointError, match="logits are not repeated on cpu"):
-        prove(
+        verify(
             saved(replace(content, reference=replace(content.reference, logits=logits)), tmp_path),
             device=CPU,
             max_items=8,
@@ -45,13 +45,13 @@ def test_logits_that_these_weights_do_not_give_are_refused(tmp_path: Path) -> No
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     content = replace(checkpoint(seed=0), network=checkpoint(seed=1).network)
     with pytest.raises(CheckpointError, match="logits are not repeated"):
-        prove(saved(content, tmp_path), device=CPU, max_items=8)
+        verify(saved(content, tmp_path), device=CPU, max_items=8)
 
 
 def test_a_difference_of_rounding_is_allowed(tmp_path: Path) -> None:
     content = checkpoint()
     reference = replace(content.reference, logits=content.reference.logits * (1 + 1e-4))
-    prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+    verify(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
 
 
 def test_pixels_that_this_decoder_does_not_make_are_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_pixels_that_this_decoder_does_not_make_are_refused(tmp_path: Path) -> N
     pixels[1, 14, 14, 0] = pixels[1, 14, 14, 0].bitwise_xor(4)
     reference = replace(content.reference, pixels=pixels)
     with pytest.raises(CheckpointError, match="reference image 1 becomes other pixels"):
-        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+        verify(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
 
 
 def test_a_resize_that_training_did_not_do_is_refused(tmp_path: Path) -> None:
@@ -69,38 +69,38 @@ def test_a_resize_that_training_did_not_do_is_refused(tmp_path: Path) -> None:
     made_otherwise = checkpoint(preprocess=DIGITS.model_copy(update={"interpolation": "nearest"}))
     reference = Reference(large, made_otherwise.reference.pixels, content.reference.logits)
     with pytest.raises(CheckpointError, match="becomes other pixels here than in training"):
-        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+        verify(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
 
 
 def test_a_reference_image_that_is_no_image_is_refused(tmp_path: Path) -> None:
     content = checkpoint()
     reference = replace(content.reference, encoded=(*content.reference.encoded[:3], b"no picture"))
     with pytest.raises(CheckpointError, match="reference image 3 cannot be decoded"):
-        prove(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
+        verify(saved(replace(content, reference=reference), tmp_path), device=CPU, max_items=8)
 
 
 def test_too_little_memory_is_not_the_files_fault(tmp_path: Path) -> None:
     """The store tries again what a MemoryError has kept from being loaded; a refused file stays refused."""
     with pytest.raises(MemoryError):
-        prove(saved(checkpoint(), tmp_path), device=CPU, max_items=10**14)
+        verify(saved(checkpoint(), tmp_path), device=CPU, max_items=10**14)
 
 
 def test_a_threshold_that_no_score_can_be_compared_with_is_refused(tmp_path: Path) -> None:
     section = OutOfDistribution.model_construct(method="energy", threshold=math.nan)
     with pytest.raises(CheckpointError, match="threshold"):
-        prove(saved(saying(checkpoint(), out_of_distribution=section), tmp_path), device=CPU, max_items=8)
+        verify(saved(saying(checkpoint(), out_of_distribution=section), tmp_path), device=CPU, max_items=8)
 
 
 def test_a_temperature_that_makes_every_score_useless_is_refused(tmp_path: Path) -> None:
     content = checkpoint()
     manifest = content.manifest.model_copy(update={"calibration": Calibration(temperature=1e-46)})
     with pytest.raises(CheckpointError, match="no predictions can be made"):
-        prove(saved(replace(content, manifest=manifest), tmp_path), device=CPU, max_items=8)
+        verify(saved(replace(content, manifest=manifest), tmp_path), device=CPU, max_items=8)
 
 
 def test_in_bf16_the_logits_may_differ_a_little(tmp_path: Path) -> None:
     content = with_fixed_logits([3.0, 1.003, 0, 0, 0, 0, 0, 0, 0, 0])
-    (row, *_) = prove(saved(content, tmp_path), device=CPU, max_items=8, precision="bf16").logits(
+    (row, *_) = verify(saved(content, tmp_path), device=CPU, max_items=8, precision="bf16").logits(
         list(content.reference.pixels.numpy())
     )
     assert row[1] != pytest.approx(1.003, abs=1e-3)
@@ -110,9 +110,9 @@ def test_in_bf16_the_logits_may_differ_a_little(tmp_path: Path) -> None:
 
 def test_in_bf16_another_likeliest_class_is_refused(tmp_path: Path) -> None:
     path = saved(with_fixed_logits([1.0, 1.0001, 0, 0, 0, 0, 0, 0, 0, 0]), tmp_path)
-    prove(path, device=CPU, max_items=8)
+    verify(path, device=CPU, max_items=8)
     with pytest.raises(CheckpointError, match="another likeliest class than in training: serve this model in fp32"):
-        prove(path, device=CPU, max_items=8, precision="bf16")
+        verify(path, device=CPU, max_items=8, precision="bf16")
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_what_is_served_is_folded_and_the_proof_is_of_that(
 ) -> None:
     caplog.set_level(logging.DEBUG, "app")
     path = saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path)
-    prove(path, device=CPU, max_items=8)
+    verify(path, device=CPU, max_items=8)
     assert [(record.message, record.__dict__["values"]["modules"]) for record in caplog.records] == [
         ("folded", 20),
         ("packed", 8),
@@ -132,7 +132,7 @@ def test_what_is_served_is_folded_and_the_proof_is_of_that(
 
     monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", wrong)
     with pytest.raises(CheckpointError, match="logits are not repeated"):
-        prove(path, device=CPU, max_items=8)
+        verify(path, device=CPU, max_items=8)
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_what_cannot_be_folded_is_served_as_it_is(
         raise TypeError("no such thing\nas a batch norm")
 
     monkeypatch.setattr("torch.nn.utils.fusion.fuse_conv_bn_weights", unable)
-    prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+    verify(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
     (record,) = caplog.records
     assert record.__dict__["values"] == {"model": "digits", "reason": "TypeError: no such thing"}
 
@@ -161,7 +161,7 @@ def test_memory_that_runs_out_while_folding_or_packing_is_not_the_files_fault(
 
     monkeypatch.setattr(owner, function, unable)
     with pytest.raises(MemoryError):
-        prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+        verify(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_what_is_packed_wrongly_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", wrong)
     with pytest.raises(CheckpointError, match="logits are not repeated"):
-        prove(path, device=CPU, max_items=8)
+        verify(path, device=CPU, max_items=8)
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_what_cannot_be_packed_is_served_as_it_is(
         raise AttributeError("no such operator\nfor this processor")
 
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_convolution_weight", unable)
-    prove(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
+    verify(saved(checkpoint(architecture="resnet18", preprocess=PHOTOS), tmp_path), device=CPU, max_items=8)
     (record,) = caplog.records
     assert record.message == "not packed"
     assert record.__dict__["values"] == {"model": "digits", "reason": "AttributeError: no such operator"}
@@ -195,7 +195,7 @@ def test_what_cannot_be_packed_is_served_as_it_is(
 def test_a_compiled_network_is_proven_like_another(tmp_path: Path, max_items: int) -> None:
     """By a backend that needs no compiler: torch then traces the network, and calls what it has traced."""
     content = checkpoint()
-    predictor = prove(saved(content, tmp_path), device=CPU, max_items=max_items, compile_with="eager")
+    predictor = verify(saved(content, tmp_path), device=CPU, max_items=max_items, compile_with="eager")
     repeated = predictor.logits(list(content.reference.pixels.numpy()))
     torch.testing.assert_close(repeated, content.reference.logits, rtol=1e-4, atol=1e-5)
 
@@ -207,7 +207,7 @@ def test_torch_compiles_each_version_however_many_there_were_before(tmp_path: Pa
     for seed in range(5):  # torch compiles one function eight times at the most, and each of these twice
         preprocess = DIGITS.model_copy(update={"mean": (0.1 + seed / 100,)})
         before = counters["stats"]["unique_graphs"]
-        prove(saved(checkpoint(seed, preprocess=preprocess), tmp_path), device=CPU, max_items=4, compile_with="eager")
+        verify(saved(checkpoint(seed, preprocess=preprocess), tmp_path), device=CPU, max_items=4, compile_with="eager")
         assert counters["stats"]["unique_graphs"] > before
         (tmp_path / "1.safetensors").unlink()
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_compiled_is_refused_with_what_to_do(tmp_path: Path, monk
         CheckpointError, match=r"cannot be compiled here; serve it without --compile .*no-such-compiler"
     )
     with refused, config.patch({"cpp.cxx": (None, "no-such-compiler")}):
-        prove(saved(checkpoint(), tmp_path), device=CPU, max_items=8, compile_with="inductor")
+        verify(saved(checkpoint(), tmp_path), device=CPU, max_items=8, compile_with="inductor")
 
 
 def with_fixed_logits(values: list[float]) -> Checkpoint:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from app.engine.catalogue import Catalogue, Entry
-from app.engine.interface import Answer, Expired, ItemAnswer, ItemError, NotReady, Stale
+from app.engine.errors import Expired, NotReady, Stale
+from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.engine.rows import Reader
 from app.inference.local_engine import LocalEngine
 from app.ipc import wire

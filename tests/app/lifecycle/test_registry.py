@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from app.engine.interface import NotFound
+from app.engine.errors import NotFound
 from app.lifecycle.registry import ModelStore, Served
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint, CheckpointError

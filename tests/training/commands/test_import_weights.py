@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from app.inference.verification import prove
+from app.inference.verification import verify
 from classifier.architectures import skeleton
 from classifier.checkpoint import Checkpoint
 from tests.support import hub
@@ -41,7 +41,7 @@ def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(arc
     path = _tutorial_state(tmp_path, architecture, prefix="module.")
     published = import_weights(path, labels=LABELS, store=tmp_path / "store")
     assert published == tmp_path / "store" / architecture / "1.safetensors"
-    manifest = prove(published, device=torch.device("cpu"), max_items=2).manifest
+    manifest = verify(published, device=torch.device("cpu"), max_items=2).manifest
     assert manifest.architecture == architecture
     assert manifest.labels == LABELS
     assert manifest.preprocess == (preprocess_of(architecture) or builtin("mnist", "mnist_cnn").preprocess)
@@ -136,7 +136,7 @@ def test_torchvisions_weights_are_published_with_their_labels_and_preprocess(
     file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(skeleton("shufflenet_v2_x0_5", 1000)))
     published = import_pretrained("shufflenet_v2_x0_5", store=tmp_path / "store")
     assert published == tmp_path / "store" / "shufflenet_v2_x0_5" / "1.safetensors"
-    predictor = prove(published, device=torch.device("cpu"), max_items=2)
+    predictor = verify(published, device=torch.device("cpu"), max_items=2)
     assert predictor.manifest.labels[:2] == ("tench", "goldfish")
     assert predictor.manifest.preprocess == preprocess_of("shufflenet_v2_x0_5")
     assert predictor.manifest.imported is not None

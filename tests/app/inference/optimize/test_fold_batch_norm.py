@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from app.inference.optimize.fold_batch_norm import fold
+from app.inference.optimize.fold_batch_norm import fold_batch_norm
 from classifier.architectures import build
 
 
@@ -28,7 +28,7 @@ def folded(network: nn.Module, size: int = 64) -> int:
     """How many batch norms are gone; with what is left the logits are the same."""
     images = torch.randn(4, 3, size, size)
     expected = network(images)
-    count = fold(network, torch.zeros(1, 3, size, size))
+    count = fold_batch_norm(network, torch.zeros(1, 3, size, size))
     error = (network(images) - expected).abs() / (1 + expected.abs())
     assert float(error.max()) < 1e-4  # a tenth of what the proof allows
     # Where all logits are small, the above says little.
@@ -131,7 +131,7 @@ def test_a_convolution_whose_result_is_also_what_the_network_gives_stays() -> No
             return made, self.norm(made)
 
     network = trained(Both())
-    assert fold(network, torch.zeros(1, 3, 8, 8)) == 0
+    assert fold_batch_norm(network, torch.zeros(1, 3, 8, 8)) == 0
 
 
 def test_a_module_with_two_names_stays() -> None:
@@ -161,7 +161,7 @@ def test_a_network_that_fails_on_its_way_is_as_it_was() -> None:
     network = trained(Network(way))
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(ValueError, match="not today"):
-        fold(network, torch.zeros(1, 3, 8, 8))
+        fold_batch_norm(network, torch.zeros(1, 3, 8, 8))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert norms(network) == 2
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from app.inference.optimize.max_pool import MaximumOfPairs, pair
-from app.inference.verification import prove
+from app.inference.optimize.max_pool import MaximumOfPairs, replace_max_pools
+from app.inference.verification import verify
 from tests.support.checkpoints import checkpoint, publish
 
 
@@ -36,7 +36,7 @@ def test_images_keep_the_layout_that_convolutions_like() -> None:
 )
 def test_pools_of_2x2_are_exchanged(pool: nn.Module) -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 3), pool)
-    assert pair(network) == 1
+    assert replace_max_pools(network) == 1
     assert type(network[1]) is MaximumOfPairs
 
 
@@ -56,14 +56,14 @@ def test_pools_of_2x2_are_exchanged(pool: nn.Module) -> None:
 )
 def test_other_pools_stay(pool: nn.Module) -> None:
     network = nn.Sequential(pool)
-    assert pair(network) == 0
+    assert replace_max_pools(network) == 0
     assert network[0] is pool
 
 
 def test_a_pool_of_two_names_is_exchanged_under_both() -> None:
     pool = nn.MaxPool2d(2)
     network = nn.Sequential(pool, nn.Sequential(pool))
-    assert pair(network) == 2
+    assert replace_max_pools(network) == 2
     assert not [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
 
 
@@ -72,7 +72,7 @@ def test_what_is_served_on_a_cpu_has_them(tmp_path: Path) -> None:
     calls: list[type[nn.Module]] = []
     hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(type(module)))
     try:
-        prove(tmp_path / "digits" / "1.safetensors", device=torch.device("cpu"), max_items=2)
+        verify(tmp_path / "digits" / "1.safetensors", device=torch.device("cpu"), max_items=2)
     finally:
         hook.remove()
     assert MaximumOfPairs in calls

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from app.inference.optimize import prepack_weights as packing
-from app.inference.optimize.prepack_weights import PackedConv2d, PackedLinear, pack
-from app.inference.verification import prove
+from app.inference.optimize.prepack_weights import PackedConv2d, PackedLinear, prepack_weights
+from app.inference.verification import verify
 from classifier.architectures import build
 from tests.support.checkpoints import checkpoint, publish
 
@@ -27,7 +27,7 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def packed(network: nn.Module, batch: torch.Tensor = IMAGES[:1]) -> int:
-    return pack(network.eval(), batch)
+    return prepack_weights(network.eval(), batch)
 
 
 @pytest.mark.usefixtures("everything_is_large", "torch_as_it_was")
@@ -55,7 +55,7 @@ def test_the_values_are_those_of_torchs_convolution(
     with torch.inference_mode():
         expected = network.to(memory_format=layout)(images)
         torch.set_num_threads(1)
-        assert pack(network, IMAGES[:1].to(dtype)) == 1
+        assert prepack_weights(network, IMAGES[:1].to(dtype)) == 1
         torch.testing.assert_close(network(images), expected)
         torch.set_num_threads(2)
         torch.testing.assert_close(network(images), expected)
@@ -70,7 +70,7 @@ def test_the_values_are_those_of_torchs_linear_layer(bias: bool, shape: tuple[in
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     with torch.inference_mode():
         expected = network(values)
-        assert pack(network, values[:1]) == 1
+        assert prepack_weights(network, values[:1]) == 1
         torch.testing.assert_close(network(values), expected)
 
 
@@ -223,7 +223,7 @@ def test_what_is_served_on_a_cpu_is_packed_unless_it_is_compiled(
     calls: set[type[nn.Module]] = set()
     hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.add(type(module)))
     try:
-        prove(tmp_path / "digits" / "1.safetensors", device=CPU, max_items=2, **how)  # type: ignore[arg-type]
+        verify(tmp_path / "digits" / "1.safetensors", device=CPU, max_items=2, **how)  # type: ignore[arg-type]
     finally:
         hook.remove()
     assert calls & {PackedConv2d, PackedLinear} == modules
