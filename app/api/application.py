@@ -16,7 +16,7 @@ from app.api.models import router
 from app.api.openapi import document
 from app.api.predict import PATH, Predict
 from app.decoding.decoder import Decoder
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.http.exchange import Straight
 from app.http.middleware import Observe, Problems, ReadOn
 from app.http.problems import HANDLERS
@@ -32,7 +32,7 @@ class App(NamedTuple):
     straight: Straight
 
 
-def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
+def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -> App:
     admission = Admission(
         requests=settings.max_requests,
         body_bytes=settings.max_pending_mb * 1e6,
@@ -75,7 +75,7 @@ class _Dispatch:
             await self._api(scope, receive, send)
 
 
-def _api(engine: Engine, decoder: Decoder, settings: Settings, metrics: Metrics) -> FastAPI:
+def _api(engine: ControlledEngine, decoder: Decoder, settings: Settings, metrics: Metrics) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()

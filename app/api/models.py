@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.openapi import problems
 from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.engine.model_info import ModelInfo
 from app.http.problems import Problem
 from app.telemetry.metrics import Metrics
@@ -17,7 +17,7 @@ from app.telemetry.metrics import Metrics
 ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
 
 
-def router(engine: Engine, metrics: Metrics, *, deadline_seconds: float) -> APIRouter:
+def router(engine: ControlledEngine, metrics: Metrics, *, deadline_seconds: float) -> APIRouter:
     api = APIRouter()
 
     @api.get(

@@ -15,9 +15,10 @@ from starlette.types import Receive, Scope, Send
 from app.admission import Admission, Held
 from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
 from app.decoding.decoder import Decoder, ImageProblem, Outcome
+from app.engine.catalogue import ResolvedModel
 from app.engine.errors import Expired, Stale
 from app.engine.interface import Engine
-from app.engine.predictions import Answer, ItemAnswer, ItemError, Target
+from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.http.disconnect import Attendance
 from app.http.problems import Problem
 from app.settings import Settings
@@ -116,30 +117,30 @@ class Predict:
         files = self.files(asked, body)
         held.take_items(len(files))
         while True:
-            target = self.engine.target(asked.query.model, asked.query.version)
+            resolved = self.engine.resolve(asked.query.model, asked.query.version)
             try:
                 if len(files) == 1:
-                    return await self._one(target, files[0], asked)
-                return await self._several(target, files, asked)
+                    return await self._one(resolved, files[0], asked)
+                return await self._several(resolved, files, asked)
             except Stale as error:  # swapped meanwhile, for one that wants other pixels
                 if time.monotonic() >= asked.deadline:
                     raise Expired("the model was exchanged until the deadline had passed") from error
 
-    async def _one(self, target: Target, file: File, asked: Asked) -> bytes:
+    async def _one(self, resolved: ResolvedModel, file: File, asked: Asked) -> bytes:
         started = time.perf_counter()
-        (outcome,) = await self.decoder.decode([file.data], target.preprocess, deadline=asked.deadline)
-        answer = await self._submit(target, [sound(outcome)], asked, started)
-        return document_of_one(target, answer)
+        (outcome,) = await self.decoder.decode([file.data], resolved.entry.preprocess, deadline=asked.deadline)
+        answer = await self._submit(resolved, [sound(outcome)], asked, started)
+        return document_of_one(resolved, answer)
 
-    async def _several(self, target: Target, files: Sequence[File], asked: Asked) -> bytes:
+    async def _several(self, resolved: ResolvedModel, files: Sequence[File], asked: Asked) -> bytes:
         started = time.perf_counter()
         images = [file.data for file in files]
-        decoded = await self.decoder.decode(images, target.preprocess, deadline=asked.deadline)
+        decoded = await self.decoder.decode(images, resolved.entry.preprocess, deadline=asked.deadline)
         whole = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
-        version = target.version
+        version = resolved.asked
         answered: list[ItemAnswer | ItemError] = []
         if whole:
-            answer = await self._submit(target, whole, asked, started)
+            answer = await self._submit(resolved, whole, asked, started)
             version, answered = answer.version, list(answer.items)
         rows = iter(answered)
         items = [
@@ -150,12 +151,12 @@ class Predict:
             if isinstance(item, ItemError):
                 self.metrics.error(item.code)
         results = b",".join(_result(file.filename, item) for file, item in zip(files, items, strict=True))
-        return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(target.model), _json(version), results)
+        return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(resolved.entry.model), _json(version), results)
 
-    async def _submit(self, target: Target, items: Sequence[Pixels], asked: Asked, started: float) -> Answer:
+    async def _submit(self, resolved: ResolvedModel, items: Sequence[Pixels], asked: Asked, started: float) -> Answer:
         decoded = time.perf_counter()
         self.metrics.decode_seconds(decoded - started)
-        answer = await self.engine.submit(target, items, top_k=asked.query.top_k, deadline=asked.deadline)
+        answer = await self.engine.submit(resolved, items, top_k=asked.query.top_k, deadline=asked.deadline)
         self.metrics.answer_seconds(time.perf_counter() - decoded)
         return answer
 
@@ -167,12 +168,12 @@ def sound(outcome: Outcome) -> Pixels:
     return outcome
 
 
-def document_of_one(target: Target, answer: Answer) -> bytes:
+def document_of_one(resolved: ResolvedModel, answer: Answer) -> bytes:
     """The JSON for a request's only image. Raises: Problem."""
     (item,) = answer.items
     if isinstance(item, ItemError):
         raise Problem(item.code, item.detail)
-    return b'{"model":"%s","version":%d,%s}' % (target.model.encode(), answer.version, _members(item))
+    return b'{"model":"%s","version":%d,%s}' % (resolved.entry.model.encode(), answer.version, _members(item))
 
 
 def parse_query(query_string: bytes) -> Query:

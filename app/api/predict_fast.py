@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from app.admission import Held
 from app.api.predict import Asked, Predict, document_of_one, sound
 from app.decoding.decoder import INLINE_BYTES, Outcome, Small
+from app.engine.catalogue import ResolvedModel
 from app.engine.errors import EngineError, Expired, Stale
-from app.engine.interface import NO_ANSWER_IN_TIME, Submitted
-from app.engine.predictions import Answer, Target
+from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable
+from app.engine.predictions import Answer
 from app.http.deadlines import Deadlines
 
 # Of a body whose one image may be decoded at once: that image, and what a form has around it.
@@ -31,11 +32,22 @@ class Steps:
     """
 
     __slots__ = (
-        "_asked", "_body", "_deadlines", "_ended", "_headers", "_held", "_predict", "_query_string",
-        "_small", "_started", "_submitted", "_target", "_task",
+        "_asked",
+        "_body",
+        "_deadlines",
+        "_ended",
+        "_headers",
+        "_held",
+        "_predict",
+        "_query_string",
+        "_resolved",
+        "_small",
+        "_started",
+        "_submitted",
+        "_task",
     )  # fmt: skip
     _asked: Asked
-    _target: Target
+    _resolved: ResolvedModel
     _started: float
 
     def __init__(
@@ -56,7 +68,7 @@ class Steps:
         self._ended = ended
         self._held: Held | None = None
         self._small: Small | None = None
-        self._submitted: Submitted | None = None
+        self._submitted: Cancelable | None = None
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -73,13 +85,13 @@ class Steps:
                 self._take_a_task()
                 return
             held.take_items(1)
-            self._target = predict.engine.target(asked.query.model, asked.query.version)
+            self._resolved = predict.engine.resolve(asked.query.model, asked.query.version)
         except Exception as error:  # noqa: BLE001  whatever it is, the client is told
             asyncio.get_running_loop().call_soon(self._end, error)
             return
         self._started = time.perf_counter()
         self._deadlines.begin(self)
-        self._small = predict.decoder.put([files[0].data], self._target.preprocess, self._decoded)
+        self._small = predict.decoder.put([files[0].data], self._resolved.entry.preprocess, self._decoded)
 
     def drop(self) -> None:
         """Nobody waits for it any more, or it has ended; `ended` is not told."""
@@ -99,8 +111,8 @@ class Steps:
             decoded = time.perf_counter()
             predict.metrics.decode_seconds(decoded - self._started)
             self._started = decoded
-            self._submitted = predict.engine.put(
-                self._target, [pixels], top_k=asked.query.top_k, deadline=asked.deadline, answered=self._answered
+            self._submitted = predict.engine.submit_nowait(
+                self._resolved, [pixels], top_k=asked.query.top_k, deadline=asked.deadline, on_done=self._answered
             )
         except Stale:
             self._take_a_task()
@@ -116,7 +128,7 @@ class Steps:
             if isinstance(answer, EngineError):
                 raise answer
             self._predict.metrics.answer_seconds(time.perf_counter() - self._started)
-            document = document_of_one(self._target, answer)
+            document = document_of_one(self._resolved, answer)
         except Exception as error:  # noqa: BLE001  as above
             self._end(error)
         else:
@@ -135,7 +147,7 @@ class Steps:
             self._small.dropped = True
             self._small = None
         if self._submitted is not None:
-            self._submitted.drop()
+            self._submitted.cancel()
             self._submitted = None
         if self._held is not None:
             self._held.give_back()

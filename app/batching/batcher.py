@@ -1,7 +1,7 @@
 """Forms ALL the batches: takes what is waiting the moment the device is free, and gives each caller its own rows.
 
-Knows neither torch nor HTTP nor threads; how one batch is computed is passed in. Everything happens on one event
-loop, so there are no locks.
+It knows neither torch nor HTTP nor threads. How a batch is computed is passed in. Everything happens on one event loop,
+so that there are no locks.
 """
 
 import asyncio
@@ -16,22 +16,24 @@ from app.engine.errors import Draining, EngineError, Expired, Overloaded
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Computes one batch: as many results as items, in their order.
+# Computes one batch. It gives as many results as there are items, in their order.
 Compute = Callable[[Sequence[T]], Awaitable[Sequence[R]]]
 
-# Is told once what became of a submission: a result, or the error that it caused, for each item; or why there are none.
-Answered = Callable[["list[R | Exception] | EngineError"], None]
+# Is called once with what became of a submission: for each item a result, or the error that it caused; or the reason
+# why there are no results.
+OnDone = Callable[["list[R | Exception] | EngineError"], None]
 
 
 class Batcher:
-    """One device's turn, shared by lanes; a batch is of one lane, and the lanes take turns.
+    """One device's turn, shared by lanes. A batch is of one lane, and the lanes take turns.
 
     Args:
-        at_once: batches in progress, of one lane or several, where computing them waits for something else.
-        max_items: of one batch.
-        max_seconds: how long one batch may take, by each lane's running estimate; one item always may.
-        max_waiting: items of all lanes together.
-        clock: seconds, as `time.monotonic`.
+        max_items: how many items one batch may have.
+        max_seconds: how long one batch may take, by each lane's running estimate. One item always may.
+        max_waiting: how many items of all lanes together may wait.
+        max_concurrent: how many batches may be in progress, of one lane or several. More than one gains where computing
+            waits for something else than this loop.
+        clock: gives seconds, as `time.monotonic` does.
     """
 
     def __init__(
@@ -40,13 +42,13 @@ class Batcher:
         max_items: int,
         max_seconds: float,
         max_waiting: int,
-        at_once: int = 1,
+        max_concurrent: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_items = max_items
         self.max_seconds = max_seconds
         self.max_waiting = max_waiting
-        self.at_once = at_once
+        self.max_concurrent = max_concurrent
         self.waiting = 0
         self._clock = clock
         self._lanes: dict[Lane[Any, Any], None] = {}  # those that have something waiting, next turn first
@@ -54,21 +56,24 @@ class Batcher:
         self._wake = asyncio.Event()
         self._closing = False
 
-    def lane(self, compute: "Compute[T, R]", *, max_together: int | None = None, in_turn: bool = False) -> "Lane[T, R]":
-        """A queue of its own, for items that may share a batch: those of one version.
+    def lane(
+        self, compute: "Compute[T, R]", *, preferred_batch: int | None = None, exclusive: bool = False
+    ) -> "Lane[T, R]":
+        """Makes a queue for items that may share a batch: those of one version.
 
         Args:
-            max_together: of one of its batches, if they come from several callers, or half of those that wait, where
-                that is more; those of one are answered together in any case. None: as many as any batch has.
-            in_turn: no batch is formed while one of this lane's is computed: what comes meanwhile is in the next one.
+            preferred_batch: the preferred size of a batch that mixes several callers. If more than twice as many
+                callers wait, the batch takes half of them. Items of one caller always stay together. None: `max_items`.
+            exclusive: while one of this lane's batches is computed, no other batch is formed. What comes meanwhile is
+                in the next one.
         """
-        return Lane(self, compute, self._clock, max_together=max_together or self.max_items, in_turn=in_turn)
+        return Lane(self, compute, self._clock, preferred_batch=preferred_batch or self.max_items, exclusive=exclusive)
 
     async def run(self) -> None:
-        """Computes batches until `close` was called and nothing waits any more. Its owner watches that it lives."""
+        """Computes batches until `close` was called and nothing waits any more. The caller watches that it lives."""
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.at_once):
+                for _ in range(self.max_concurrent):
                     group.create_task(self._one_after_another())
         finally:
             self._closing = True
@@ -80,9 +85,9 @@ class Batcher:
             pass
 
     async def _one_batch(self) -> bool:
-        """False when there will be no other.
+        """Computes one batch; False when there will be no other.
 
-        Not in the loop, whose variables would keep the last lane, and with it a replaced version, until the next.
+        It is no part of the loop above, whose variables would keep the last lane, and with it a replaced version.
         """
         async with self._forming:
             await asyncio.sleep(0)  # where computing does not wait, this is when answers leave and items come
@@ -96,19 +101,19 @@ class Batcher:
             del self._lanes[lane]
             if lane.submissions:
                 self._lanes[lane] = None  # to the end: no lane waits behind a flood in another
-            if lane.in_turn:
+            if lane.exclusive:
                 await lane.answer(places)
                 return True
         await lane.answer(places)
         return True
 
     def close(self) -> None:
-        """Refuses what is new; `run` answers what waits, then returns."""
+        """Refuses what is new. `run` answers what waits, then returns."""
         self._closing = True
         self._wake.set()
 
     def admit(self, lane: "Lane[T, R]", items: int) -> None:
-        """Raises: Draining, Overloaded."""
+        """Counts items that are about to wait. Raises: Draining, Overloaded."""
         if self._closing:
             raise Draining("the server is shutting down")
         if self.waiting + items > self.max_waiting:
@@ -121,20 +126,26 @@ class Batcher:
 
 @dataclass(slots=True, eq=False)
 class Submission(Generic[T, R]):
-    """What one caller waits for: `taken` items are in a batch, `missing` ones are not answered."""
+    """What one caller waits for.
+
+    Args:
+        taken: how many of its items are, or were, in a batch.
+        missing: how many of its items have no result yet.
+        over: it was answered, or nobody waits for it any more.
+    """
 
     items: Sequence[T]
     deadline: float
-    answered: "Answered[R]"
+    on_done: "OnDone[R]"
     results: "list[R | Exception]"
     missing: int
     taken: int = 0
-    over: bool = False  # answered, or nobody waits for it any more
+    over: bool = False
 
     def answer(self, outcome: "list[R | Exception] | EngineError") -> None:
         if not self.over:
             self.over = True
-            self.answered(outcome)
+            self.on_done(outcome)
 
 
 _Place = tuple[Submission[T, R], int]
@@ -149,43 +160,46 @@ class Lane(Generic[T, R]):
         compute: "Compute[T, R]",
         clock: Callable[[], float],
         *,
-        max_together: int,
-        in_turn: bool,
+        preferred_batch: int,
+        exclusive: bool,
     ) -> None:
         self.submissions: dict[Submission[T, R], None] = {}
         self.cost = CostModel()
-        self.in_turn = in_turn
-        self._max_together = max_together
+        self.exclusive = exclusive
+        self._preferred_batch = preferred_batch
         self._batcher = batcher
         self._compute = compute
         self._clock = clock
 
-    def put(self, items: Sequence[T], *, deadline: float, answered: "Answered[R]") -> "Submission[T, R]":
-        """At least one item; `answered` is told once, later, what became of them.
+    def submit_nowait(self, items: Sequence[T], *, deadline: float, on_done: "OnDone[R]") -> "Submission[T, R]":
+        """Puts at least one item into the queue.
 
-        It is told that the deadline has passed when the next batch is formed, and never where the device hangs.
+        Args:
+            deadline: a time of the batcher's clock.
+            on_done: is called once, later, with what became of the items. That the deadline has passed is noticed when
+                the next batch is formed, and never where the device hangs.
 
-        Raises: Expired, Overloaded, Draining; then `answered` is not called.
+        Raises: Expired, Overloaded, Draining. `on_done` is not called then.
         """
         if deadline <= self._clock():
             raise Expired("the deadline passed before the images could be queued")
         self._batcher.admit(self, len(items))
         unanswered: list[R | Exception] = [_UNANSWERED] * len(items)
-        submission = Submission(items, deadline, answered, unanswered, len(items))
+        submission = Submission(items, deadline, on_done, unanswered, len(items))
         self.submissions[submission] = None
         return submission
 
-    def drop(self, submission: "Submission[T, R]") -> None:
-        """Nobody waits for it any more: what is not in a batch yet is not computed."""
+    def cancel(self, submission: "Submission[T, R]") -> None:
+        """Notes that nobody waits for it any more. What is not in a batch yet is not computed."""
         submission.over = True
         self._leave(submission)
 
     def take(self, max_items: int, max_seconds: float) -> "list[_Place[T, R]]":
-        """The next batch: the oldest items whose callers still wait for them."""
+        """Takes the next batch out of the queue: the oldest items whose callers still wait for them."""
         most = min(max_items, self.cost.items_within(max_seconds))
         places: list[_Place[T, R]] = []
         now = self._clock()
-        together = min(most, max(self._max_together, len(self.submissions) // 2))
+        together = min(most, max(self._preferred_batch, len(self.submissions) // 2))
         for submission in list(self.submissions):
             if submission.over or submission.deadline <= now:
                 self._leave(submission)
@@ -204,7 +218,7 @@ class Lane(Generic[T, R]):
         return places
 
     async def answer(self, places: "list[_Place[T, R]]") -> None:
-        """Computes a batch; one that fails is split until the guilty item is alone."""
+        """Computes a batch. One that fails is split until the guilty item is alone."""
         if not places:
             return
         started = self._clock()

@@ -14,7 +14,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from app.admission import Budget
 from app.decoding.plain_png import plain_png
 from app.engine.errors import Expired
-from app.engine.interface import settle
+from app.engine.interface import resolve
 from classifier.preprocess import ImageError, Pixels, Preprocess
 
 S = TypeVar("S")
@@ -116,7 +116,7 @@ class Decoder:
         Raises: Overloaded, Expired; then none of them was decoded.
         """
         answer: asyncio.Future[list[Outcome | None]] = asyncio.get_running_loop().create_future()
-        small = self.put(images, preprocess, partial(settle, answer))
+        small = self.put(images, preprocess, partial(resolve, answer))
         try:
             outcomes = await answer
         finally:

@@ -5,83 +5,106 @@ The rules for which version a request means stand here, so that every process th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from app.engine.errors import Ambiguous, NotFound, NotReady, Stale
-from app.engine.predictions import Target
-from app.engine.rows import Reader
+from app.engine.errors import Ambiguous, NotFound, NotReady
+from app.engine.rows import RowDecoder
 from classifier.preprocess import Preprocess
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A version that answers. `number` is its own in all the life of an engine; `digest` is the preprocess's."""
+    """A loaded version. No other version has its `id` as long as the engine lives; `digest` is the preprocess's."""
 
-    number: int
+    id: int
     model: str
     version: int
     preprocess: Preprocess
     digest: str
-    reader: Reader
+    row_decoder: RowDecoder
 
 
 @dataclass(frozen=True, slots=True)
-class OnDisk:
+class Route:
+    """Which loaded versions answer for a model, by the ids of their entries.
+
+    Args:
+        default: answers where no version is named.
+        versions: the entry of each version that may be named.
+    """
+
+    default: int
+    versions: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersions:
     """A model's versions in the store, and why none of them is served, where none is."""
 
     versions: frozenset[int]
     why_not_served: str
 
 
+class ResolvedModel(NamedTuple):
+    """The version that a request means, chosen once; `asked` is the version that it named, if it named one."""
+
+    entry: Entry
+    asked: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """What is known after a look at the store.
 
-    `replaced` versions still answer what was submitted to them. `default` is the model that answers when none is named,
-    `complete` whether all of the store has been looked at. `why_not_ready` says what is missing, in words that say what
-    to do; None where nothing is.
+    Args:
+        entries: the versions that some route leads to, by their ids.
+        routes: the models that are served, by name.
+        stored: the models that are in the store, by name.
+        default_model: the model that answers when none is named.
+        complete: whether all of the store has been looked at.
+        why_not_ready: what is missing, in words that say what to do; None where nothing is.
     """
 
-    served: Mapping[str, Entry] = field(default_factory=dict)
-    replaced: tuple[Entry, ...] = ()
-    on_disk: Mapping[str, OnDisk] = field(default_factory=dict)
-    default: str | None = None
+    entries: Mapping[int, Entry] = field(default_factory=dict)
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    stored: Mapping[str, StoredVersions] = field(default_factory=dict)
+    default_model: str | None = None
     complete: bool = False
     device: str = ""
     why_not_ready: str | None = "the first look at the store is not over"
 
-    def target(self, model: str | None, version: int | None) -> Target:
-        """As `Engine.target`."""
-        entry = self.entry(model or self._default_model(), version)
-        return Target(entry.model, version, entry.preprocess, entry.digest)
+    def resolve(self, model: str | None, version: int | None) -> ResolvedModel:
+        """Chooses the version that answers, as `Engine.resolve` does."""
+        name = model or self._named_by_nobody()
+        route = self.routes.get(name)
+        if route is not None:
+            entry = route.default if version is None else route.versions.get(version)
+            if entry is not None:
+                return ResolvedModel(self.entries[entry], version)
+        raise self._why_not(name, version)
 
-    def bound(self, target: Target) -> Entry:
-        """The version that answers `target` now. Raises: NotFound, NotReady, Stale."""
-        entry = self.entry(target.model, target.version)
-        if entry.digest != target.digest:
-            raise Stale(f"version {entry.version} wants its images prepared differently")
-        return entry
+    @property
+    def served(self) -> dict[str, int]:
+        """The version of each model that answers where none is named."""
+        return {model: self.entries[route.default].version for model, route in self.routes.items()}
 
-    def entry(self, model: str, version: int | None) -> Entry:
-        """The served version of a model, if it is the one that is asked for. Raises: NotFound, NotReady."""
-        entry = self.served.get(model)
-        if entry is not None and version in (None, entry.version):
-            return entry
+    def _why_not(self, model: str, version: int | None) -> NotFound | NotReady:
         if not self.complete:
-            raise NotReady(self.why_not_ready or "the first look at the store is not over")
-        if model not in self.on_disk:
-            raise NotFound("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+            return NotReady(self.why_not_ready or "the first look at the store is not over")
+        if model not in self.stored:
+            return NotFound("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
         if version is None:
-            raise NotReady(self.on_disk[model].why_not_served)
-        if version in self.on_disk[model].versions:
-            raise NotFound("version_not_loaded", f"version {version} of {model!r} is on disk, but not loaded")
-        raise NotFound("version_not_found", f"there is no version {version} of {model!r}")
+            return NotReady(self.stored[model].why_not_served)
+        if version in self.stored[model].versions:
+            return NotFound("version_not_loaded", f"version {version} of {model!r} is on disk, but not loaded")
+        return NotFound("version_not_found", f"there is no version {version} of {model!r}")
 
-    def _default_model(self) -> str:
-        if self.default is not None:
-            return self.default
-        if not self.served or not self.complete:  # another one may still be on its way
+    def _named_by_nobody(self) -> str:
+        if self.default_model is not None:
+            return self.default_model
+        if not self.routes or not self.complete:  # another one may still be on its way
             raise NotReady(self.why_not_ready or "nothing is served")
-        if len(self.served) > 1:
-            names = ", ".join(sorted(self.served))
+        if len(self.routes) > 1:
+            names = ", ".join(sorted(self.routes))
             raise Ambiguous(f"several models are served; name one of {names} with ?model=")
-        return next(iter(self.served))
+        return next(iter(self.routes))

@@ -1,7 +1,7 @@
-"""The seam between HTTP and models: the protocol.
+"""The seam between HTTP and models: what one may ask of the other.
 
-HTTP and decoding can live in processes of their own; models, batches and devices belong to exactly one engine.
-Nothing is leased across the seam. Imports no torch.
+HTTP and decoding can live in processes of their own. Models, batches and devices belong to exactly one engine. Plain
+data crosses the seam, and nothing is leased across it. Imports no torch.
 """
 
 import asyncio
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from app.engine.catalogue import ResolvedModel
 from app.engine.errors import EngineError, Expired
 from app.engine.model_info import ModelInfo, ReloadReport, Status
-from app.engine.predictions import Answer, Answered, Target
+from app.engine.predictions import Answer, OnDone
 from classifier.preprocess import Pixels
 
 T = TypeVar("T")
@@ -20,11 +21,18 @@ T = TypeVar("T")
 NO_ANSWER_IN_TIME = "the deadline passed before there was an answer"
 
 
+class Cancelable(Protocol):
+    """Work that goes on for a caller."""
+
+    def cancel(self) -> None:
+        """Ends the work because nobody waits for it. Does nothing where it has ended."""
+
+
 class Engine(Protocol):
-    """What the HTTP side may ask of the models. Every method is called on the event loop."""
+    """The data plane: what a prediction needs of the models. Every method is called on the event loop."""
 
     async def start(self) -> None:
-        """Returns at once; the first look at the store goes on behind it, and `status` says when it is over."""
+        """Returns at once. The first look at the store goes on behind it, and `status` says when it is over."""
 
     async def close(self) -> None:
         """Refuses what is new, answers what was accepted, then ends."""
@@ -35,64 +43,71 @@ class Engine(Protocol):
     async def failed(self) -> BaseException:
         """Waits until a background task has died; the process should then end. May wait for ever."""
 
-    def target(self, model: str | None, version: int | None) -> Target:
-        """What a decoder needs, from a local catalogue, without I/O. None: the default model, the served version.
+    def resolve(self, model: str | None, version: int | None) -> ResolvedModel:
+        """Chooses the version that answers, from a local catalogue, without I/O.
+
+        Args:
+            model: None or an empty name stand for the default model.
+            version: None stands for the version that is served.
 
         Raises: NotFound, NotReady, Ambiguous.
         """
 
-    def put(
-        self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float, answered: Answered
-    ) -> "Submitted":
-        """Asks for the predictions for at least one item, all from the version that is bound now.
+    def submit_nowait(
+        self, resolved: ResolvedModel, items: Sequence[Pixels], *, top_k: int, deadline: float, on_done: OnDone
+    ) -> Cancelable:
+        """Asks the resolved version for the predictions for at least one item.
 
         Args:
             top_k: how many predictions an item gets, at the most; from 1.
-            deadline: of `time.monotonic()`; nothing is computed after it.
-            answered: is told once, later: the answer, or why there is none. That may be some time after the deadline,
-                or never, where a device hangs: who cannot wait drops the items.
+            deadline: a time of `time.monotonic()`. Nothing is computed after it.
+            on_done: is called once, later, with the answer, or with the reason why there is none. Where a device hangs,
+                that may be long after the deadline, or never: a caller that cannot wait cancels.
 
-        Raises: NotFound, NotReady, Stale, Overloaded, Expired; `answered` is not told, then.
+        Raises: NotReady, Overloaded, Expired; Stale, if the version has been replaced. `on_done` is not called then.
         """
 
-    async def submit(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
-        """As `put`, for a caller that waits, until the deadline at the latest; cancelling drops the items.
+    async def submit(self, resolved: ResolvedModel, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
+        """Submits for a caller that waits, until the deadline at the latest. Cancelling it cancels the work.
 
-        Raises: as `put` does, and whatever it would tell.
+        Raises: what `submit_nowait` raises, and what it would call `on_done` with.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        told = partial(settle, answer)
-        submitted = self.put(target, items, top_k=top_k, deadline=deadline, answered=told)
-        timer = loop.call_later(deadline - time.monotonic(), told, Expired(NO_ANSWER_IN_TIME))
+        on_done = partial(resolve, answer)
+        work = self.submit_nowait(resolved, items, top_k=top_k, deadline=deadline, on_done=on_done)
+        timer = loop.call_later(deadline - time.monotonic(), on_done, Expired(NO_ANSWER_IN_TIME))
         try:
             return await answer
         finally:
             timer.cancel()
-            submitted.drop()
+            work.cancel()
+
+    async def status(self) -> Status:
+        """Says what readiness and metrics show."""
+
+
+class ModelControl(Protocol):
+    """The control plane: what may be asked about the models, and done to them."""
 
     async def models(self) -> list[ModelInfo]:
-        """Everything the store holds, by name."""
+        """Lists everything that the store holds, by name. Raises: NotReady."""
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
-        """Looks at the store now. The look goes on past its deadline, of `time.monotonic()`, and when it is cancelled.
+        """Looks at the model's folder now, and swaps if something better is there.
+
+        The look goes on past its deadline, a time of `time.monotonic()`, and when it is cancelled.
 
         Raises: NotFound, Draining, Expired.
         """
 
-    async def status(self) -> Status:
-        """What readiness and metrics show."""
+
+class ControlledEngine(Engine, ModelControl, Protocol):
+    """An engine with both planes, as a server has it."""
 
 
-class Submitted(Protocol):
-    """What was put."""
-
-    def drop(self) -> None:
-        """Nobody waits for it any more, or it was answered."""
-
-
-def settle(answer: "asyncio.Future[T]", outcome: "T | EngineError") -> None:
-    """Whoever waits for `answer` gets the outcome, if nobody was quicker."""
+def resolve(answer: "asyncio.Future[T]", outcome: T | EngineError) -> None:
+    """Gives the outcome to whoever waits for `answer`, if nobody was quicker."""
     if answer.done():
         return
     if isinstance(outcome, EngineError):

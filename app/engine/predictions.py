@@ -4,16 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from app.engine.errors import EngineError
-from classifier.preprocess import Preprocess
-
-
-class Target(NamedTuple):
-    """Which model a request means, and how its images become pixels. `digest` is the preprocess's."""
-
-    model: str
-    version: int | None
-    preprocess: Preprocess
-    digest: str
 
 
 class Prediction(NamedTuple):
@@ -48,4 +38,5 @@ class Answer(NamedTuple):
     items: tuple[ItemAnswer | ItemError, ...]
 
 
-Answered = Callable[[Answer | EngineError], None]
+# Is called once with what came of a submission.
+OnDone = Callable[[Answer | EngineError], None]

@@ -30,13 +30,13 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class RowDecoder:
     """Makes answers of one version's rows. `threshold` is the manifest's, None where it has none."""
 
     labels: tuple[str, ...]
     threshold: float | None
 
-    def answer(self, row: Sequence[float], top_k: int) -> ItemAnswer | ItemError:
+    def decode(self, row: Sequence[float], top_k: int) -> ItemAnswer | ItemError:
         """The `top_k` likeliest classes of a row, or as many as it has."""
         if row[0] != row[0]:  # NaN is unequal to itself
             return ItemError("prediction_failed", "the network failed on this image, or its scores are not finite")
@@ -51,7 +51,7 @@ class Reader:
         return ItemAnswer(tuple(predictions), row[-1], row[-1] >= self.threshold)
 
 
-def table(outcomes: Sequence[Row | Exception], top_k: int) -> Table:
+def stack_rows(outcomes: Sequence[Row | Exception], top_k: int) -> Table:
     """The rows of one submit, which may have come from several batches; NaN where the network raised an error.
 
     The error goes to the log: what it says of the network's inside is nothing for clients.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.engine.rows import Item, Reader, Row
+from app.engine.rows import Item, Row, RowDecoder
 from app.inference.cuda_graphs import CudaCapture
 from app.inference.slots import Capture, Forward, Slot
 from app.telemetry.log import event
@@ -57,7 +57,7 @@ class Predictor:
         normalize = normalizer(manifest.preprocess, device=device, dtype=dtype)
         known = manifest.out_of_distribution
         self._score = None if known is None else SCORES[known.method]
-        self.reader = Reader(manifest.labels, None if known is None else known.threshold)
+        self.row_decoder = RowDecoder(manifest.labels, None if known is None else known.threshold)
         self._compiles = compile_with is not None
         forward = _forward(network, normalize, compile_with=compile_with)
         self._slots = [
@@ -100,7 +100,7 @@ class Predictor:
         return torch.cat(self._computed(pixels, torch.Tensor.clone))  # as a slot overwrites what it captured
 
     def predict(self, items: Sequence[Item]) -> list[Row]:
-        """A row for each of at least one image, as long as the largest `top_k` wants it; `reader` reads them."""
+        """A row for each of at least one image, as long as the largest `top_k` wants it; `row_decoder` decodes them."""
         most = min(max(item.top_k for item in items), len(self.manifest.labels))
         tables = self._computed([item.pixels for item in items], partial(self._table, most))
         return [row for table in tables for row in table.numpy()]

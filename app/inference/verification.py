@@ -135,6 +135,6 @@ def _check_predictions(checkpoint: Checkpoint, predictor: Predictor) -> None:
     """What follows the logits, to the last step: a temperature, too, can make all of them useless."""
     image = Item(checkpoint.reference.pixels.numpy()[0], len(checkpoint.manifest.labels))
     (row,) = predictor.predict([image])
-    outcome = predictor.reader.answer(row.tolist(), image.top_k)
+    outcome = predictor.row_decoder.decode(row.tolist(), image.top_k)
     if isinstance(outcome, ItemError):
         raise CheckpointError(f"no predictions can be made of the reference logits: {outcome.detail}")

@@ -1,48 +1,109 @@
 """What the front-ends and the engine process say to each other: frames on a stream of bytes. Imports no torch.
 
-A frame is a head (how many bytes follow, its kind, the number of the question it belongs to) and a body. The two hot
-ones, SUBMIT and ROWS, are packed numbers and raw pixels; the rest is JSON.
+A frame has headers (how many bytes follow, its kind, and the number of the question it belongs to) and a body. The two
+hot ones, SUBMIT and ROWS, are packed numbers and raw pixels. The rest is JSON.
 
-    front-end -> engine   SUBMIT   entry, items, top_k, seconds left; then the pixels
-                          CANCEL   nobody waits for it any more
-                          RELOAD   model, seconds left
-                          READY    this front-end has a whole catalogue
-    engine -> front-end   CATALOGUE, MODELS    whenever they have changed, before any answer that needs them
-                          BEAT     the engine lives
-                          ROWS     entry, rows, columns; then float32
-                          REPORT   of a reload
-                          ERROR    why there is no answer
+    front-end -> engine   SUBMIT      entry, items, top_k, seconds left; then the pixels
+                          CANCEL      nobody waits for it any more
+                          CONTROL     Reload, Ready
+    engine -> front-end   ROWS        rows, columns; then float32
+                          ERROR       why there is no answer
+                          HEARTBEAT   the engine lives
+                          CONTROL     ModelUpdate, StateUpdate, Reloaded; updates come before any answer that needs them
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from app.engine.catalogue import Catalogue
+from app.engine.catalogue import Entry, Route, StoredVersions
 from app.engine.errors import ENGINE_ERRORS, EngineError, NotFound
 from app.engine.model_info import ModelInfo, ReloadReport
+from app.engine.rows import Table
+from classifier.preprocess import Pixels
 
-SUBMIT, CANCEL, RELOAD, READY, CATALOGUE, MODELS, BEAT, ROWS, REPORT, ERROR = range(10)
+SUBMIT, CANCEL, CONTROL, ROWS, ERROR, HEARTBEAT = range(6)
 
-HEAD = struct.Struct("<IBI")  # bytes of the body, kind, number
-SUBMIT_HEAD = struct.Struct("<IBIIIId")  # HEAD, entry, items, top_k, seconds left
-ROWS_HEAD = struct.Struct("<IBIIII")  # HEAD, entry, rows, columns
-
-CATALOGUES = TypeAdapter(Catalogue)
-MODEL_LISTS = TypeAdapter(list[ModelInfo])
-REPORTS = TypeAdapter(ReloadReport)
-RELOADS = TypeAdapter(tuple[str, float])  # model, seconds left
-ERRORS = TypeAdapter(tuple[str, str, str])  # class, code, detail
-
-Frame = tuple[int, int, bytes, int, int]
+HEADERS = struct.Struct("<IBI")  # bytes of the body, kind, number
+_SUBMIT = struct.Struct("<IBIIIId")  # HEADERS, entry, items, top_k, seconds left
+_ROWS = struct.Struct("<IBIII")  # HEADERS, rows, columns
+_SUBMIT_BODY = struct.Struct("<IIId")
+_ROWS_BODY = struct.Struct("<II")
 
 
-def frame(kind: int, number: int = 0, body: bytes = b"") -> bytes:
-    return HEAD.pack(len(body), kind, number) + body
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Asks the engine to look at a model's folder now; `seconds` are left for that."""
+
+    model: str
+    seconds: float
+    what: Literal["reload"] = "reload"
 
 
-class Cutter:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Says that this front-end knows what the whole store holds."""
+
+    what: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUpdate:
+    """Says all that there is to know of one model, instead of what was known. What is None is no longer there.
+
+    Args:
+        entries: the versions that its route leads to.
+    """
+
+    model: str
+    info: ModelInfo | None
+    stored: StoredVersions | None
+    route: Route | None
+    entries: tuple[Entry, ...]
+    what: Literal["model"] = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class StateUpdate:
+    """Says what concerns all models, as in `app.engine.catalogue.Catalogue`."""
+
+    default_model: str | None
+    complete: bool
+    device: str
+    why_not_ready: str | None
+    what: Literal["state"] = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Answers a Reload."""
+
+    report: ReloadReport
+    what: Literal["reloaded"] = "reloaded"
+
+
+ToEngine = Reload | Ready
+FromEngine = ModelUpdate | StateUpdate | Reloaded
+
+TO_ENGINE: TypeAdapter[ToEngine] = TypeAdapter(Annotated[ToEngine, Field(discriminator="what")])
+FROM_ENGINE: TypeAdapter[FromEngine] = TypeAdapter(Annotated[FromEngine, Field(discriminator="what")])
+_ERRORS = TypeAdapter(tuple[str, str, str])  # class, code, detail
+
+
+class Frame(NamedTuple):
+    """A whole frame; its body is `data[start:end]`."""
+
+    kind: int
+    number: int
+    data: bytes
+    start: int
+    end: int
+
+
+class FrameDecoder:
     """Cuts what comes on a stream into frames."""
 
     def __init__(self) -> None:
@@ -50,7 +111,7 @@ class Cutter:
         self._missing = 0  # bytes until the frame that has begun is whole
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now: kind, number, and the body as bytes with its start and end."""
+        """Yields the frames that are whole now."""
         self._missing -= len(data)
         if self._missing > 0:
             self._pieces.append(data)
@@ -59,23 +120,62 @@ class Cutter:
             data = b"".join((*self._pieces, data))
         start, available = 0, len(data)
         self._missing = 0
-        while available - start >= HEAD.size:
-            length, kind, number = HEAD.unpack_from(data, start)
-            end = start + HEAD.size + length
+        while available - start >= HEADERS.size:
+            length, kind, number = HEADERS.unpack_from(data, start)
+            end = start + HEADERS.size + length
             if end > available:
                 self._missing = end - available
                 break
-            yield kind, number, data, start + HEAD.size, end
+            yield Frame(kind, number, data, start + HEADERS.size, end)
             start = end
         self._pieces = [data[start:]] if start < available else []
 
 
+def frame(kind: int, number: int = 0, body: bytes = b"") -> bytes:
+    """Packs a frame whose body is bytes."""
+    return HEADERS.pack(len(body), kind, number) + body
+
+
+def submit_frame(
+    number: int, entry: int, items: Sequence[Pixels], *, top_k: int, seconds: float
+) -> list[bytes | memoryview]:
+    """Packs a SUBMIT, in pieces that refer to the pixels.
+
+    Args:
+        entry: the id of the version's entry.
+        seconds: how long somebody waits for the answer.
+    """
+    pixels = [image.data.cast("B") for image in items]
+    length = _SUBMIT_BODY.size + sum(map(len, pixels))
+    return [_SUBMIT.pack(length, SUBMIT, number, entry, len(items), top_k, seconds), *pixels]
+
+
+def read_submit(data: bytes, start: int) -> tuple[int, int, int, float, int]:
+    """Reads the body of a SUBMIT: entry, items, top_k, seconds, and where in `data` the pixels begin."""
+    entry, items, top_k, seconds = _SUBMIT_BODY.unpack_from(data, start)
+    return entry, items, top_k, seconds, start + _SUBMIT_BODY.size
+
+
+def rows_frame(number: int, rows: Table) -> tuple[bytes, bytes]:
+    """Packs ROWS, in two pieces."""
+    count, columns = rows.shape
+    return _ROWS.pack(_ROWS_BODY.size + rows.nbytes, ROWS, number, count, columns), rows.tobytes()
+
+
+def read_rows(data: bytes, start: int) -> tuple[int, tuple[float, ...]]:
+    """Reads the body of ROWS: the columns, and all values, row by row."""
+    count, columns = _ROWS_BODY.unpack_from(data, start)
+    return columns, struct.unpack_from(f"<{count * columns}f", data, start + _ROWS_BODY.size)
+
+
 def error_frame(number: int, error: EngineError) -> bytes:
-    return frame(ERROR, number, ERRORS.dump_json((type(error).__name__, error.code, str(error))))
+    """Packs an ERROR."""
+    return frame(ERROR, number, _ERRORS.dump_json((type(error).__name__, error.code, str(error))))
 
 
-def error_of(body: bytes) -> EngineError:
-    kind, code, detail = ERRORS.validate_json(body)
+def read_error(body: bytes) -> EngineError:
+    """Makes the same error again."""
+    kind, code, detail = _ERRORS.validate_json(body)
     if kind == NotFound.__name__:
         return NotFound(code, detail)  # type: ignore[arg-type]  # one of its codes: it was made of one
     return ENGINE_ERRORS[kind](detail)

@@ -1,4 +1,4 @@
-"""What is on disk: the version files of each model in a store, and what their headers say. Loads no weights."""
+"""Storage: the version files of each model in a store, and what their headers say. Loads no weights."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from classifier.header import CheckpointError, Header
 from classifier.manifest import MODEL_NAME, VERSION_FILE
@@ -21,19 +22,43 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A version on disk: its header, or why it cannot be served, and whether that may pass by itself."""
+class VersionFile:
+    """A version's file: its header, or what is wrong with it, and whether the problem may pass by itself."""
 
     version: int
     path: Path
     fingerprint: Fingerprint
     header: Header | None
-    refused: str | None = None
-    passing: bool = False
+    problem: str | None = None
+    transient: bool = False
 
-    @property
-    def may_be_loaded(self) -> bool:
-        return self.header is not None and (self.refused is None or self.passing)
+
+class Storage(Protocol):
+    """Where a server finds its models. Every method does I/O, and is called in a thread."""
+
+    def models(self) -> list[str]:
+        """Lists the names of the models, sorted; none where there is no store. Raises: OSError."""
+
+    def versions(self, model: str, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
+        """Lists the versions of a model, the highest first; None where there is no such model.
+
+        A file in `known` whose fingerprint is the same is not read again, unless its problem may have passed.
+
+        Raises: OSError, where the model is there and cannot be read: nothing is known of it then.
+        """
+
+
+class LocalFolder:
+    """A store that is a folder of this machine: `<model>/<version>.safetensors`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def models(self) -> list[str]:
+        return model_names(self.folder)
+
+    def versions(self, model: str, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
+        return scan(self.folder / model, known) if is_model_name(model) else None
 
 
 def is_model_name(name: str) -> bool:
@@ -50,14 +75,14 @@ def model_names(store: Path) -> list[str]:
         return []
 
 
-def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
+def scan(folder: Path, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
     """The versions in a model's folder, the highest first; None where there is no such folder.
 
-    What is in `known` with the same fingerprint is taken from there, a refusal that does not pass included.
+    What is in `known` with the same fingerprint is taken from there, a problem that does not pass included.
 
     Raises: OSError, where the folder is there and cannot be read: nothing is known of it then.
     """
-    found: dict[int, Found] = {}
+    found: dict[int, VersionFile] = {}
     try:
         paths = {int(match[1]): path for path in folder.iterdir() if (match := re.fullmatch(VERSION_FILE, path.name))}
     except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +96,7 @@ def scan(folder: Path, known: Mapping[int, Found]) -> dict[int, Found] | None:
             continue
         fingerprint = Fingerprint(info.st_ino, info.st_size, info.st_mtime_ns)
         before = known.get(version)
-        if before is not None and before.fingerprint == fingerprint and (before.header or not before.passing):
+        if before is not None and before.fingerprint == fingerprint and (before.header or not before.transient):
             found[version] = before
         else:
             found[version] = _look_into(version, path, fingerprint)
@@ -85,13 +110,13 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> Found:
+def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> VersionFile:
     try:
-        return Found(version, path, fingerprint, Header.read(path))
+        return VersionFile(version, path, fingerprint, Header.read(path))
     except CheckpointError as error:
-        return Found(version, path, fingerprint, None, str(error))
+        return VersionFile(version, path, fingerprint, None, str(error))
     except OSError as error:
-        return Found(version, path, fingerprint, None, f"cannot be read: {error.strerror}", passing=True)
+        return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
     except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
         reason = f"cannot be read: {type(error).__name__}: {error}"
-        return Found(version, path, fingerprint, None, reason, passing=isinstance(error, MemoryError))
+        return VersionFile(version, path, fingerprint, None, reason, transient=isinstance(error, MemoryError))

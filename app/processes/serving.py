@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable
 
 from app.api.application import create_app
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.http.server import Server
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -16,7 +16,7 @@ logger = logging.getLogger("app")
 
 
 async def serve(
-    engine: Engine,
+    engine: ControlledEngine,
     settings: Settings,
     metrics: Metrics,
     listener: socket.socket,
@@ -38,7 +38,7 @@ async def serve(
     return watching.result() if watching.done() else 0
 
 
-async def _watch(engine: Engine, server: Server) -> int:
+async def _watch(engine: ControlledEngine, server: Server) -> int:
     """Waits for the engine to fail: a server that cannot predict does not go on."""
     await server.listening.wait()
     error = await engine.failed()

@@ -75,15 +75,15 @@ async def _engine_rates(
 async def _engine_rate(
     local: LocalEngine, settings: Settings, items: int, seconds: float
 ) -> tuple[float, float | None]:
-    target = local.target(None, None)
+    resolved = local.resolve(None, None)
     random = np.random.default_rng(seeded.SEED)
-    pixels = [random.integers(0, 256, target.preprocess.shape, dtype=np.uint8) for _ in range(items)]
+    pixels = [random.integers(0, 256, resolved.entry.preprocess.shape, dtype=np.uint8) for _ in range(items)]
     done, going_on = 0, True
 
     async def one_after_another() -> None:
         nonlocal done
         while going_on:
-            await local.submit(target, pixels, top_k=5, deadline=time.monotonic() + DAY)
+            await local.submit(resolved, pixels, top_k=5, deadline=time.monotonic() + DAY)
             done += items
 
     async with asyncio.TaskGroup() as group:

@@ -27,15 +27,16 @@ from app.api.application import create_app
 from app.api.multipart import files_in
 from app.api.predict import _members
 from app.decoding.decoder import Decoder
-from app.engine.predictions import Answer, Answered, ItemAnswer, Prediction, Target
-from app.engine.rows import Item
+from app.engine.catalogue import Entry, ResolvedModel
+from app.engine.predictions import Answer, ItemAnswer, OnDone, Prediction
+from app.engine.rows import Item, RowDecoder
 from app.http.deadlines import Deadlines
 from app.http.disconnect import Attendance, Departure
 from app.http.server import Server
 from app.inference.local_engine import LocalEngine
 from app.inference.verification import verify
+from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.engine import EngineServer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from benchmarks.harness import seeded
@@ -108,7 +109,7 @@ async def _engine_figures(
     folder: Path, settings: Settings, checkpoint: Path, images: Sequence[bytes], rounds: int
 ) -> dict[str, float]:
     """Computing, and the way there and back: all of a submit less what computing takes."""
-    engine = LocalEngine(settings, Metrics(), alone=True)
+    engine = LocalEngine(settings, Metrics(), owns_loop=True)
     remote = RemoteEngine(folder / "engine", max_waiting=AT_ONCE)
     predictor = verify(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -118,7 +119,7 @@ async def _engine_figures(
         await engine.start()
         await remote.start()
         await remote.started()
-        target = remote.target(None, None)
+        target = remote.resolve(None, None)
         pixels = await _decode(_decoder(settings), images)
         answers: list[Answer] = []
 
@@ -245,27 +246,28 @@ class _Transport(asyncio.Transport):
 class _Instant(RemoteEngine):
     """Answers at once, and knows the answer before."""
 
-    def target(self, model: str | None, version: int | None) -> Target:  # noqa: ARG002
-        return Target("digits", version, seeded.DIGITS, seeded.DIGITS.digest)
+    def resolve(self, model: str | None, version: int | None) -> ResolvedModel:  # noqa: ARG002
+        return ResolvedModel(_ENTRY, version)
 
-    def put(  # type: ignore[override]
+    def submit_nowait(
         self,
-        target: Target,  # noqa: ARG002
+        resolved: ResolvedModel,  # noqa: ARG002
         items: Sequence[Pixels],  # noqa: ARG002
         *,
         top_k: int,  # noqa: ARG002
         deadline: float,  # noqa: ARG002
-        answered: Answered,
+        on_done: OnDone,
     ) -> "_Given":
-        asyncio.get_running_loop().call_soon(answered, _ANSWER)
+        asyncio.get_running_loop().call_soon(on_done, _ANSWER)
         return _Given()
 
 
 class _Given:
-    def drop(self) -> None:
+    def cancel(self) -> None:
         pass
 
 
+_ENTRY = Entry(0, "digits", 1, seeded.DIGITS, seeded.DIGITS.digest, RowDecoder(tuple("0123456789"), 0.0))
 _ANSWER = Answer(1, (ItemAnswer(tuple(Prediction(str(i), i, 1 / (i + 2)) for i in range(5)), 2.5, True),))
 
 

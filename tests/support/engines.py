@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.engine.catalogue import Entry, ResolvedModel
 from app.engine.errors import EngineError, NotFound
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.engine.model_info import ModelInfo, ReloadReport, Status
-from app.engine.predictions import Answer, Answered, ItemAnswer, ItemError, Prediction, Target
+from app.engine.predictions import Answer, ItemAnswer, ItemError, OnDone, Prediction
+from app.engine.rows import RowDecoder
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS
 
@@ -16,33 +18,33 @@ from tests.support.checkpoints import DIGITS
 class Submitted:
     """One call of `submit`."""
 
-    target: Target
+    resolved: ResolvedModel
     items: Sequence[Pixels]
     top_k: int
     deadline: float
 
 
-class Put:
+class Gated:
     """One that waits before the gate."""
 
-    def __init__(self, engine: "ScriptedEngine", submitted: Submitted, answered: Answered) -> None:
+    def __init__(self, engine: "ScriptedEngine", submitted: Submitted, on_done: OnDone) -> None:
         self._engine = engine
         self._submitted = submitted
-        self._waiting = asyncio.create_task(self._answer(answered))
+        self._waiting = asyncio.create_task(self._answer(on_done))
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         if not self._waiting.done():
             self._waiting.cancel()
             self._engine.cancelled.put_nowait(self._submitted)
 
-    async def _answer(self, answered: Answered) -> None:
+    async def _answer(self, on_done: OnDone) -> None:
         await self._engine.gate.wait()
         told, self._engine.told = self._engine.told, None
         outcomes = (self._engine.outcome,) * len(self._submitted.items)
-        asyncio.get_running_loop().call_soon(answered, told or Answer(self._engine.version, outcomes))
+        asyncio.get_running_loop().call_soon(on_done, told or Answer(self._engine.version, outcomes))
 
 
-class ScriptedEngine(Engine):
+class ScriptedEngine(ControlledEngine):
     """Serves one model, `digits`, in version 1; see `app.engine.interface.Engine`.
 
     What a test sets: `gate` (shut it, and submits wait before it), `error` (raised by whatever is asked),
@@ -77,20 +79,23 @@ class ScriptedEngine(Engine):
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody sets it")
 
-    def target(self, model: str | None, version: int | None) -> Target:
+    def resolve(self, model: str | None, version: int | None) -> ResolvedModel:
         if self.error is not None:
             raise self.error
         if model not in (None, "digits"):
             raise NotFound("model_not_found", f"there is no model {model!r}")
-        return Target("digits", version, self.preprocess, self.preprocess.digest)
+        entry = Entry(0, "digits", self.version, self.preprocess, self.preprocess.digest, RowDecoder(("1", "7"), None))
+        return ResolvedModel(entry, version)
 
-    def put(self, target: Target, items: Sequence[Pixels], *, top_k: int, deadline: float, answered: Answered) -> "Put":
-        submitted = Submitted(target, items, top_k, deadline)
+    def submit_nowait(
+        self, resolved: ResolvedModel, items: Sequence[Pixels], *, top_k: int, deadline: float, on_done: OnDone
+    ) -> Gated:
+        submitted = Submitted(resolved, items, top_k, deadline)
         self.submitted.put_nowait(submitted)
         error, self.submit_error = self.submit_error, None
         if error is not None:
             raise error
-        return Put(self, submitted, answered)
+        return Gated(self, submitted, on_done)
 
     async def models(self) -> list[ModelInfo]:
         return [ModelInfo("digits", self.version, ())]

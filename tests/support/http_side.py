@@ -10,7 +10,7 @@ import httpx2
 from starlette.types import Receive, Scope, Send
 
 from app.api.application import create_app
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.http.server import Server
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -35,7 +35,7 @@ class HttpSide:
 
 
 @asynccontextmanager
-async def http_side(engine: Engine, **settings: Any) -> AsyncIterator[HttpSide]:
+async def http_side(engine: ControlledEngine, **settings: Any) -> AsyncIterator[HttpSide]:
     given, metrics = Settings(**settings), Metrics()
     app = create_app(engine, given, metrics)
     by_asgi: list[str] = []

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from app.batching.batcher import Lane
-from app.engine.interface import settle
+from app.engine.interface import resolve
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,8 +15,8 @@ R = TypeVar("R")
 async def submit(lane: Lane[T, R], items: Sequence[T], *, deadline: float) -> "list[R | Exception]":
     """One result, or the error that it caused, for each item. Cancelling drops what is not in a batch yet."""
     answer: asyncio.Future[list[R | Exception]] = asyncio.get_running_loop().create_future()
-    submission = lane.put(items, deadline=deadline, answered=partial(settle, answer))
+    submission = lane.submit_nowait(items, deadline=deadline, on_done=partial(resolve, answer))
     try:
         return await answer
     finally:
-        lane.drop(submission)
+        lane.cancel(submission)

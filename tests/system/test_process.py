@@ -165,9 +165,9 @@ async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Pat
 def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
     breaks = (
-        "import sys, app.lifecycle.registry\n"
+        "import sys, app.lifecycle.storage\n"
         "def broken(*_, **__): raise RuntimeError('a bug')\n"
-        "app.lifecycle.registry.model_names = broken\n"
+        "app.lifecycle.storage.model_names = broken\n"
         "from app.__main__ import main\n"
         f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0', '--front-ends', '0']))\n"
     )

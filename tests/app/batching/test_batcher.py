@@ -1,4 +1,4 @@
-"""The batcher alone, with ints for images and a gate for the device."""
+"""The batcher owns_loop, with ints for images and a gate for the device."""
 
 import asyncio
 import time
@@ -48,9 +48,11 @@ def soon() -> float:
 
 @asynccontextmanager
 async def running(
-    *, max_items: int = 8, max_waiting: int = 100, at_once: int = 1, clock: Callable[[], float] = time.monotonic
+    *, max_items: int = 8, max_waiting: int = 100, max_concurrent: int = 1, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[tuple[Batcher, Device, "Lane[int, int]"]]:
-    batcher = Batcher(max_items=max_items, max_seconds=60, max_waiting=max_waiting, at_once=at_once, clock=clock)
+    batcher = Batcher(
+        max_items=max_items, max_seconds=60, max_waiting=max_waiting, max_concurrent=max_concurrent, clock=clock
+    )
     device = Device()
     lane = batcher.lane(device.compute)
     lane.cost.observe(1, 1e-6)  # known to be fast: batches are limited by number alone
@@ -112,7 +114,7 @@ async def test_a_lane_may_put_few_items_together_but_those_of_one_caller_stay_so
     groups: list[list[int]], sizes: list[int]
 ) -> None:
     async with running(max_items=4) as (batcher, device, lane):
-        own = batcher.lane(device.compute, max_together=2)
+        own = batcher.lane(device.compute, preferred_batch=2)
         own.cost.observe(1, 1e-6)
         first = await device.busy(lane)
         tasks = await submitted(own, *groups)
@@ -210,7 +212,7 @@ async def test_a_deadline_that_has_passed_is_refused_at_once() -> None:
         assert device.batches == []
 
 
-async def test_one_poisoned_item_of_eight_fails_alone() -> None:
+async def test_one_poisoned_item_of_eight_fails_owns_loop() -> None:
     async with running() as (_, device, lane):
         await device.busy(lane)
         tasks = await submitted(lane, *([i] for i in range(1, 9)))
@@ -351,7 +353,7 @@ class TwoDevices:
 
 
 async def test_two_batches_may_be_in_progress_and_each_caller_gets_its_own_rows_whichever_ends_first() -> None:
-    async with running(at_once=2) as (batcher, _, _):
+    async with running(max_concurrent=2) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute)
         lane.cost.observe(1, 1e-6)
@@ -374,7 +376,7 @@ async def test_two_batches_may_be_in_progress_and_each_caller_gets_its_own_rows_
 
 
 async def test_no_more_batches_are_in_progress_than_may_be() -> None:
-    async with running(at_once=2, max_items=1) as (batcher, _, _):
+    async with running(max_concurrent=2, max_items=1) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute)
         waiting = await submitted(lane, [1], [2], [3])
@@ -388,9 +390,9 @@ async def test_no_more_batches_are_in_progress_than_may_be() -> None:
 
 
 async def test_what_comes_while_a_batch_of_a_lane_in_turn_is_computed_is_all_in_the_next_one() -> None:
-    async with running(at_once=2) as (batcher, _, _):
+    async with running(max_concurrent=2) as (batcher, _, _):
         device = TwoDevices()
-        lane = batcher.lane(device.compute, in_turn=True)
+        lane = batcher.lane(device.compute, exclusive=True)
         lane.cost.observe(1, 1e-6)
         waiting = await submitted(lane, [1])
         first, open_first = await device.batch()
@@ -406,11 +408,11 @@ async def test_what_comes_while_a_batch_of_a_lane_in_turn_is_computed_is_all_in_
 
 
 async def test_a_lane_in_turn_computes_beside_a_batch_of_another() -> None:
-    async with running(at_once=2) as (batcher, _, _):
+    async with running(max_concurrent=2) as (batcher, _, _):
         device = TwoDevices()
         (other,) = await submitted(batcher.lane(device.compute), [1])
         _, open_other = await device.batch()
-        (waiting,) = await submitted(batcher.lane(device.compute, in_turn=True), [2])
+        (waiting,) = await submitted(batcher.lane(device.compute, exclusive=True), [2])
         _, open_one = await device.batch()
         open_one.set()
         assert await waiting == [20]
@@ -418,11 +420,11 @@ async def test_a_lane_in_turn_computes_beside_a_batch_of_another() -> None:
         assert await other == [10]
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("max_concurrent", [1, 4])
 async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_later_where_several_may_be_in_progress(
-    at_once: int,
+    max_concurrent: int,
 ) -> None:
-    """Clients that ask again as soon as they are answered: who was in the first batch is not in the second."""
+    """Clients that ask again as soon as they are on_done: who was in the first batch is not in the second."""
     batches: list[list[int]] = []
 
     async def compute(items: Sequence[int]) -> list[int]:
@@ -433,7 +435,7 @@ async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_l
         for _ in range(3):
             assert await submit(lane, [number], deadline=soon()) == [10 * number]
 
-    async with running(max_items=4, at_once=at_once) as (batcher, _, _):
+    async with running(max_items=4, max_concurrent=max_concurrent) as (batcher, _, _):
         lane = batcher.lane(compute)
         lane.cost.observe(1, 1e-6)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -444,7 +446,7 @@ async def test_batches_that_are_computed_without_waiting_are_no_smaller_and_no_l
 
 
 async def test_one_submit_may_be_in_two_batches_at_a_time_and_is_answered_in_its_order() -> None:
-    async with running(at_once=2, max_items=2) as (batcher, _, _):
+    async with running(max_concurrent=2, max_items=2) as (batcher, _, _):
         device = TwoDevices()
         lane = batcher.lane(device.compute)
         lane.cost.observe(1, 1e-6)
@@ -460,7 +462,7 @@ async def test_one_submit_may_be_in_two_batches_at_a_time_and_is_answered_in_its
 
 
 async def test_two_at_once_close_after_all_was_answered() -> None:
-    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, at_once=2)
+    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, max_concurrent=2)
     device = TwoDevices()
     lane = batcher.lane(device.compute)
     task = asyncio.create_task(batcher.run())
@@ -478,13 +480,13 @@ async def test_two_at_once_close_after_all_was_answered() -> None:
 
 
 async def test_two_at_once_close_when_nothing_waits() -> None:
-    async with asyncio.timeout(30), running(at_once=2) as (_, device, lane):
+    async with asyncio.timeout(30), running(max_concurrent=2) as (_, device, lane):
         assert await submit(lane, [1], deadline=soon()) == [10]
         assert device.batches == [[1]]
 
 
 async def test_two_at_once_that_die_leave_nobody_waiting() -> None:
-    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, at_once=2)
+    batcher = Batcher(max_items=1, max_seconds=60, max_waiting=100, max_concurrent=2)
     device = TwoDevices()
     lane = batcher.lane(device.compute)
     task = asyncio.create_task(batcher.run())
@@ -511,8 +513,8 @@ async def test_who_puts_items_is_told_once_what_became_of_them() -> None:
     async with running() as (_, device, lane):
         outcomes = Outcomes()
         device.poison = {3}
-        lane.put([1, 2], deadline=soon(), answered=outcomes.of("sound"))
-        lane.put([3], deadline=soon(), answered=outcomes.of("poisoned"))
+        lane.submit_nowait([1, 2], deadline=soon(), on_done=outcomes.of("sound"))
+        lane.submit_nowait([3], deadline=soon(), on_done=outcomes.of("poisoned"))
         assert await submit(lane, [4], deadline=soon()) == [40]
         told = dict(outcomes.told)
         assert len(outcomes.told) == len(told) == 2
@@ -526,12 +528,12 @@ async def test_what_cannot_be_put_is_refused_and_nobody_is_told() -> None:
         outcomes = Outcomes()
         await device.busy(lane)
         with pytest.raises(Overloaded):
-            lane.put([1, 2, 3], deadline=soon(), answered=outcomes.of("too many"))
+            lane.submit_nowait([1, 2, 3], deadline=soon(), on_done=outcomes.of("too many"))
         with pytest.raises(Expired):
-            lane.put([1], deadline=time.monotonic() - 1, answered=outcomes.of("late"))
+            lane.submit_nowait([1], deadline=time.monotonic() - 1, on_done=outcomes.of("late"))
         batcher.close()
         with pytest.raises(Draining):
-            lane.put([1], deadline=soon(), answered=outcomes.of("closed"))
+            lane.submit_nowait([1], deadline=soon(), on_done=outcomes.of("closed"))
         assert batcher.waiting == 0
     assert outcomes.told == []
 
@@ -543,7 +545,7 @@ async def test_what_was_put_and_is_late_when_the_batch_is_formed_is_told_so() ->
         device.gate.clear()
         first = asyncio.create_task(submit(lane, [0], deadline=2000))
         await device.began.wait()
-        lane.put([1, 2], deadline=1010, answered=outcomes.of("late"))
+        lane.submit_nowait([1, 2], deadline=1010, on_done=outcomes.of("late"))
         now = 1020.0
         device.gate.set()
         assert await first == [0]
@@ -558,11 +560,11 @@ async def test_what_was_put_and_dropped_is_not_computed_and_nobody_is_told() -> 
     async with running() as (batcher, device, lane):
         outcomes = Outcomes()
         first = await device.busy(lane)
-        dropped = lane.put([1, 2], deadline=soon(), answered=outcomes.of("dropped"))
-        lane.put([3], deadline=soon(), answered=outcomes.of("kept"))
+        dropped = lane.submit_nowait([1, 2], deadline=soon(), on_done=outcomes.of("dropped"))
+        lane.submit_nowait([3], deadline=soon(), on_done=outcomes.of("kept"))
         assert batcher.waiting == 3
-        lane.drop(dropped)
-        lane.drop(dropped)
+        lane.cancel(dropped)
+        lane.cancel(dropped)
         assert batcher.waiting == 1
         device.gate.set()
         await first
@@ -575,9 +577,9 @@ async def test_what_is_dropped_while_it_is_computed_is_told_to_nobody() -> None:
     async with running() as (batcher, device, lane):
         outcomes = Outcomes()
         device.gate.clear()
-        dropped = lane.put([1], deadline=soon(), answered=outcomes.of("dropped"))
+        dropped = lane.submit_nowait([1], deadline=soon(), on_done=outcomes.of("dropped"))
         await device.began.wait()
-        lane.drop(dropped)
+        lane.cancel(dropped)
         device.gate.set()
         assert await submit(lane, [2], deadline=soon()) == [20]
         assert outcomes.told == []

@@ -4,40 +4,50 @@ from dataclasses import replace
 
 import pytest
 
-from app.engine.catalogue import Catalogue, Entry, OnDisk
-from app.engine.errors import Ambiguous, NotFound, NotReady, Stale
-from app.engine.rows import Reader
-from classifier.preprocess import Preprocess
+from app.engine.catalogue import Catalogue, Entry, Route, StoredVersions
+from app.engine.errors import Ambiguous, NotFound, NotReady
+from app.engine.rows import RowDecoder
 from tests.support.checkpoints import DIGITS
 
-READER = Reader(("a", "b"), None)
 WHY = "no version of 'broken' can be served: version 1: junk"
 
 
-def entry(number: int, model: str, version: int, preprocess: Preprocess = DIGITS) -> Entry:
-    return Entry(number, model, version, preprocess, preprocess.digest, READER)
-
-
-def digits(**changes: object) -> Preprocess:
-    return Preprocess.model_validate({**DIGITS.model_dump(), **changes})
+def entry(number: int, model: str, version: int) -> Entry:
+    return Entry(number, model, version, DIGITS, DIGITS.digest, RowDecoder(("a", "b"), None))
 
 
 ONE = Catalogue(
-    served={"digits": entry(0, "digits", 2)},
-    on_disk={"digits": OnDisk(frozenset({1, 2}), ""), "broken": OnDisk(frozenset({1}), WHY)},
+    entries={5: entry(5, "digits", 2)},
+    routes={"digits": Route(5, {2: 5})},
+    stored={"digits": StoredVersions(frozenset({1, 2}), ""), "broken": StoredVersions(frozenset({1}), WHY)},
     complete=True,
     why_not_ready=None,
 )
-SEVERAL = replace(ONE, served={**ONE.served, "letters": entry(1, "letters", 1)})
+SEVERAL = replace(
+    ONE, entries={**ONE.entries, 6: entry(6, "letters", 1)}, routes={**ONE.routes, "letters": Route(6, {1: 6})}
+)
 
 
 @pytest.mark.parametrize(("model", "version"), [(None, None), ("digits", None), ("digits", 2), (None, 2), ("", None)])
 def test_what_is_served_can_be_asked_for_by_name_by_version_or_by_neither(
     model: str | None, version: int | None
 ) -> None:
-    target = ONE.target(model, version)
-    assert (target.model, target.version, target.digest) == ("digits", version, DIGITS.digest)
-    assert ONE.bound(target).version == 2
+    resolved = ONE.resolve(model, version)
+    assert resolved.entry is ONE.entries[5]
+    assert resolved.asked == version
+    assert ONE.served == {"digits": 2}
+
+
+def test_of_several_loaded_versions_the_default_answers_and_each_may_be_named() -> None:
+    both = replace(
+        ONE,
+        entries={**ONE.entries, 7: entry(7, "digits", 1)},
+        routes={"digits": Route(5, {2: 5, 1: 7})},
+    )
+    assert both.resolve("digits", None).entry.version == 2
+    assert both.resolve("digits", 2).entry.version == 2
+    assert both.resolve("digits", 1).entry.version == 1
+    assert both.served == {"digits": 2}
 
 
 @pytest.mark.parametrize(
@@ -56,56 +66,38 @@ def test_what_is_not_there_is_not_found_and_the_code_says_what(
     model: str | None, version: int | None, code: str
 ) -> None:
     with pytest.raises(NotFound) as caught:
-        ONE.target(model, version)
+        ONE.resolve(model, version)
     assert caught.value.code == code
 
 
 def test_a_model_none_of_whose_versions_is_served_says_why() -> None:
     with pytest.raises(NotReady, match="version 1: junk"):
-        ONE.target("broken", None)
+        ONE.resolve("broken", None)
 
 
 def test_several_models_and_none_named_is_ambiguous_unless_one_is_the_default() -> None:
     with pytest.raises(Ambiguous, match="digits, letters"):
-        SEVERAL.target(None, None)
-    assert replace(SEVERAL, default="letters").target(None, None).model == "letters"
+        SEVERAL.resolve(None, None)
+    assert replace(SEVERAL, default_model="letters").resolve(None, None).entry.model == "letters"
 
 
 def test_a_default_model_that_is_not_served_is_not_replaced_by_another() -> None:
     with pytest.raises(NotReady, match="junk"):
-        replace(ONE, default="broken").target(None, None)
+        replace(ONE, default_model="broken").resolve(None, None)
     with pytest.raises(NotFound):
-        replace(ONE, default="birds").target(None, None)
+        replace(ONE, default_model="birds").resolve(None, None)
 
 
 def test_before_all_was_looked_at_nothing_is_said_to_be_missing_and_what_is_named_and_served_answers() -> None:
     early = replace(ONE, complete=False, why_not_ready="the first look is not over")
-    assert early.target("digits", None).model == "digits"
+    assert early.resolve("digits", None).entry.model == "digits"
     for model, version in (("birds", None), ("digits", 3), ("broken", None), (None, None)):
         with pytest.raises(NotReady, match="first look"):
-            early.target(model, version)
+            early.resolve(model, version)
 
 
 def test_a_catalogue_of_nothing_is_not_ready() -> None:
     with pytest.raises(NotReady):
-        Catalogue().target(None, None)
+        Catalogue().resolve(None, None)
     with pytest.raises(NotReady, match="the store is empty"):
-        Catalogue(complete=True, why_not_ready="the store is empty").target(None, None)
-
-
-def test_a_target_is_bound_to_what_replaced_its_version_if_that_wants_the_same_pixels() -> None:
-    target = ONE.target("digits", None)
-    same = replace(ONE, served={"digits": entry(3, "digits", 3, digits(mean=(0.5,)))})
-    assert same.bound(target).version == 3
-    other = replace(ONE, served={"digits": entry(4, "digits", 4, digits(background=9))})
-    with pytest.raises(Stale, match="version 4"):
-        other.bound(target)
-
-
-def test_a_target_of_a_version_that_was_replaced_is_not_found_and_one_whose_model_left_is_not_ready() -> None:
-    target = ONE.target("digits", 2)
-    with pytest.raises(NotFound) as caught:
-        replace(ONE, served={"digits": entry(3, "digits", 3)}).bound(target)
-    assert caught.value.code == "version_not_loaded"
-    with pytest.raises(NotReady):
-        Catalogue().bound(target)
+        Catalogue(complete=True, why_not_ready="the store is empty").resolve(None, None)

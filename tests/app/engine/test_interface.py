@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from app.engine.errors import Ambiguous, Draining, Expired, NotFound, NotReady, Overloaded, Stale
-from app.engine.interface import Engine
+from app.engine.interface import ControlledEngine
 from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.inference.local_engine import LocalEngine
+from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.engine import EngineServer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint, Reference
@@ -39,12 +39,12 @@ from tests.support.engines import ScriptedEngine
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 
 # An engine of a store with some settings, started, after its first look.
-Start = Callable[..., AbstractAsyncContextManager[Engine]]
+Start = Callable[..., AbstractAsyncContextManager[ControlledEngine]]
 
 
 @asynccontextmanager
-async def local_engine(settings: Settings, *, alone: bool = False) -> AsyncIterator[Engine]:
-    engine = LocalEngine(settings, Metrics(), alone=alone)
+async def local_engine(settings: Settings, *, owns_loop: bool = False) -> AsyncIterator[ControlledEngine]:
+    engine = LocalEngine(settings, Metrics(), owns_loop=owns_loop)
     await engine.start()
     try:
         yield engine
@@ -53,10 +53,10 @@ async def local_engine(settings: Settings, *, alone: bool = False) -> AsyncItera
 
 
 @asynccontextmanager
-async def remote_engine(settings: Settings) -> AsyncIterator[Engine]:
+async def remote_engine(settings: Settings) -> AsyncIterator[ControlledEngine]:
     """The engine process's side and the front-end's, on one loop."""
     path = settings.store.parent / "engine"
-    engine = LocalEngine(settings.model_copy(update={"max_queue": 10_000}), Metrics(), alone=True)
+    engine = LocalEngine(settings.model_copy(update={"max_queue": 10_000}), Metrics(), owns_loop=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -81,8 +81,8 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
 
 @asynccontextmanager
 async def started(
-    make: Callable[[Settings], AbstractAsyncContextManager[Engine]], store: Path, **settings: Any
-) -> AsyncIterator[Engine]:
+    make: Callable[[Settings], AbstractAsyncContextManager[ControlledEngine]], store: Path, **settings: Any
+) -> AsyncIterator[ControlledEngine]:
     async with make(Settings(store=store, device="cpu", **settings)) as engine:
         await engine.started()
         yield engine
@@ -121,7 +121,7 @@ def predictions(item: ItemAnswer | ItemError) -> tuple[Prediction, ...]:
 async def test_an_item_is_answered_with_its_predictions_by_the_served_version(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 4, checkpoint())
     async with start() as engine:
-        answer = await engine.submit(engine.target(None, None), images(1), top_k=3, deadline=soon())
+        answer = await engine.submit(engine.resolve(None, None), images(1), top_k=3, deadline=soon())
     assert answer.version == 4
     first, second, third = predictions(answer.items[0])
     assert 1 >= first.probability >= second.probability >= third.probability >= 0
@@ -130,7 +130,7 @@ async def test_an_item_is_answered_with_its_predictions_by_the_served_version(st
 async def test_items_are_answered_in_their_order_and_as_if_alone(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=4) as engine:
-        target = engine.target("digits", 1)
+        target = engine.resolve("digits", 1)
         together = await engine.submit(target, images(10), top_k=10, deadline=soon())
         for image, item in zip(images(10), together.items, strict=True):
             (by_itself,) = (await engine.submit(target, [image], top_k=10, deadline=soon())).items
@@ -149,7 +149,7 @@ async def test_an_item_is_told_whether_its_score_reaches_the_threshold(start: St
         saying(content, out_of_distribution=OutOfDistribution(method="energy", threshold=threshold)),
     )
     async with start() as engine:
-        answer = await engine.submit(engine.target(None, None), images(8), top_k=1, deadline=soon())
+        answer = await engine.submit(engine.resolve(None, None), images(8), top_k=1, deadline=soon())
     items = [item for item in answer.items if isinstance(item, ItemAnswer)]
     assert [item.score for item in items] == pytest.approx(energies, abs=1e-5)
     assert [item.in_distribution for item in items] == [each >= threshold for each in energies]
@@ -159,7 +159,7 @@ async def test_an_item_is_told_whether_its_score_reaches_the_threshold(start: St
 async def test_where_the_manifest_has_no_threshold_nothing_is_said_of_it(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        (item,) = (await engine.submit(engine.target(None, None), images(1), top_k=1, deadline=soon())).items
+        (item,) = (await engine.submit(engine.resolve(None, None), images(1), top_k=1, deadline=soon())).items
     assert isinstance(item, ItemAnswer)
     assert (item.score, item.in_distribution) == (None, None)
 
@@ -170,7 +170,7 @@ async def test_the_probabilities_are_the_calibrated_ones_and_the_score_is_not(st
     publish(tmp_path / "store", 1, saying(plain, calibration=Calibration(temperature=0.25)), model="cooled")
     async with start() as engine:
         answers = {
-            model: (await engine.submit(engine.target(model, None), images(1), top_k=10, deadline=soon())).items[0]
+            model: (await engine.submit(engine.resolve(model, None), images(1), top_k=10, deadline=soon())).items[0]
             for model in ("plain", "cooled")
         }
     before, after = answers["plain"], answers["cooled"]
@@ -183,19 +183,19 @@ async def test_the_probabilities_are_the_calibrated_ones_and_the_score_is_not(st
     assert after.score == before.score
 
 
-async def test_a_target_tells_a_decoder_what_it_needs(start: Start, tmp_path: Path) -> None:
+async def test_a_resolved_model_tells_a_decoder_what_it_needs(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        target = engine.target(None, None)
-    assert (target.model, target.version) == ("digits", None)
-    assert target.preprocess == DIGITS
-    assert target.digest == DIGITS.digest
+        entry, asked = engine.resolve(None, None)
+    assert (entry.model, entry.version, asked) == ("digits", 1, None)
+    assert entry.preprocess == DIGITS
+    assert entry.digest == DIGITS.digest
 
 
 async def test_nothing_to_serve_is_not_ready(start: Start) -> None:
     async with start() as engine:
         with pytest.raises(NotReady, match="python -m training strokes"):
-            engine.target(None, None)
+            engine.resolve(None, None)
         assert not (await engine.status()).ready
 
 
@@ -209,7 +209,7 @@ async def test_what_is_not_there_is_not_found(start: Start, tmp_path: Path) -> N
             ("digits", 1, "version_not_loaded"),
         ):
             with pytest.raises(NotFound) as caught:
-                engine.target(model, version)
+                engine.resolve(model, version)
             assert caught.value.code == code
 
 
@@ -219,7 +219,7 @@ async def test_a_model_all_of_whose_versions_are_refused_is_not_ready_and_says_w
     publish(tmp_path / "store", 1, b"junk")
     async with start() as engine:
         with pytest.raises(NotReady, match="version 1: not a safetensors file"):
-            engine.target("digits", None)
+            engine.resolve("digits", None)
         assert "not a safetensors file" in (await engine.status()).detail
 
 
@@ -228,8 +228,8 @@ async def test_several_models_and_none_named_is_ambiguous(start: Start, tmp_path
     publish(tmp_path / "store", 1, checkpoint(), model="numbers")
     async with start() as engine:
         with pytest.raises(Ambiguous, match="digits, numbers"):
-            engine.target(None, None)
-        assert engine.target("numbers", None).model == "numbers"
+            engine.resolve(None, None)
+        assert engine.resolve("numbers", None).entry.model == "numbers"
 
 
 async def test_the_default_model_answers_where_none_is_named_and_readiness_waits_for_it(
@@ -243,7 +243,7 @@ async def test_the_default_model_answers_where_none_is_named_and_readiness_waits
         publish(tmp_path / "store", 1, checkpoint(), model="numbers")
         await engine.reload("numbers", deadline=soon())
         assert (await engine.status()).ready
-        assert engine.target(None, None).model == "numbers"
+        assert engine.resolve(None, None).entry.model == "numbers"
 
 
 async def test_a_reload_swaps_and_says_so(start: Start, tmp_path: Path) -> None:
@@ -292,10 +292,10 @@ async def test_a_name_that_no_model_can_have_reaches_no_folder(start: Start, tmp
 
 
 @pytest.mark.slow
-async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: Start, tmp_path: Path) -> None:
+async def test_what_was_submitted_is_answered_by_the_version_that_was_resolved(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint(seed=1))
     async with start(max_batch=1) as engine:
-        target = engine.target(None, None)
+        target = engine.resolve(None, None)
         alone = await engine.submit(target, images(1), top_k=10, deadline=soon())
         waiting = asyncio.create_task(engine.submit(target, images(1) * 300, top_k=10, deadline=soon()))
         await asyncio.sleep(0)
@@ -304,76 +304,74 @@ async def test_what_was_submitted_is_answered_by_the_version_bound_then(start: S
         answer = await waiting
         assert answer.version == 1
         assert all(item == alone.items[0] for item in answer.items)
-        after = await engine.submit(target, images(1), top_k=10, deadline=soon())
+        after = await engine.submit(engine.resolve(None, None), images(1), top_k=10, deadline=soon())
         assert after.version == 2
         assert after.items != alone.items
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True])
-async def test_a_version_that_was_replaced_is_retired_when_nothing_waits_for_it(left: bool, tmp_path: Path) -> None:
+async def test_a_version_that_was_replaced_is_retired_when_nothing_waits_for_it(
+    left: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     publish(tmp_path / "store", 1, checkpoint(seed=1))
     async with local_engine(Settings(store=tmp_path / "store", device="cpu", max_batch=1)) as engine:
         assert isinstance(engine, LocalEngine)
         await engine.started()
-        waiting = asyncio.create_task(engine.submit(engine.target(None, None), images(300), top_k=1, deadline=soon()))
+        waiting = asyncio.create_task(engine.submit(engine.resolve(None, None), images(300), top_k=1, deadline=soon()))
         await asyncio.sleep(0)
         if left:
             waiting.cancel()
         await asyncio.wait([waiting])
         publish(tmp_path / "store", 2, checkpoint(seed=2))
         await engine.reload("digits", deadline=soon())
-        assert engine.catalogue.served["digits"].version == 2
-        assert engine.catalogue.replaced == ()
+        assert engine.catalogue.served == {"digits": 2}
+        assert "retired" in [record.message for record in caplog.records]
 
 
-async def test_pixels_made_for_another_preprocess_are_stale(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [DIGITS.background, 255])
+@pytest.mark.parametrize("version", [None, 1])
+async def test_a_version_that_was_replaced_since_it_was_resolved_is_stale(
+    start: Start, tmp_path: Path, version: int | None, background: int
+) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        target = engine.target(None, None)
-        publish(tmp_path / "store", 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 255})))
+        resolved = engine.resolve("digits", version)
+        publish(tmp_path / "store", 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": background})))
         await engine.reload("digits", deadline=soon())
         with pytest.raises(Stale):
-            await engine.submit(target, images(1), top_k=5, deadline=soon())
-
-
-async def test_a_version_that_was_asked_for_by_number_and_replaced_is_not_loaded(start: Start, tmp_path: Path) -> None:
-    publish(tmp_path / "store", 1, checkpoint())
-    async with start() as engine:
-        target = engine.target("digits", 1)
-        publish(tmp_path / "store", 2, checkpoint(seed=1))
-        await engine.reload("digits", deadline=soon())
-        with pytest.raises(NotFound) as caught:
-            await engine.submit(target, images(1), top_k=5, deadline=soon())
-        assert caught.value.code == "version_not_loaded"
+            await engine.submit(resolved, images(1), top_k=5, deadline=soon())
 
 
 async def test_more_than_may_wait_is_overloaded(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_queue=4) as engine:
         with pytest.raises(Overloaded):
-            await engine.submit(engine.target(None, None), images(5), top_k=5, deadline=soon())
+            await engine.submit(engine.resolve(None, None), images(5), top_k=5, deadline=soon())
 
 
 async def test_past_the_deadline_is_expired(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         with pytest.raises(Expired):
-            await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
+            await engine.submit(engine.resolve(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
 
 
 async def test_a_deadline_is_kept_while_the_engine_hangs() -> None:
     engine = ScriptedEngine()
     engine.gate.clear()
     with pytest.raises(Expired):
-        await engine.submit(engine.target(None, None), images(1), top_k=5, deadline=time.monotonic() + 0.01)
+        await engine.submit(engine.resolve(None, None), images(1), top_k=5, deadline=time.monotonic() + 0.01)
     assert engine.cancelled.get_nowait() is engine.submitted.get_nowait()
 
 
 async def test_cancelling_a_submit_drops_its_items(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
-        task = asyncio.create_task(engine.submit(engine.target(None, None), images(1) * 1000, top_k=5, deadline=soon()))
+        task = asyncio.create_task(
+            engine.submit(engine.resolve(None, None), images(1) * 1000, top_k=5, deadline=soon())
+        )
         await asyncio.sleep(0)
         assert (await engine.status()).waiting_items == 1000
         task.cancel()
@@ -386,7 +384,7 @@ async def test_an_item_that_fails_leaves_its_neighbours_their_answers(start: Sta
     publish(tmp_path / "store", 1, blind_to_white())
     black, white = (np.full(DIGITS.shape, level, np.uint8) for level in (0, 255))
     async with start() as engine:
-        answer = await engine.submit(engine.target(None, None), [black, white, black], top_k=5, deadline=soon())
+        answer = await engine.submit(engine.resolve(None, None), [black, white, black], top_k=5, deadline=soon())
     first, second, third = answer.items
     assert isinstance(second, ItemError)
     assert second.code == "prediction_failed"
@@ -399,7 +397,7 @@ async def test_an_error_that_the_network_raises_stays_with_its_item(tmp_path: Pa
     async with started(local_engine, tmp_path / "store") as engine:
         good = images(2)
         answer = await engine.submit(
-            engine.target(None, None), [good[0], good[0][:20], good[1]], top_k=5, deadline=soon()
+            engine.resolve(None, None), [good[0], good[0][:20], good[1]], top_k=5, deadline=soon()
         )
     assert [isinstance(item, ItemError) for item in answer.items] == [False, True, False]
 
@@ -409,7 +407,7 @@ async def test_an_answer_leaves_no_garbage_that_has_to_be_looked_for(start: Star
     """Looking for it takes tens of milliseconds once there is much, while everybody waits."""
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        target, (image,) = engine.target(None, None), images(1)
+        target, (image,) = engine.resolve(None, None), images(1)
         await engine.submit(target, [image], top_k=5, deadline=soon())
         gc.collect()
         gc.disable()
@@ -425,7 +423,7 @@ async def test_an_answer_leaves_no_garbage_that_has_to_be_looked_for(start: Star
 async def test_closing_answers_what_was_accepted_and_refuses_what_is_new(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start(max_batch=1) as engine:
-        target = engine.target(None, None)
+        target = engine.resolve(None, None)
         waiting = asyncio.create_task(engine.submit(target, images(1) * 200, top_k=5, deadline=soon()))
         await asyncio.sleep(0)
         closing = asyncio.create_task(engine.close())
@@ -452,8 +450,8 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
 
 @pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="there is but one core here")
-@pytest.mark.parametrize("alone", [False, True])
-async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path, *, alone: bool) -> None:
+@pytest.mark.parametrize("owns_loop", [False, True])
+async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path, *, owns_loop: bool) -> None:
     publish(tmp_path / "store", 1, checkpoint(architecture="resnet18", preprocess=LARGE_PHOTOS))
     photo = to_pixels(png(0, (256, 224), "RGB"), LARGE_PHOTOS)
     together = threading.Barrier(2)
@@ -462,9 +460,9 @@ async def test_photos_for_a_large_network_are_computed_at_once(tmp_path: Path, *
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             together.wait(30)
 
-    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=alone) as engine:
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), owns_loop=owns_loop) as engine:
         await engine.started()
-        target = engine.target(None, None)
+        target = engine.resolve(None, None)
         with register_module_forward_pre_hook(meet):
             two = [engine.submit(target, [photo], top_k=1, deadline=soon()) for _ in range(2)]
             for answer in await asyncio.gather(*two):
@@ -484,7 +482,7 @@ async def test_what_comes_while_a_small_network_computes_beside_http_is_its_next
 
     async with local_engine(Settings(store=tmp_path / "store", device="cpu")) as engine:
         await engine.started()
-        target = engine.target(None, None)
+        target = engine.resolve(None, None)
         with register_module_forward_pre_hook(hold):
             waiting = [asyncio.create_task(engine.submit(target, images(1), top_k=1, deadline=soon()))]
             await began.wait()
@@ -498,17 +496,17 @@ async def test_what_comes_while_a_small_network_computes_beside_http_is_its_next
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("owns_loop", [False, True])
 async def test_photos_that_a_large_network_computes_at_once_are_answered_as_if_alone(
-    tmp_path: Path, *, alone: bool
+    tmp_path: Path, *, owns_loop: bool
 ) -> None:
     content = checkpoint(architecture="resnet18", preprocess=LARGE_PHOTOS)
     publish(tmp_path / "store", 1, content)
     pixels = [to_pixels(png(i, (256, 224), "RGB"), LARGE_PHOTOS) for i in range(12)]
     expected = logits(content.build(), LARGE_PHOTOS, torch.from_numpy(np.stack(pixels))).softmax(dim=1)
-    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), alone=alone) as engine:
+    async with local_engine(Settings(store=tmp_path / "store", device="cpu"), owns_loop=owns_loop) as engine:
         await engine.started()
-        target = engine.target(None, None)
+        target = engine.resolve(None, None)
         several = [engine.submit(target, pixels[i : i + 2], top_k=10, deadline=soon()) for i in range(0, 12, 2)]
         items = [item for answer in await asyncio.gather(*several) for item in answer.items]
     for item, row in zip(items, expected, strict=True):
@@ -524,7 +522,7 @@ async def test_it_starts_on_a_gpu_and_agrees_with_the_cpu(tmp_path: Path) -> Non
     for device in ("cpu", "cuda"):
         async with local_engine(Settings(store=tmp_path / "store", device=device)) as engine:
             assert (await engine.started()).device.startswith(device)
-            answers.append(await engine.submit(engine.target(None, None), images(20), top_k=10, deadline=soon()))
+            answers.append(await engine.submit(engine.resolve(None, None), images(20), top_k=10, deadline=soon()))
     for on_cpu, on_gpu in zip(answers[0].items, answers[1].items, strict=True):
         by_label = {each.label: each.probability for each in predictions(on_cpu)}
         assert {each.label: each.probability for each in predictions(on_gpu)} == pytest.approx(by_label, abs=1e-3)
@@ -536,7 +534,7 @@ async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("app.lifecycle.registry.model_names", broken)
+    monkeypatch.setattr("app.lifecycle.storage.model_names", broken)
     publish(tmp_path / "store", 1, checkpoint())
     async with started(
         local_engine, tmp_path / "store"
@@ -549,9 +547,9 @@ async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("owns_loop", [False, True])
 async def test_compiled_networks_answer_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, owns_loop: bool
 ) -> None:
     """And nothing is compiled any more once the version is served: not in another thread, not for more images."""
     from torch._dynamo.utils import counters
@@ -559,14 +557,15 @@ async def test_compiled_networks_answer_the_same(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     publish(tmp_path / "store", 1, checkpoint())
     before = counters["stats"]["unique_graphs"]
-    async with local_engine(Settings(store=tmp_path / "store", device="cpu", compile=True), alone=alone) as engine:
+    settings = Settings(store=tmp_path / "store", device="cpu", compile=True)
+    async with local_engine(settings, owns_loop=owns_loop) as engine:
         assert (await engine.started()).ready
         graphs = counters["stats"]["unique_graphs"]
-        compiled = await engine.submit(engine.target(None, None), images(40), top_k=10, deadline=soon())
+        compiled = await engine.submit(engine.resolve(None, None), images(40), top_k=10, deadline=soon())
         assert before < counters["stats"]["unique_graphs"] == graphs
     async with local_engine(Settings(store=tmp_path / "store", device="cpu")) as engine:
         await engine.started()
-        plain = await engine.submit(engine.target(None, None), images(40), top_k=10, deadline=soon())
+        plain = await engine.submit(engine.resolve(None, None), images(40), top_k=10, deadline=soon())
     for one, other in zip(compiled.items, plain.items, strict=True):
         by_label = {each.label: each.probability for each in predictions(other)}
         assert {each.label: each.probability for each in predictions(one)} == pytest.approx(by_label, abs=1e-4)

@@ -44,11 +44,11 @@ class Network:
             return (await self.begun.get())[0]
 
 
-@pytest.mark.parametrize("alone", [False, True])
-async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_beside_others(*, alone: bool) -> None:
-    workers, network = Executor(CPU, cores=4, alone=alone), Network(large=True)
-    assert workers.at_once == 4
-    assert not workers.in_turn(network.predictor)
+@pytest.mark.parametrize("owns_loop", [False, True])
+async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_beside_others(*, owns_loop: bool) -> None:
+    workers, network = Executor(CPU, cores=4, owns_loop=owns_loop), Network(large=True)
+    assert workers.max_concurrent == 4
+    assert not workers.exclusive(network.predictor)
     tasks, threads = [], []
     for _ in range(4):
         tasks.append(network.submit(workers))
@@ -64,7 +64,7 @@ async def test_a_batch_of_a_large_network_takes_all_cores_alone_and_its_share_be
 
 
 async def test_a_batch_that_fails_leaves_its_share_to_others() -> None:
-    workers, network = Executor(CPU, cores=4, alone=True), Network(large=True)
+    workers, network = Executor(CPU, cores=4, owns_loop=True), Network(large=True)
     network.gate.set()
     for _ in range(3):
         with pytest.raises(ValueError, match="shape"):
@@ -75,7 +75,7 @@ async def test_a_batch_that_fails_leaves_its_share_to_others() -> None:
 
 
 async def test_a_small_network_computes_on_the_loop_with_all_cores_but_one_of_which_others_have_their_share() -> None:
-    workers, small, large = Executor(CPU, cores=4, alone=True), Network(large=False), Network(large=True)
+    workers, small, large = Executor(CPU, cores=4, owns_loop=True), Network(large=False), Network(large=True)
     await small.submit(workers)
     assert small.begun.get_nowait() == (3, True)
     beside = large.submit(workers)
@@ -90,18 +90,18 @@ async def test_a_small_network_computes_on_the_loop_with_all_cores_but_one_of_wh
 async def test_batches_on_the_loop_are_kept_so_small_that_front_ends_have_something_to_do_meanwhile() -> None:
     small, large = Network(large=False).predictor, Network(large=True).predictor
     for cores, threads, most in ((1, 0, 16), (2, 0, 16), (4, 0, 48), (4, 2, 32)):
-        workers = Executor(CPU, cores=cores, torch_threads=threads, alone=True)
-        assert workers.max_together(small) == most
-        assert workers.max_together(large) is None
+        workers = Executor(CPU, cores=cores, torch_threads=threads, owns_loop=True)
+        assert workers.preferred_batch(small) == most
+        assert workers.preferred_batch(large) is None
         workers.close()
     beside_http = Executor(CPU, cores=4)
-    assert beside_http.max_together(small) is None
+    assert beside_http.preferred_batch(small) is None
     beside_http.close()
 
 
 async def test_beside_http_batches_of_a_small_network_are_computed_in_turn_in_a_thread_with_all_cores_but_one() -> None:
     workers, network = Executor(CPU, cores=4), Network(large=False)
-    assert workers.in_turn(network.predictor)
+    assert workers.exclusive(network.predictor)
     network.gate.set()
     await network.submit(workers)
     assert network.begun.get_nowait() == (3, False)
@@ -110,15 +110,15 @@ async def test_beside_http_batches_of_a_small_network_are_computed_in_turn_in_a_
 
 async def test_on_a_gpu_one_batch_is_copied_while_another_is_computed_however_small_the_network() -> None:
     workers = Executor(torch.device("cuda"), cores=4)
-    assert workers.at_once == 2
-    assert not workers.in_turn(Network(large=False).predictor)
+    assert workers.max_concurrent == 2
+    assert not workers.exclusive(Network(large=False).predictor)
     workers.close()
 
 
 @pytest.mark.parametrize("large", [False, True])
 async def test_who_says_how_many_threads_gets_so_many_and_one_batch_at_a_time(*, large: bool) -> None:
-    workers, network = Executor(CPU, cores=4, torch_threads=2, alone=True), Network(large=large)
-    assert workers.at_once == 1
+    workers, network = Executor(CPU, cores=4, torch_threads=2, owns_loop=True), Network(large=large)
+    assert workers.max_concurrent == 1
     network.gate.set()
     await network.submit(workers)
     assert await network.threads() == 2
@@ -129,7 +129,7 @@ async def test_who_says_how_many_threads_gets_so_many_and_one_batch_at_a_time(*,
 async def test_compiled_networks_are_always_computed_with_the_threads_that_they_were_compiled_for(
     *, large: bool
 ) -> None:
-    workers, network = Executor(CPU, cores=4, compiled=True, alone=True), Network(large=large)
+    workers, network = Executor(CPU, cores=4, compiled=True, owns_loop=True), Network(large=large)
     network.gate.set()
     workers.prepare_thread()
     assert torch.get_num_threads() == 3
@@ -138,9 +138,9 @@ async def test_compiled_networks_are_always_computed_with_the_threads_that_they_
     workers.close()
 
 
-@pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (2, 2), (8, 8), (64, 8)])
-async def test_there_are_as_many_batches_at_once_as_cores_up_to_eight(cores: int, at_once: int) -> None:
-    assert Executor(CPU, cores=cores).at_once == at_once
+@pytest.mark.parametrize(("cores", "max_concurrent"), [(1, 1), (2, 2), (8, 8), (64, 8)])
+async def test_there_are_as_many_batches_at_once_as_cores_up_to_eight(cores: int, max_concurrent: int) -> None:
+    assert Executor(CPU, cores=cores).max_concurrent == max_concurrent
 
 
 async def test_a_single_core_is_all_that_there_is() -> None:

@@ -33,7 +33,8 @@ def test_the_logits_are_the_networks_own(architecture: str, preprocess: Preproce
 def answers(model: Predictor, *items: Item) -> list[ItemAnswer]:
     """None of them may have failed."""
     outcomes = [
-        model.reader.answer(row.tolist(), item.top_k) for row, item in zip(model.predict(items), items, strict=True)
+        model.row_decoder.decode(row.tolist(), item.top_k)
+        for row, item in zip(model.predict(items), items, strict=True)
     ]
     assert all(isinstance(outcome, ItemAnswer) for outcome in outcomes), outcomes
     return [outcome for outcome in outcomes if isinstance(outcome, ItemAnswer)]
@@ -98,7 +99,7 @@ def test_where_there_are_predictions_the_score_is_finite(method: Any, logits: li
     section = OutOfDistribution(method=method, threshold=0)
     model = with_logits(logits, out_of_distribution=section, calibration=Calibration(temperature=temperature))
     (row,) = model.predict([Item(to_pixels(png()), 1)])
-    outcome = model.reader.answer(row.tolist(), 1)
+    outcome = model.row_decoder.decode(row.tolist(), 1)
     if isinstance(outcome, ItemAnswer):
         assert outcome.score is not None
         assert math.isfinite(outcome.score)
@@ -134,7 +135,7 @@ def test_scores_that_are_not_finite_are_the_items_own_error() -> None:
     (network.get_parameter("fc2.bias")).fill_(torch.nan)
     model = Predictor(network, content.manifest, device=torch.device("cpu"), max_items=2)
     (row,) = model.predict([Item(to_pixels(png()), 5)])
-    outcome = model.reader.answer(row.tolist(), 5)
+    outcome = model.row_decoder.decode(row.tolist(), 5)
     assert isinstance(outcome, ItemError)
     assert outcome.code == "prediction_failed"
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engine.catalogue import Catalogue, Entry
+from app.engine.catalogue import Entry, Route, StoredVersions
 from app.engine.errors import Expired, NotReady, Stale
 from app.engine.predictions import Answer, ItemAnswer, ItemError
-from app.engine.rows import Reader
+from app.engine.rows import RowDecoder
 from app.inference.local_engine import LocalEngine
 from app.ipc import wire
+from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.engine import EngineServer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.preprocess import Pixels
@@ -31,10 +31,10 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 
 PATIENCE = 30.0  # seconds; a deadline, not a pace
-SERVED = Catalogue(
-    served={"digits": Entry(5, "digits", 1, DIGITS, DIGITS.digest, Reader(tuple("0123456789"), None))},
-    complete=True,
-    why_not_ready=None,
+ENTRY = Entry(5, "digits", 1, DIGITS, DIGITS.digest, RowDecoder(tuple("0123456789"), None))
+SERVED = (
+    wire.ModelUpdate("digits", None, StoredVersions(frozenset({1}), ""), Route(5, {1: 5}), (ENTRY,)),
+    wire.StateUpdate(None, True, "cpu", None),
 )
 
 
@@ -78,7 +78,7 @@ class Side:
 @asynccontextmanager
 async def engine_side(path: Path, store: Path, **settings: Any) -> AsyncIterator[Side]:
     metrics = Metrics()
-    local = LocalEngine(Settings(store=store, device="cpu", poll_seconds=600, **settings), metrics, alone=True)
+    local = LocalEngine(Settings(store=store, device="cpu", poll_seconds=600, **settings), metrics, owns_loop=True)
     with listening(path) as listener:
         side = Side(local, metrics, asyncio.create_task(EngineServer(local, metrics).serve(listener)))
         await local.start()
@@ -115,14 +115,14 @@ class Peer:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    cutter: wire.Cutter = field(default_factory=wire.Cutter)
+    frames: wire.FrameDecoder = field(default_factory=wire.FrameDecoder)
     heard: list[tuple[int, int, bytes]] = field(default_factory=list)
 
     def say(self, *frames: bytes) -> None:
         self.writer.write(b"".join(frames))
 
-    def say_catalogue(self, catalogue: Catalogue) -> None:
-        self.say(wire.frame(wire.CATALOGUE, 0, wire.CATALOGUES.dump_json(catalogue)))
+    def tell(self, *messages: wire.FromEngine) -> None:
+        self.say(*(wire.frame(wire.CONTROL, 0, wire.FROM_ENGINE.dump_json(message)) for message in messages))
 
     async def hear(self, kind: int) -> tuple[int, bytes]:
         """The next frame of that kind: its number and its body."""
@@ -134,7 +134,7 @@ class Peer:
                         return number, body
                 data = await self.reader.read(1 << 16)
                 assert data, "the connection has ended"
-                self.heard += [(k, n, b[start:end]) for k, n, b, start, end in self.cutter.feed(data)]
+                self.heard += [(k, n, b[start:end]) for k, n, b, start, end in self.frames.feed(data)]
 
     def hang_up(self) -> None:
         self.writer.transport.abort()
@@ -167,15 +167,13 @@ async def engine_that_is_told(
     async with peers(path) as connected, front_end(path, silent_seconds=silent_seconds) as remote:
         async with asyncio.timeout(PATIENCE):
             peer = await connected.get()
-            peer.say_catalogue(SERVED)
+            peer.tell(*SERVED)
             await remote.started()
         yield remote, peer, connected
 
 
 def submit(number: int, entry: int, images: int, *, seconds: float = PATIENCE) -> bytes:
-    pixels = np.stack([image(i) for i in range(images)]).tobytes()
-    length = wire.SUBMIT_HEAD.size - wire.HEAD.size + len(pixels)
-    return wire.SUBMIT_HEAD.pack(length, wire.SUBMIT, number, entry, images, 3, seconds) + pixels
+    return b"".join(wire.submit_frame(number, entry, [image(i) for i in range(images)], top_k=3, seconds=seconds))
 
 
 @asynccontextmanager
@@ -184,8 +182,11 @@ async def peer_of(path: Path, side: Side) -> AsyncIterator[tuple[Peer, int]]:
     await side.local.started()
     peer = Peer(*await asyncio.open_unix_connection(path))
     try:
-        _, catalogue = await peer.hear(wire.CATALOGUE)
-        yield peer, wire.CATALOGUES.validate_json(catalogue).served["digits"].number
+        _, told = await peer.hear(wire.CONTROL)
+        update = wire.FROM_ENGINE.validate_json(told)
+        assert isinstance(update, wire.ModelUpdate)
+        assert update.route is not None
+        yield peer, update.route.default
     finally:
         peer.hang_up()
 
@@ -193,7 +194,7 @@ async def peer_of(path: Path, side: Side) -> AsyncIterator[tuple[Peer, int]]:
 async def test_before_there_is_an_engine_process_the_answer_is_not_ready(path: Path) -> None:
     async with front_end(path) as remote:
         with pytest.raises(NotReady, match="being started"):
-            remote.target(None, None)
+            remote.resolve(None, None)
         for question in (remote.models(), remote.reload("digits", deadline=soon())):
             with pytest.raises(NotReady):
                 await question
@@ -211,7 +212,7 @@ async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_
 
         asking = asyncio.create_task(until(reload))
         peer = await connected.get()
-        await peer.hear(wire.RELOAD)
+        await peer.hear(wire.CONTROL)
         with pytest.raises(NotReady, match="being started"):
             await remote.models()
         assert not (await remote.status()).ready
@@ -221,7 +222,7 @@ async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_
 async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(path: Path, store: Path) -> None:
     async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
         await remote.started()
-        target = remote.target(None, None)
+        target = remote.resolve(None, None)
         waiting = [
             asyncio.create_task(remote.submit(target, [image()] * 200, top_k=1, deadline=soon())) for _ in range(3)
         ]
@@ -235,7 +236,7 @@ async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(pat
 
 async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not_hang(path: Path) -> None:
     async with engine_that_is_told(path) as (remote, peer, _):
-        target = remote.target(None, None)
+        target = remote.resolve(None, None)
         submits = []
         peer.hang_up()
         async with asyncio.timeout(PATIENCE):
@@ -249,7 +250,7 @@ async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not
 async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(path: Path) -> None:
     async with engine_that_is_told(path) as (remote, peer, _):
         waiting = asyncio.create_task(remote.reload("digits", deadline=soon()))
-        await peer.hear(wire.RELOAD)
+        await peer.hear(wire.CONTROL)
         peer.hang_up()
         with pytest.raises(NotReady):
             await waiting
@@ -258,7 +259,7 @@ async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(
 async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_once(path: Path) -> None:
     async with engine_that_is_told(path, silent_seconds=-1) as (remote, _, _):
         assert (await remote.status()).detail.startswith("the engine process has said nothing")
-        target = remote.target(None, None)
+        target = remote.resolve(None, None)
         for question in (
             remote.submit(target, [image()], top_k=1, deadline=soon()),
             remote.models(),
@@ -272,7 +273,7 @@ async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_
     async with engine_that_is_told(path, silent_seconds=0.05) as (remote, peer, _):
 
         async def is_ready() -> bool:
-            peer.say(wire.frame(wire.BEAT))
+            peer.say(wire.frame(wire.HEARTBEAT))
             return (await remote.status()).ready
 
         await until(is_ready)
@@ -286,7 +287,7 @@ async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) ->
     async with engine_that_is_told(path, silent_seconds=0.01) as (remote, peer, _):
 
         async def is_ready() -> bool:
-            peer.say(wire.frame(wire.BEAT))
+            peer.say(wire.frame(wire.HEARTBEAT))
             return (await remote.status()).ready
 
         async def is_not_ready() -> bool:
@@ -300,20 +301,20 @@ async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) ->
 async def test_an_engine_process_says_something_now_and_then(path: Path, store: Path) -> None:
     async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
         for _ in range(2):
-            assert await peer.hear(wire.BEAT) == (0, b"")
+            assert await peer.hear(wire.HEARTBEAT) == (0, b"")
 
 
 async def test_past_the_deadline_a_silent_engine_is_expired_and_told_that_nobody_waits(path: Path) -> None:
     async with engine_that_is_told(path) as (remote, peer, _):
         with pytest.raises(Expired):
-            await remote.submit(remote.target(None, None), [image()], top_k=1, deadline=time.monotonic() + 0.01)
+            await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=time.monotonic() + 0.01)
         number, _ = await peer.hear(wire.SUBMIT)
         assert await peer.hear(wire.CANCEL) == (number, b"")
 
 
 async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(path: Path) -> None:
     async with engine_that_is_told(path) as (remote, peer, _):
-        target = remote.target(None, None)
+        target = remote.resolve(None, None)
         left, stays = (
             asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())) for _ in range(2)
         )
@@ -323,47 +324,64 @@ async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(path
             await left
         row = np.array([[0.5, 7]], np.float32)
         for number in numbers:
-            head = wire.ROWS_HEAD.pack(wire.ROWS_HEAD.size - wire.HEAD.size + row.nbytes, wire.ROWS, number, 5, 1, 2)
-            peer.say(head, row.tobytes())
+            peer.say(*wire.rows_frame(number, row))
         answer = await stays
         assert (answer.version, probabilities(answer.items)) == (1, {"7": 0.5})
 
 
-async def test_a_version_replaced_while_images_are_on_their_way_is_made_good_by_its_successor(
+async def test_a_version_replaced_while_images_are_on_their_way_is_stale_and_its_successor_is_known_by_then(
     path: Path, store: Path
 ) -> None:
     async with engine_side(path, store) as side, front_end(path) as remote:
         await remote.started()
-        submits = submit_at_the_swap(side, remote)
+        resolved, tell = remote.resolve(None, None), side.local.on_change
+        submits: list[asyncio.Task[Answer]] = []
+
+        def changed(model: str | None) -> None:
+            tell(model)
+            if side.local.catalogue.served == {"digits": 2} and not submits:  # and the front-end does not know it yet
+                submits.append(asyncio.create_task(remote.submit(resolved, [image()], top_k=1, deadline=soon())))
+
+        side.local.on_change = changed
         publish(store, 2, checkpoint(seed=2))
-        await side.local.reload("digits", deadline=soon())
-        assert (await submits[0]).version == 2
-
-
-async def test_a_version_replaced_by_one_that_wants_other_pixels_is_stale(path: Path, store: Path) -> None:
-    async with engine_side(path, store) as side, front_end(path) as remote:
-        await remote.started()
-        submits = submit_at_the_swap(side, remote)
-        publish(
-            store, 2, checkpoint(preprocess=DIGITS.model_copy(update={"background": 0, "interpolation": "nearest"}))
-        )
         await side.local.reload("digits", deadline=soon())
         with pytest.raises(Stale):
             await submits[0]
+        answer = await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=soon())
+        assert answer.version == 2
 
 
-def submit_at_the_swap(side: Side, remote: RemoteEngine) -> "list[asyncio.Task[Answer]]":
-    """Submits to version 1 when the engine serves 2 and has not said so yet."""
-    submits: list[asyncio.Task[Answer]] = []
-    target, tell = remote.target(None, None), side.local.on_change
+async def test_an_entry_of_another_engine_process_is_stale_though_it_has_the_same_id(path: Path, store: Path) -> None:
+    async with front_end(path) as remote:
+        async with engine_side(path, store):
+            await until(lambda: is_ready(remote))
+            resolved = remote.resolve(None, None)
+        publish(store, 1, checkpoint(seed=2))
+        async with engine_side(path, store):
+            await until(lambda: is_ready(remote))
+            assert remote.resolve(None, None).entry.id == resolved.entry.id
+            with pytest.raises(Stale):
+                await remote.submit(resolved, [image()], top_k=1, deadline=soon())
 
-    def changed() -> None:
-        tell()
-        if side.local.catalogue.served["digits"].version == 2 and not submits:
-            submits.append(asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())))
 
-    side.local.on_change = changed
-    return submits
+async def test_a_change_of_one_model_is_said_of_that_model_alone(path: Path, store: Path) -> None:
+    publish(store, 1, checkpoint(model="letters"), model="letters")
+    async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
+        said: list[wire.FromEngine] = []
+
+        async def hear_until(kind: type) -> None:
+            while not said or not isinstance(said[-1], kind):
+                said.append(wire.FROM_ENGINE.validate_json((await peer.hear(wire.CONTROL))[1]))
+
+        await hear_until(wire.StateUpdate)  # all that a new front-end is told
+        said.clear()
+        publish(store, 2, b"junk", model="letters")
+        peer.say(wire.frame(wire.CONTROL, 7, wire.TO_ENGINE.dump_json(wire.Reload("letters", PATIENCE))))
+        await hear_until(wire.Reloaded)
+        updates = [each for each in said if isinstance(each, wire.ModelUpdate)]
+        assert {each.model for each in updates} == {"letters"}
+        assert updates[-1].info is not None
+        assert [version.state for version in updates[-1].info.versions] == ["refused", "ready"]
 
 
 async def test_what_is_cancelled_before_a_batch_is_formed_is_not_computed(path: Path, store: Path) -> None:
@@ -378,7 +396,7 @@ async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(pa
     async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
         await remote.started()
         waiting = asyncio.create_task(
-            remote.submit(remote.target(None, None), [image()] * 1000, top_k=1, deadline=soon())
+            remote.submit(remote.resolve(None, None), [image()] * 1000, top_k=1, deadline=soon())
         )
         await until(lambda: side.computed() > 0)
         waiting.cancel()
@@ -399,7 +417,7 @@ async def test_when_a_front_end_is_gone_its_images_are_dropped_and_those_of_othe
             peer.say(submit(1, entry, 800))
             await until(lambda: side.computed() > 0)
             other = asyncio.create_task(
-                remote.submit(remote.target(None, None), [image()] * 10, top_k=1, deadline=soon())
+                remote.submit(remote.resolve(None, None), [image()] * 10, top_k=1, deadline=soon())
             )
         assert len((await other).items) == 10
         await until(lambda: nothing_waits(side))
@@ -415,7 +433,7 @@ async def test_images_that_were_on_their_way_too_long_are_expired(path: Path, st
         peer.say(submit(1, entry, 2, seconds=-1))
         number, error = await peer.hear(wire.ERROR)
         assert number == 1
-        assert isinstance(wire.error_of(error), Expired)
+        assert isinstance(wire.read_error(error), Expired)
         assert side.computed() == 0
 
 
@@ -425,10 +443,10 @@ async def test_a_front_end_finds_the_next_engine_process_by_itself(path: Path, s
             publish(store, version, checkpoint(seed=version))
             async with engine_side(path, store):
                 await until(lambda: is_ready(remote))
-                answer = await remote.submit(remote.target(None, None), [image()], top_k=1, deadline=soon())
+                answer = await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=soon())
                 assert answer.version == version
             with pytest.raises(NotReady):
-                await until(lambda: bool(remote.target(None, None)) and False)
+                await until(lambda: bool(remote.resolve(None, None)) and False)
 
 
 async def is_ready(remote: RemoteEngine) -> bool:
@@ -440,7 +458,7 @@ async def test_two_front_ends_get_their_own_answers(path: Path, store: Path) -> 
         await one.started()
         await other.started()
         submits = [
-            asyncio.create_task(remote.submit(remote.target(None, None), [image(i)], top_k=10, deadline=soon()))
+            asyncio.create_task(remote.submit(remote.resolve(None, None), [image(i)], top_k=10, deadline=soon()))
             for i in range(8)
             for remote in (one, other)
         ]

@@ -4,12 +4,13 @@ import random
 from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
+import numpy as np
 import pytest
 
-from app.engine.catalogue import Catalogue, Entry, OnDisk
+from app.engine.catalogue import Entry, Route, StoredVersions
 from app.engine.errors import EngineError, NotFound
 from app.engine.model_info import ModelInfo, Refusal, ReloadReport, VersionInfo
-from app.engine.rows import Reader
+from app.engine.rows import RowDecoder
 from app.ipc import wire
 from classifier.manifest import (
     Calibration,
@@ -30,7 +31,7 @@ STREAM = b"".join(wire.frame(*each) for each in FRAMES)
 
 
 def cut(*pieces: bytes) -> list[Whole]:
-    cutter = wire.Cutter()
+    cutter = wire.FrameDecoder()
     return [
         (kind, number, body[start:end]) for piece in pieces for kind, number, body, start, end in cutter.feed(piece)
     ]
@@ -49,7 +50,7 @@ def test_frames_that_come_byte_by_byte_are_put_together() -> None:
     assert cut(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == FRAMES
 
 
-@pytest.mark.parametrize("place", range(2 * wire.HEAD.size + 3))
+@pytest.mark.parametrize("place", range(2 * wire.HEADERS.size + 3))
 def test_a_stream_may_be_cut_anywhere_in_a_head(place: int) -> None:
     assert cut(*pieces(STREAM, [place])) == FRAMES
     assert cut(*pieces(STREAM, [place, place])) == FRAMES
@@ -71,9 +72,9 @@ def test_a_large_frame_comes_in_many_pieces_and_what_follows_it_is_whole() -> No
 
 
 def test_a_frame_is_given_as_soon_as_it_is_whole() -> None:
-    cutter = wire.Cutter()
-    first, second = wire.frame(wire.BEAT), wire.frame(wire.CANCEL, 3, b"rest")
-    assert [kind for kind, *_ in cutter.feed(first + second[:-1])] == [wire.BEAT]
+    cutter = wire.FrameDecoder()
+    first, second = wire.frame(wire.HEARTBEAT), wire.frame(wire.CANCEL, 3, b"rest")
+    assert [kind for kind, *_ in cutter.feed(first + second[:-1])] == [wire.HEARTBEAT]
     assert list(cutter.feed(b"")) == []
     assert [number for _, number, *_ in cutter.feed(second[-1:])] == [3]
 
@@ -100,34 +101,59 @@ def test_what_is_not_found_arrives_with_its_code(code: str) -> None:
 def over_and_back(error: EngineError) -> tuple[int, EngineError]:
     ((kind, number, body),) = cut(wire.error_frame(9, error))
     assert kind == wire.ERROR
-    return number, wire.error_of(body)
+    return number, wire.read_error(body)
 
 
 def entry(number: int, *, threshold: float | None = None) -> Entry:
     preprocess = (DIGITS, PHOTOS)[number % 2]
-    return Entry(number, "digits", 12, preprocess, preprocess.digest, Reader(("nöll", "", "two"), threshold))
+    return Entry(number, "digits", 12, preprocess, preprocess.digest, RowDecoder(("nöll", "", "two"), threshold))
 
 
-@pytest.mark.parametrize(
-    "catalogue",
-    [
-        Catalogue(),
-        Catalogue(
-            served={"digits": entry(7), "letters": entry(8, threshold=-1 / 3)},
-            replaced=(entry(1), entry(2, threshold=1e300)),
-            on_disk={"digits": OnDisk(frozenset({12, 13}), "no version of 'digits'"), "none": OnDisk(frozenset(), "")},
-            default="digits",
-            complete=True,
-            device="cuda:1",
-            why_not_ready=None,
-        ),
-    ],
-)
-def test_a_catalogue_arrives_as_it_left(catalogue: Catalogue) -> None:
-    assert wire.CATALOGUES.validate_json(wire.CATALOGUES.dump_json(catalogue)) == catalogue
+FROM_ENGINE: list[wire.FromEngine] = [
+    wire.ModelUpdate("digits", None, None, None, ()),
+    wire.ModelUpdate(
+        "digits",
+        None,
+        StoredVersions(frozenset({12, 13}), "no version of 'digits'"),
+        Route(7, {12: 7, 11: 8}),
+        (entry(7), entry(8, threshold=-1 / 3), entry(9, threshold=1e300)),
+    ),
+    wire.StateUpdate(None, False, "", "the first look is not over"),
+    wire.StateUpdate("digits", True, "cuda:1", None),
+    wire.Reloaded(ReloadReport("digits", 3, True, (Refusal(4, "junk"), Refusal(1, "„so“")), True)),
+    wire.Reloaded(ReloadReport("digits", None, False, (), False)),
+]
 
 
-def test_a_list_of_models_arrives_as_it_left() -> None:
+@pytest.mark.parametrize("message", FROM_ENGINE, ids=lambda message: message.what)
+def test_what_the_engine_says_arrives_as_it_left(message: wire.FromEngine) -> None:
+    assert wire.FROM_ENGINE.validate_json(wire.FROM_ENGINE.dump_json(message)) == message
+
+
+@pytest.mark.parametrize("message", [wire.Reload("digits", 0.5), wire.Ready()], ids=lambda message: message.what)
+def test_what_a_front_end_says_arrives_as_it_left(message: wire.ToEngine) -> None:
+    assert wire.TO_ENGINE.validate_json(wire.TO_ENGINE.dump_json(message)) == message
+
+
+def test_images_arrive_as_they_left() -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (2, 3, 1), np.uint8) for i in range(4)]
+    data = b"".join(wire.submit_frame(9, 2**32 - 1, images, top_k=3, seconds=-0.25))
+    ((kind, number, whole, start, end),) = wire.FrameDecoder().feed(data)
+    entry, count, top_k, seconds, pixels = wire.read_submit(whole, start)
+    assert (kind, number, entry, count, top_k, seconds) == (wire.SUBMIT, 9, 2**32 - 1, 4, 3, -0.25)
+    assert np.array_equal(np.frombuffer(whole[pixels:end], np.uint8).reshape(4, 2, 3, 1), np.stack(images))
+
+
+def test_rows_arrive_as_they_left() -> None:
+    rows = np.array([[0.5, 1e-30, 7, 8], [np.inf, 0, 2**24 - 1, 1], [1, 1, 1, 1]], np.float32)
+    data = b"".join(wire.rows_frame(2**32 - 1, rows))
+    ((kind, number, whole, start, _),) = wire.FrameDecoder().feed(data)
+    columns, values = wire.read_rows(whole, start)
+    assert (kind, number, columns) == (wire.ROWS, 2**32 - 1, 4)
+    assert values == tuple(rows.ravel().tolist())
+
+
+def test_what_is_known_of_a_model_arrives_as_it_left() -> None:
     refused = VersionInfo(2, "refused", "junk", *[None] * 14)
     served = VersionInfo(
         version=1,
@@ -160,13 +186,6 @@ def test_a_list_of_models_arrives_as_it_left() -> None:
         device="cpu",
         loaded_at=datetime.now(UTC),
     )
-    models = [ModelInfo("digits", 1, (refused, served)), ModelInfo("none", None, ())]
-    assert wire.MODEL_LISTS.validate_json(wire.MODEL_LISTS.dump_json(models)) == models
-
-
-def test_a_report_of_a_reload_arrives_as_it_left() -> None:
-    for report in (
-        ReloadReport("digits", 3, True, (Refusal(4, "junk"), Refusal(1, "„so“")), True),
-        ReloadReport("digits", None, False, (), False),
-    ):
-        assert wire.REPORTS.validate_json(wire.REPORTS.dump_json(report)) == report
+    for info in (ModelInfo("digits", 1, (refused, served)), ModelInfo("none", None, ())):
+        message = wire.ModelUpdate(info.name, info, None, None, ())
+        assert wire.FROM_ENGINE.validate_json(wire.FROM_ENGINE.dump_json(message)) == message

@@ -1,22 +1,33 @@
 """Which versions are served: the rules of the store, with plain loads instead of networks."""
 
 import asyncio
+import itertools
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from app.engine.errors import NotFound
-from app.lifecycle.registry import ModelStore, Served
+from app.batching.batcher import Batcher
+from app.engine.catalogue import Entry
+from app.engine.errors import Draining, NotFound, Stale
+from app.engine.model_info import VersionInfo
+from app.engine.rows import Item, Row, RowDecoder
+from app.lifecycle.describe import model_info
+from app.lifecycle.loaded import LoadedVersion, LoadedVersions
+from app.lifecycle.registry import Registry
+from app.lifecycle.storage import LocalFolder
+from app.lifecycle.version import VersionState
+from app.lifecycle.watcher import Watcher
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint, CheckpointError
-from tests.support.checkpoints import checkpoint, publish
+from tests.support.checkpoints import DIGITS, checkpoint, publish
 from tests.support.raw import PATIENCE
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,27 +40,23 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.loads: list[int] = []
-        self.retired: list[int] = []
         self.changes = 0
         self.faulty: dict[int, Exception] = {}
-        self.loaded: Callable[[int], object] = self.loads.append
+        self.loading: Callable[[int], object] = self.loads.append
         self.metrics = Metrics()
-        self.store = ModelStore(
-            folder,
-            load=self._load,
-            replaced=self._note,
-            changed=self._count,
-            metrics=self.metrics,
-            device="cpu",
-            poll_seconds=0.05,
+        self.versions = LoadedVersions()
+        self.registry = Registry(
+            LocalFolder(folder), self.versions, load=self._load, on_change=self._count, metrics=self.metrics
         )
+        self.watcher = Watcher(folder, poll_seconds=0.05)
+        self._ids = itertools.count()
 
     def publish(self, version: int, content: Checkpoint | bytes = SOUND) -> Path:
         return publish(self.folder, version, content)
 
-    async def look(self) -> tuple[int | None, bool, list[int], bool]:
+    async def look(self, model: str = "digits") -> tuple[int | None, bool, list[int], bool]:
         """What is served, whether that changed, what is refused, and whether the newest is."""
-        report = await self.store.look("digits")
+        report = await self.registry.refresh(model)
         return report.served_version, report.changed, [r.version for r in report.refused], report.newest_refused
 
     def gated(self) -> tuple[asyncio.Event, threading.Event]:
@@ -57,34 +64,43 @@ class Shelf:
         loading, gate = asyncio.Event(), threading.Event()
         tell = asyncio.get_running_loop().call_soon_threadsafe
 
-        def loaded(version: int) -> None:
+        def note(version: int) -> None:
             self.loads.append(version)
             tell(loading.set)
             gate.wait(PATIENCE)
 
-        self.loaded = loaded
+        self.loading = note
         return loading, gate
 
+    @property
+    def served(self) -> dict[str, int]:
+        models = self.registry.models.values()
+        return {model.name: model.serving.number for model in models if model.serving is not None}
+
     def states(self) -> dict[int, str]:
-        (model,) = self.store.models()
-        return {version.version: version.state for version in model.versions}
+        return {version.version: version.state for version in self._infos()}
 
     def reason(self, version: int) -> str:
-        (model,) = self.store.models()
-        return next(each.reason or "" for each in model.versions if each.version == version)
+        return next(each.reason or "" for each in self._infos() if each.version == version)
 
-    def _load(self, path: Path) -> int:
+    def _infos(self) -> tuple[VersionInfo, ...]:
+        (model,) = self.registry.models.values()
+        return model_info(model, device="cpu").versions
+
+    def _load(self, path: Path) -> LoadedVersion:
         version = int(path.stem)
-        self.loaded(version)
+        self.loading(version)
         if version in self.faulty:
             raise self.faulty[version]
-        return version
+        entry = Entry(next(self._ids), path.parent.name, version, DIGITS, DIGITS.digest, RowDecoder(("a", "b"), None))
+        return LoadedVersion(entry, Batcher(max_items=1, max_seconds=1, max_waiting=1).lane(_compute_nothing))
 
-    def _count(self) -> None:
+    def _count(self, _: str | None) -> None:
         self.changes += 1
 
-    def _note(self, served: Served[int]) -> None:
-        self.retired.append(served.loaded)
+
+async def _compute_nothing(items: Sequence[Item]) -> list[Row]:
+    raise AssertionError(f"nobody submits {items}")
 
 
 @pytest.fixture
@@ -123,9 +139,13 @@ async def test_a_look_that_finds_nothing_new_loads_nothing(shelf: Shelf) -> None
 async def test_a_new_version_takes_over_and_the_old_one_is_retired(shelf: Shelf) -> None:
     shelf.publish(1)
     await shelf.look()
+    old = shelf.registry.models["digits"].serving
     shelf.publish(2)
     assert await shelf.look() == (2, True, [], False)
-    assert shelf.retired == [1]
+    assert old is not None
+    assert old.state is VersionState.RETIRING
+    with pytest.raises(Stale):
+        shelf.versions.entry(0)
 
 
 async def test_a_version_that_does_not_pass_changes_nothing_but_what_is_said_of_it(shelf: Shelf) -> None:
@@ -136,7 +156,7 @@ async def test_a_version_that_does_not_pass_changes_nothing_but_what_is_said_of_
     assert await shelf.look() == (1, False, [2], True)
     assert shelf.states() == {2: "refused", 1: "ready"}
     assert shelf.reason(2) == "its logits are not repeated"
-    assert shelf.retired == []
+    assert shelf.versions.entry(0).version == 1
 
 
 async def test_a_refused_file_is_not_read_again_until_it_changes(shelf: Shelf) -> None:
@@ -224,14 +244,14 @@ async def test_what_cannot_be_read_now_changes_nothing(
         raise OSError(116, "Stale file handle")
 
     shelf.publish(1)
-    await shelf.store.look_at_all()
+    await shelf.registry.refresh_all()
     with monkeypatch.context() as broken:
         broken.setattr("os.scandir" if where == "store" else "pathlib.Path.iterdir", stale)
-        await shelf.store.look_at_all()
-    assert shelf.store.served["digits"].loaded == 1
+        await shelf.registry.refresh_all()
+    assert shelf.served["digits"] == 1
     assert shelf.states() == {1: "ready"}
     shelf.publish(2)
-    await shelf.store.look_at_all()
+    await shelf.registry.refresh_all()
     assert shelf.states() == {2: "ready", 1: "available"}
 
 
@@ -239,11 +259,11 @@ async def test_a_link_that_leads_to_itself_and_a_store_that_is_a_file_are_no_mod
     shelf = Shelf(tmp_path)
     shelf.publish(1)
     (tmp_path / "loop").symlink_to("loop")
-    await shelf.store.look_at_all()
-    assert list(shelf.store.served) == ["digits"]
+    await shelf.registry.refresh_all()
+    assert list(shelf.served) == ["digits"]
     file = Shelf(tmp_path / "digits" / "1.safetensors")
-    await file.store.look_at_all()
-    assert file.store.models() == []
+    await file.registry.refresh_all()
+    assert not file.registry.models
 
 
 async def test_when_the_served_file_is_removed_the_highest_that_passes_takes_over(shelf: Shelf) -> None:
@@ -264,7 +284,7 @@ async def test_when_the_last_file_is_removed_it_serves_on(shelf: Shelf) -> None:
     path.parent.rmdir()
     assert await shelf.look() == (1, False, [], False)
     assert shelf.states() == {1: "ready"}
-    assert shelf.store.served["digits"].loaded == 1
+    assert shelf.served["digits"] == 1
 
 
 async def test_a_served_file_that_is_overwritten_is_checked_and_swapped(shelf: Shelf) -> None:
@@ -292,7 +312,7 @@ async def test_only_files_and_folders_that_are_named_right_count(shelf: Shelf) -
     for name in ("Upper", "-dash", "a" * 65):
         publish(shelf.folder, 1, b"", model=name)
     (shelf.folder / "a-file").write_bytes(b"")
-    await shelf.store.look_at_all()
+    await shelf.registry.refresh_all()
     assert shelf.states() == {1: "ready"}
 
 
@@ -308,14 +328,14 @@ async def test_a_folder_that_a_link_leads_to_is_a_model(shelf: Shelf, tmp_path_f
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     publish(elsewhere, 1, SOUND)
     (shelf.folder / "digits").symlink_to(elsewhere / "digits")
-    await shelf.store.look_at_all()
-    assert shelf.store.served["digits"].version == 1
+    await shelf.registry.refresh_all()
+    assert shelf.served["digits"] == 1
 
 
 async def test_the_folder_names_the_model_not_the_manifest(shelf: Shelf) -> None:
     publish(shelf.folder, 1, SOUND, model="numbers")
-    await shelf.store.look_at_all()
-    assert list(shelf.store.served) == ["numbers"]
+    await shelf.registry.refresh_all()
+    assert list(shelf.served) == ["numbers"]
 
 
 async def test_a_model_that_is_not_there_is_not_found(shelf: Shelf) -> None:
@@ -325,12 +345,12 @@ async def test_a_model_that_is_not_there_is_not_found(shelf: Shelf) -> None:
 
 async def test_a_model_whose_folder_went_before_it_was_served_is_forgotten(shelf: Shelf) -> None:
     path = shelf.publish(1, b"junk")
-    await shelf.store.look_at_all()
+    await shelf.registry.refresh_all()
     assert shelf.states() == {1: "refused"}
     path.unlink()
     path.parent.rmdir()
-    await shelf.store.look_at_all()
-    assert shelf.store.models() == []
+    await shelf.registry.refresh_all()
+    assert not shelf.registry.models
 
 
 async def test_two_looks_at_once_load_a_file_once(shelf: Shelf) -> None:
@@ -338,6 +358,64 @@ async def test_two_looks_at_once_load_a_file_once(shelf: Shelf) -> None:
     reports = await asyncio.gather(shelf.look(), shelf.look())
     assert sorted(changed for _, changed, _, _ in reports) == [False, True]
     assert shelf.loads == [1]
+
+
+async def test_a_look_at_one_model_does_not_wait_for_the_load_of_another(shelf: Shelf) -> None:
+    publish(shelf.folder, 7, SOUND, model="letters")
+    await shelf.look("letters")
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    loads = asyncio.create_task(shelf.look())
+    await loading.wait()
+    assert await shelf.look("letters") == (7, False, [], False)
+    publish(shelf.folder, 8, b"junk", model="letters")
+    assert await shelf.look("letters") == (7, False, [8], True)
+    assert not loads.done()
+    gate.set()
+    assert await loads == (1, True, [], False)
+
+
+async def test_two_models_are_loaded_one_after_the_other(shelf: Shelf) -> None:
+    shelf.publish(1)
+    publish(shelf.folder, 2, SOUND, model="letters")
+    loading, gate = shelf.gated()
+    looks = [asyncio.create_task(shelf.look(name)) for name in ("digits", "letters")]
+    await loading.wait()
+    await until(lambda: "letters" in shelf.registry.models)
+    assert len(shelf.loads) == 1
+    gate.set()
+    await asyncio.gather(*looks)
+    assert sorted(shelf.loads) == [1, 2]
+
+
+async def test_a_name_that_no_model_has_leaves_nothing_behind(shelf: Shelf) -> None:
+    for number in range(3):
+        with pytest.raises(NotFound):
+            await shelf.look(f"nothing-{number}")
+    assert not shelf.registry.models
+
+
+async def test_a_look_that_waits_while_the_registry_is_closed_does_not_begin(shelf: Shelf) -> None:
+    shelf.publish(1)
+    loading, gate = shelf.gated()
+    first, second = (asyncio.create_task(shelf.look()) for _ in range(2))
+    await loading.wait()
+    await shelf.registry.close()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(Draining):
+        await second
+
+
+async def test_a_version_that_was_replaced_may_be_loaded_again(shelf: Shelf) -> None:
+    shelf.publish(1)
+    await shelf.look()
+    second = shelf.publish(2)
+    await shelf.look()
+    second.unlink()
+    assert await shelf.look() == (1, True, [], False)
+    assert shelf.loads == [1, 2, 1]
 
 
 async def test_a_look_goes_on_when_nobody_waits_for_it_any_longer(shelf: Shelf) -> None:
@@ -359,17 +437,17 @@ async def test_closing_ends_a_look_and_swaps_nothing_any_more(shelf: Shelf) -> N
     loading, gate = shelf.gated()
     looking = asyncio.create_task(shelf.look())
     await loading.wait()
-    await shelf.store.close()
+    await shelf.registry.close()
     with pytest.raises(asyncio.CancelledError):
         await looking
     gate.set()
-    assert not shelf.store.served
+    assert not shelf.served
 
 
 async def test_what_is_being_loaded_is_said_to_be_loading(shelf: Shelf) -> None:
     shelf.publish(1)
     seen: list[dict[int, str]] = []
-    shelf.loaded = lambda _: seen.append(shelf.states())
+    shelf.loading = lambda _: seen.append(shelf.states())
     await shelf.look()
     assert seen == [{1: "loading"}]
 
@@ -389,9 +467,9 @@ async def test_loads_and_refusals_are_counted_once_each(shelf: Shelf) -> None:
 async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes_late(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "late")
     loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()
-    shelf.loaded = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
-    watching = asyncio.create_task(shelf.store.watch())
-    await shelf.store.looked.wait()
+    shelf.loading = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
+    watching = asyncio.create_task(shelf.registry.watch(shelf.watcher))
+    await shelf.registry.first_scan_done.wait()
     shelf.publish(1)
     assert await loads.get() == 1
     shelf.publish(2)
@@ -399,7 +477,7 @@ async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes
     publish(shelf.folder, 7, SOUND, model="new")
     assert await loads.get() == 7
     await shelf.look()  # comes after the look that loaded
-    assert {name: served.version for name, served in shelf.store.served.items()} == {"digits": 2, "new": 7}
+    assert shelf.served == {"digits": 2, "new": 7}
     await cancelled(watching)
 
 
@@ -417,11 +495,11 @@ async def test_where_the_system_cannot_watch_it_looks_now_and_then(
     def no_watches_left(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("app.lifecycle.registry.awatch", no_watches_left)
+    monkeypatch.setattr("app.lifecycle.watcher.awatch", no_watches_left)
     loop, loads = asyncio.get_running_loop(), asyncio.Queue[int]()
-    shelf.loaded = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
-    watching = asyncio.create_task(shelf.store.watch())
-    await shelf.store.looked.wait()
+    shelf.loading = lambda version: loop.call_soon_threadsafe(loads.put_nowait, version)
+    watching = asyncio.create_task(shelf.registry.watch(shelf.watcher))
+    await shelf.registry.first_scan_done.wait()
     for version in (1, 2, 3):
         shelf.publish(version)
         assert await loads.get() == version
