@@ -10,9 +10,11 @@ from classifier.preprocess import Preprocess
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One file of the store and all that its manifest says; what is not known is None.
+    """Says what there is to know of one version: its file, its state, and what its manifest says. None is not known.
 
-    `reason` says why it was refused.
+    Args:
+        reason: why it was refused; None if it was not.
+        device: where it is loaded; None if it is not.
     """
 
     version: int
@@ -36,6 +38,8 @@ class VersionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
+    """Says what there is to know of one model: its versions, the highest first, and which of them answers."""
+
     name: str
     served_version: int | None
     versions: tuple[VersionInfo, ...]
@@ -43,13 +47,21 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """Says why a version cannot be served."""
+
     version: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadReport:
-    """What a look at the store led to. `refused` lists every file that is there and cannot be served."""
+    """Says what a look at the store led to.
+
+    Args:
+        changed: another version is served than before.
+        refused: every file that is there and cannot be served.
+        newest_refused: the highest version is among them.
+    """
 
     model: str
     served_version: int | None
@@ -60,7 +72,13 @@ class ReloadReport:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`detail` says what is missing while `ready` is False, in words that say what to do."""
+    """Says whether predictions can be answered, and by what.
+
+    Args:
+        detail: what is missing while `ready` is False, in words that say what to do.
+        served: the version of each model that answers.
+        waiting_items: how many images wait for a batch.
+    """
 
     ready: bool
     detail: str

@@ -7,6 +7,8 @@ from app.engine.errors import EngineError
 
 
 class Prediction(NamedTuple):
+    """One class and how likely it is, from 0 to 1. `class_index` is its place among the manifest's labels."""
+
     label: str
     class_index: int
     probability: float
@@ -15,8 +17,9 @@ class Prediction(NamedTuple):
 class ItemAnswer(NamedTuple):
     """One item's predictions, the likeliest first, and whether it is like what the model was trained on.
 
-    `score` is of the logits, by the method that the manifest names, and `in_distribution` says whether it reaches the
-    manifest's threshold. Both are None where the manifest has none.
+    Args:
+        score: is of the logits, by the method that the manifest names; None where the manifest has no threshold.
+        in_distribution: says whether the score reaches the threshold; None where there is none.
     """
 
     predictions: tuple[Prediction, ...]
@@ -25,14 +28,14 @@ class ItemAnswer(NamedTuple):
 
 
 class ItemError(NamedTuple):
-    """One item that could not be computed, while its neighbours could."""
+    """Says why one item could not be computed, while its neighbours could. `code` is that of a problem."""
 
     code: str
     detail: str
 
 
 class Answer(NamedTuple):
-    """One version for all items of a submit."""
+    """Answers all items of a submission, in their order, by one version."""
 
     version: int
     items: tuple[ItemAnswer | ItemError, ...]

@@ -1,7 +1,7 @@
 """A row: what a network says of one image, as numbers; and how it becomes an answer. Imports no torch.
 
-A row has the k highest probabilities, as many class indices, and the score where the manifest has a threshold: float32,
-which holds every index below 2^24 exactly. Rows are what crosses from process to process.
+A row has the k highest probabilities, then as many class indices, then the score where the manifest has a threshold.
+All are float32, which holds every index below 2^24 exactly. Rows are what crosses from process to process.
 """
 
 import logging
@@ -31,13 +31,18 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowDecoder:
-    """Makes answers of one version's rows. `threshold` is the manifest's, None where it has none."""
+    """Makes answers of one version's rows.
+
+    Args:
+        labels: the names of the classes, by index.
+        threshold: the manifest's; None where it has none.
+    """
 
     labels: tuple[str, ...]
     threshold: float | None
 
     def decode(self, row: Sequence[float], top_k: int) -> ItemAnswer | ItemError:
-        """The `top_k` likeliest classes of a row, or as many as it has."""
+        """Makes an answer of a row: the `top_k` likeliest classes, or as many as the row has."""
         if row[0] != row[0]:  # NaN is unequal to itself
             return ItemError("prediction_failed", "the network failed on this image, or its scores are not finite")
         most = len(row) // 2
@@ -52,9 +57,10 @@ class RowDecoder:
 
 
 def stack_rows(outcomes: Sequence[Row | Exception], top_k: int) -> Table:
-    """The rows of one submit, which may have come from several batches; NaN where the network raised an error.
+    """Puts the rows of one submission together, which may have come from several batches.
 
-    The error goes to the log: what it says of the network's inside is nothing for clients.
+    Where the network raised an error, the row is NaN. The error goes to the log, because what it says of the network's
+    inside is nothing for clients.
     """
     first = outcomes[0]
     if len(outcomes) == 1 and not isinstance(first, Exception):

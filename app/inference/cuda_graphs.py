@@ -8,14 +8,14 @@ from app.inference.slots import Replay
 
 
 class CudaCapture:
-    """A `Capture` on the current stream. Its graphs share their memory, so that only one of them may run at a time."""
+    """Captures on the current stream. Its graphs share their memory, so that only one of them may run at a time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replay, torch.Tensor]:
         for _ in range(2):
-            run()  # libraries set themselves up and choose their kernels, which cannot be captured
+            run()  # libraries set themselves up and choose their kernels; that cannot be captured
         stream = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         # thread_local: other threads go on serving on this device meanwhile. (torch waits for the device itself.)

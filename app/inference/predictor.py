@@ -1,4 +1,4 @@
-"""ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> rows."""
+"""Does ALL the torch computing of one version on one device: pixels -> batch -> logits -> scores -> rows."""
 
 import logging
 import math
@@ -25,14 +25,15 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Predictor:
-    """Computes as many batches at once, for as many threads, as it has slots; whoever comes beyond that waits.
+    """Computes the batches of one version. As many threads as there are slots may compute at the same time.
 
     Args:
-        network: in eval mode, on the CPU; it is moved.
-        max_items: of one batch. It becomes less, for good, when memory runs out: more are computed in pieces.
-        precision: what the network computes in, a key of PRECISIONS; its logits are float32 in any case.
-        compile_with: a backend of torch.compile; None does without. All that computes with it then needs one number of
-            torch's threads: for another one torch compiles anew.
+        network: the version's network in eval mode, on the CPU. It is moved to the device.
+        max_items: how many images one batch may have. When memory runs out it becomes less, for good, and larger
+            batches are computed in pieces.
+        precision: what the network computes in, a key of PRECISIONS. Its logits are float32 in any case.
+        compile_with: a backend of torch.compile; None does without. All threads must then use the same number of
+            torch's threads, because torch compiles anew for another number.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Predictor:
         self.max_items = max_items
         self.device = device
         self.precision = precision
-        self.seconds_alone = math.inf  # for one image, the least that was seen; whoever warms it up measures it
+        self.seconds_alone = math.inf  # the least that one image took; whoever warms it up measures it
         # channels_last: the layout that uint8 images have anyway, and the faster one for convolutions on CPU and GPU.
         dtype = PRECISIONS[precision]
         network = network.to(device, dtype).to(memory_format=torch.channels_last)
@@ -70,15 +71,17 @@ class Predictor:
             torch.cuda.synchronize(device)  # the slots' streams do not wait for the one that the weights came by
 
     def warm_up(self, capture: Callable[[], Capture] | None = None) -> None:
-        """Once, before the first batch, while no other thread computes: compiles, and captures what can be replayed.
+        """Compiles the network, and captures what can be replayed.
+
+        It is called once, before the first batch, while no other thread computes.
 
         Args:
-            capture: makes one for each slot. CUDA graphs, if not said; elsewhere nothing is captured, then.
+            capture: makes a capture for each slot. None means CUDA graphs on a CUDA device, and nothing elsewhere.
 
-        Raises: RuntimeError, if it was to be compiled and cannot be, or if there is no memory for one image.
+        Raises: RuntimeError, if the network cannot be compiled, or if there is no memory for one image.
         """
         if self._compiles:
-            # One for 1, one for any number up to 15, one for any beyond: torch's convolutions differ there.
+            # Torch compiles for 1 image, for up to 15, and for more: its convolutions differ there.
             for count in sorted({1, min(2, self.max_items), self.max_items}):
                 self.logits([np.zeros(self.manifest.preprocess.shape, np.uint8)] * count)
         if capture is None and self.device.type == "cuda":
@@ -96,17 +99,17 @@ class Predictor:
             event(logger, "nothing captured", level=logging.WARNING, model=self.manifest.model, reason=reason)
 
     def logits(self, pixels: Sequence[Pixels]) -> torch.Tensor:
-        """float32 [n, classes] on the CPU, of at least one image."""
-        return torch.cat(self._computed(pixels, torch.Tensor.clone))  # as a slot overwrites what it captured
+        """Computes the logits of at least one image: float32 [n, classes], on the CPU."""
+        return torch.cat(self._computed(pixels, torch.Tensor.clone))  # a slot overwrites what it captured
 
     def predict(self, items: Sequence[Item]) -> list[Row]:
-        """A row for each of at least one image, as long as the largest `top_k` wants it; `row_decoder` decodes them."""
+        """Computes a row for each of at least one image. A row is as long as the largest `top_k` wants it."""
         most = min(max(item.top_k for item in items), len(self.manifest.labels))
         tables = self._computed([item.pixels for item in items], partial(self._table, most))
         return [row for table in tables for row in table.numpy()]
 
     def _computed(self, pixels: Sequence[Pixels], read: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
-        """What `read` makes of the logits, on the CPU, of one piece after the other."""
+        """Computes one piece after the other, and gives what `read` makes of its logits, on the CPU."""
         results: list[torch.Tensor] = []
         done = 0
         while done < len(pixels):
@@ -149,7 +152,8 @@ class Predictor:
 
 
 def _forward(network: nn.Module, normalize: Normalize, *, compile_with: str | None) -> Forward:
-    """No method: a predictor that refers to itself would keep its weights until garbage is looked for."""
+    """Makes the forward pass. As a method it would refer to its predictor, whose weights then stayed until the next
+    garbage collection."""
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = network(normalize(batch))
@@ -163,5 +167,5 @@ def _forward(network: nn.Module, normalize: Normalize, *, compile_with: str | No
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Torch says it by this type for the host, and on the device not always by its own OutOfMemoryError."""
+    """Says whether memory has run out. On the device torch does not always raise its own OutOfMemoryError."""
     return "out of memory" in str(error) or "can't allocate memory" in str(error)

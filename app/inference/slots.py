@@ -1,7 +1,7 @@
-"""A slot: where one batch at a time is computed, in buffers that stay where they are; on CUDA with a stream of its own.
+"""A slot: a place where one batch at a time is computed, in buffers that stay where they are.
 
-With two of them the pixels of one batch are copied while another is computed. What was captured for some number of
-images is replayed instead of called: on CUDA that launches all kernels at once.
+On CUDA a slot has a stream of its own. With two slots, the pixels of one batch are copied while another is computed.
+What was captured for some number of images is replayed instead of called; on CUDA that launches all kernels at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,18 +16,18 @@ from classifier.preprocess import Pixels
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Replay = Callable[[], None]
 
-# Runs a forward pass over buffers that stay where they are, and keeps how to do so again: what does it, and the logits,
-# which it writes anew each time.
+# Runs a forward pass over buffers that stay where they are. It gives what repeats the pass, and the logits, which are
+# written anew each time.
 Capture = Callable[[Callable[[], torch.Tensor]], tuple[Replay, torch.Tensor]]
 
 
 class Slot:
-    """For one thread at a time, and within `turn`.
+    """Computes batches for one thread at a time, which has entered `turn`.
 
     Args:
-        forward: from a uint8 batch on the device to logits.
-        shape: of one image's pixels.
-        max_items: of one batch.
+        forward: makes logits of a uint8 batch on the device.
+        shape: the shape of one image's pixels.
+        max_items: how many images one batch may have.
     """
 
     def __init__(self, forward: Forward, shape: tuple[int, ...], *, max_items: int, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Slot:
         self._forward = forward
         self._staging = torch.empty((max_items, *shape), dtype=torch.uint8, pin_memory=cuda)
         self._images = self._staging.numpy()
-        # Zeros, as the places beyond a batch are computed, too.
+        # Zeros, because the places beyond a batch are computed as well.
         self._batch = self._staging if device.type == "cpu" else torch.zeros_like(self._staging, device=device)
         self._captured: dict[int, tuple[Replay, torch.Tensor]] = {}  # by how many images, rising
         self.turn: AbstractContextManager[Any] = nullcontext()
@@ -43,7 +43,10 @@ class Slot:
             self.turn = torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
     def logits(self, pixels: Sequence[Pixels]) -> torch.Tensor:
-        """[n, classes] on the device, of 1 to `max_items` images; until the next call, which may overwrite them."""
+        """Computes the logits of 1 to `max_items` images: [n, classes], on the device.
+
+        The next call may overwrite them.
+        """
         count = len(pixels)
         np.stack(pixels, out=self._images[:count])
         if self._batch is not self._staging:
@@ -55,11 +58,11 @@ class Slot:
         return self._forward(self._batch[:count])
 
     def capture(self, capture: Capture, max_items: int) -> int:
-        """Once, for batches of up to `max_items`: for how many there was memory.
+        """Captures the forward pass for batches of up to `max_items`, once. Gives the size for which memory sufficed.
 
         Raises:
-            torch.OutOfMemoryError: not even for one.
-            RuntimeError: the forward pass cannot be captured; it is called as before, then.
+            torch.OutOfMemoryError: there is not even memory for one image.
+            RuntimeError: the forward pass cannot be captured. It is called as before then.
         """
         captured = {}
         for size in sizes(max_items):
@@ -74,5 +77,5 @@ class Slot:
 
 
 def sizes(max_items: int) -> list[int]:
-    """Of the batches that are captured: the largest first, in whose memory the others find room."""
+    """Lists the sizes of the batches that are captured, the largest first: the others find room in its memory."""
     return [max_items, *(2**i for i in reversed(range((max_items - 1).bit_length())))]

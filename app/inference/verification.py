@@ -1,7 +1,7 @@
-"""Proves a checkpoint before it is served: this server, on its device, repeats what training saw.
+"""Verifies a checkpoint before it is served: this server, on its device, repeats what training saw.
 
-The reference batch in the file holds real images, the pixels that training made of them and the logits that exactly
-these weights gave. A wrong resize, a broken kernel or a damaged file does not repeat them.
+The file's reference batch holds real images, the pixels that training made of them, and the logits that exactly these
+weights gave. With a wrong resize, a broken kernel or a damaged file they are not repeated.
 """
 
 import logging
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Resampling may round differently in another build of Pillow.
 MAX_LEVELS = 1
-# Bounds on |Δ logit| / (1 + |logit|). In fp32, with TF32 off, sums are taken in another order on another device. In
-# bf16 each value keeps 8 bits, and the likeliest class must be the same, too.
+# Bounds on |Δ logit| / (1 + |logit|). In fp32, with TF32 off, another device takes sums in another order. In bf16 each
+# value keeps 8 bits; there the likeliest class must be the same as well.
 MAX_LOGIT_ERROR = {"fp32": 1e-3, "bf16": 1e-1}
 
 
@@ -38,15 +38,19 @@ def verify(
     slots: int = 1,
     compile_with: str | None = None,
 ) -> Predictor:
-    """A warmed-up predictor of the checkpoint at `path`.
+    """Loads the checkpoint at `path`, checks all of it, and gives a predictor that is warmed up.
 
     Args:
+        device: where the network computes.
+        max_items: how many images one batch may have.
+        precision: what the network computes in: fp32 or bf16.
+        slots: how many batches may be computed at the same time.
         compile_with: a backend of torch.compile; None does without.
 
     Raises:
-        CheckpointError: what is wrong with the file, or in what it does not repeat its reference batch.
+        CheckpointError: something is wrong with the file, or its reference batch is not repeated.
         OSError: the file cannot be read.
-        MemoryError: of the host or of the device.
+        MemoryError: the host or the device has too little memory.
     """
     try:
         checkpoint = Checkpoint.load(path)
@@ -107,7 +111,7 @@ def _check_pixels(checkpoint: Checkpoint) -> None:
 def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     saved = checkpoint.reference.logits
     images = list(checkpoint.reference.pixels.numpy())
-    # One by one and together: both warm up the shapes that serving meets, and both must agree.
+    # One by one and together: both must agree, and both warm up the shapes that serving meets.
     alone = torch.cat([_timed(predictor, image) for image in images])
     for logits in (alone, predictor.logits(images)):
         error = float(((logits - saved).abs() / (1 + saved.abs())).nan_to_num(torch.inf, torch.inf).max())
@@ -132,7 +136,7 @@ def _timed(predictor: Predictor, image: Pixels) -> torch.Tensor:
 
 
 def _check_predictions(checkpoint: Checkpoint, predictor: Predictor) -> None:
-    """What follows the logits, to the last step: a temperature, too, can make all of them useless."""
+    """Checks what follows the logits, to the last step: a temperature can make all of them useless as well."""
     image = Item(checkpoint.reference.pixels.numpy()[0], len(checkpoint.manifest.labels))
     (row,) = predictor.predict([image])
     outcome = predictor.row_decoder.decode(row.tolist(), image.top_k)

@@ -6,9 +6,9 @@ Piece = bytes | memoryview
 
 
 class Corked:
-    """A transport as its writer sees it: what is written waits until the turn is over.
+    """Writes to a transport when the turn of the event loop is over, as TCP_CORK does.
 
-    A system call costs as much as the rest of writing an answer. And who reads at the other end is woken once, for all
+    A system call costs as much as the rest of writing an answer. And the reader at the other end is woken once, for all
     that came in this turn, instead of for the first of it.
     """
 
@@ -20,7 +20,7 @@ class Corked:
         self._pieces: list[Piece] = []
 
     def write(self, *pieces: Piece) -> None:
-        """What is in `pieces` must not change until it has left."""
+        """Writes the pieces, in order, when the turn is over. They must not change until then."""
         if not self._pieces:
             self._loop.call_soon(self._uncork)
         self._pieces += pieces

@@ -14,7 +14,7 @@ from classifier.manifest import MODEL_NAME, VERSION_FILE
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A file whose fingerprint is the same is not read again."""
+    """Says whether a file is still the same: one with the same fingerprint is not read again."""
 
     inode: int
     size: int
@@ -62,12 +62,12 @@ class LocalFolder:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a folder of this name is a model; no other name reaches the disk."""
+    """Says whether a folder of this name is a model. No other name reaches the disk."""
     return re.fullmatch(MODEL_NAME, name) is not None
 
 
 def model_names(store: Path) -> list[str]:
-    """The folders of the store that are named as models are; none where there is no store. Raises: OSError."""
+    """Lists the folders of the store that are named as models are; none where there is no store. Raises: OSError."""
     try:
         with os.scandir(store) as entries:
             return sorted(entry.name for entry in entries if is_model_name(entry.name) and _is_folder(entry))
@@ -76,12 +76,7 @@ def model_names(store: Path) -> list[str]:
 
 
 def scan(folder: Path, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
-    """The versions in a model's folder, the highest first; None where there is no such folder.
-
-    What is in `known` with the same fingerprint is taken from there, a problem that does not pass included.
-
-    Raises: OSError, where the folder is there and cannot be read: nothing is known of it then.
-    """
+    """Lists the versions in a model's folder, as `Storage.versions` does."""
     found: dict[int, VersionFile] = {}
     try:
         paths = {int(match[1]): path for path in folder.iterdir() if (match := re.fullmatch(VERSION_FILE, path.name))}

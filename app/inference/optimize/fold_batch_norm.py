@@ -1,7 +1,7 @@
-"""Batch norms folded into the convolutions before them: the same function, with less to compute.
+"""Folds batch norms into the convolutions before them: the same function, with less to compute.
 
-Which belong together is seen by watching one batch on its way. (torch.fx would find out, too, but while it traces it
-replaces nn.Module.__call__ for all threads, those that serve included.)
+One batch is watched on its way, to see which of them belong together. (torch.fx would find out as well. But while it
+traces, it replaces nn.Module.__call__ for all threads, also for those that serve.)
 """
 
 from collections import Counter
@@ -15,15 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 
 def fold_batch_norm(network: nn.Module, batch: torch.Tensor) -> int:
-    """Changes `network`, which is in eval mode; says how many of its batch norms are gone.
+    """Changes `network`, which is in eval mode, and says how many of its batch norms are gone.
 
-    Those that alone take the result of a convolution are, if the network names both of them once and calls that
-    norm once. All else stays as it is.
+    A norm goes if it alone takes the result of a convolution, if the network names both of them once, and if it calls
+    the norm once. All else stays as it is.
 
     Args:
-        batch: float, of the shape that the network takes; its values do not matter.
+        batch: floats of the shape that the network takes. Its values do not matter.
 
-    Raises: whatever the network does on its way; it is as it was, then.
+    Raises: whatever the network raises on its way. The network is as it was then.
     """
     named = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
     once = {name: module for name, module in network.named_modules() if named[id(module)] == 1}
@@ -43,7 +43,7 @@ def _is_fixed(module: nn.Module) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees what becomes of the results of convolutions, in this thread alone."""
+    """Watches what becomes of the results of convolutions, in this thread alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Watch(TorchFunctionMode):
         convolutions: Mapping[str, nn.Module],
         norms: Mapping[str, nn.Module],
     ) -> list[tuple[str, str]]:
-        """The names of convolutions and of the norms that can be folded into them."""
+        """Finds the names of convolutions and of the norms that can be folded into them."""
         hooks = [module.register_forward_hook(self._made(name)) for name, module in convolutions.items()]
         hooks += [module.register_forward_pre_hook(self._taken(name)) for name, module in norms.items()]
         hooks += [module.register_forward_hook(self._normed) for module in norms.values()]

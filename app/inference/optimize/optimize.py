@@ -1,4 +1,4 @@
-"""All that makes a network quicker where it is served, step by step."""
+"""Makes a network quicker where it is served, step by step."""
 
 import logging
 from collections.abc import Callable
@@ -19,11 +19,12 @@ logger = logging.getLogger(__name__)
 def optimize(
     network: nn.Module, manifest: Manifest, *, device: torch.device, dtype: torch.dtype, compiled: bool = False
 ) -> None:
-    """Changes `network` as far as it can be done; whether it is the same still, its reference batch says.
+    """Changes `network` as far as that is possible. Its reference batch says afterwards whether it is still the same.
 
     Args:
-        network: in eval mode, on the CPU.
-        device, dtype: where, and in what, it will compute.
+        network: the network in eval mode, on the CPU.
+        device: where it will compute.
+        dtype: what it will compute in.
         compiled: torch.compile will take it.
     """
     height, width, channels = manifest.preprocess.shape

@@ -1,7 +1,7 @@
-"""Large weights in the order in which a CPU's kernels read them, instead of being put into it anew for every batch.
+"""Puts large weights into the order in which a CPU's kernels read them; otherwise that is done for every batch.
 
-Torch's convolutions are oneDNN's, which has an order of its own for each processor and shape; so are the matrix
-products here, where torch takes another library's. torch.compile packs constant weights with the same operators.
+Torch's convolutions are oneDNN's, which has an order of its own for each processor and shape. Here the matrix products
+are oneDNN's as well; torch takes another library's. torch.compile packs constant weights with the same operators.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-# Of a module with fewer weights, putting them in order takes little beside computing with them.
+# With fewer weights than these, putting them in order takes little beside computing with them.
 _LARGE_CONVOLUTION = 1 << 18
 _LARGE_LINEAR = 1 << 20
 
@@ -17,14 +17,14 @@ _oneDNN = torch.ops.mkldnn  # noqa: N816  that is its name
 
 
 def prepack_weights(network: nn.Module, batch: torch.Tensor) -> int:
-    """Changes `network`, which is in eval mode, on a CPU, and not trained any more; says how many modules were packed.
+    """Changes `network`, which is in eval mode, on a CPU, and trained no more. Says how many modules were packed.
 
-    Those are convolutions and linear layers with many weights, if the network calls them as modules.
+    Packed are convolutions and linear layers with many weights, if the network calls them as modules.
 
     Args:
-        batch: what the network takes, in what it computes in; its values do not matter.
+        batch: what the network takes, of the type that it computes in. Its values do not matter.
 
-    Raises: whatever the network does on its way; it is as it was, then.
+    Raises: whatever the network raises on its way. The network is as it was then.
     """
     large = {name: module for name, module in network.named_modules(remove_duplicate=False) if _is_large(module)}
     if not large or not _can_be_packed(batch.dtype):
@@ -42,7 +42,7 @@ def prepack_weights(network: nn.Module, batch: torch.Tensor) -> int:
 
 
 class PackedConv2d(nn.Module):
-    """`nn.Conv2d`, for a batch of any number of images; it is quickest for images of the edges in `shape`."""
+    """Computes what `nn.Conv2d` computes, for any number of images. It is quickest for images of the `shape`."""
 
     def __init__(self, module: nn.Conv2d, shape: Sequence[int]) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class PackedConv2d(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear`."""
+    """Computes what `nn.Linear` computes."""
 
     def __init__(self, module: nn.Linear) -> None:
         super().__init__()
         self._bias = module.bias
-        # The order that is best for one image is better than none for any number of them. Not so the other way round.
+        # The best order for one image is better than none for any number of them. The reverse is not true.
         self._weight = _oneDNN._reorder_linear_weight(module.weight.detach(), 1)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -78,9 +78,10 @@ def _is_large(module: nn.Module) -> bool:
 
 
 def _keeps_its_order(module: nn.Conv2d) -> bool:
-    """For any number of images and threads. Where it does not, a batch of others takes up to twice as long as unpacked.
+    """Says whether one order is best for any number of images and threads.
 
-    So it is with those of 1x1 and those in groups. (With padding that is named torch pads beforehand.)
+    Convolutions of 1x1 and those in groups have another order for another number. In the wrong one they take up to
+    twice as long as unpacked. (Where padding is given by a name, torch pads beforehand.)
     """
     plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return plain and module.groups == 1 and max(module.kernel_size) > 1
@@ -97,7 +98,7 @@ def _packed(module: nn.Module, shape: Sequence[int]) -> nn.Module:
 
 
 def _taken(network: nn.Module, batch: torch.Tensor, modules: set[nn.Module]) -> dict[nn.Module, torch.Size]:
-    """The shapes of what they take, of those that the network calls."""
+    """Finds the shapes of what the modules take; only of those that the network calls."""
     shapes: dict[nn.Module, torch.Size] = {}
 
     def note(module: nn.Module, taken: tuple[torch.Tensor, ...]) -> None:
