@@ -11,8 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.admission import Admission
-from app.api import pages
-from app.api.models import router
+from app.api import health, models, pages
 from app.api.openapi import document
 from app.api.predict import PATH, Predict
 from app.decoding.decoder import Decoder
@@ -95,7 +94,8 @@ def _api(engine: Engine, decoder: Decoder, settings: Settings, metrics: Metrics)
         lifespan=lifespan,
         exception_handlers=HANDLERS,
     )
-    api.include_router(router(engine, metrics, deadline_seconds=settings.deadline_seconds))
+    api.include_router(models.router(engine, deadline_seconds=settings.deadline_seconds))
+    api.include_router(health.router(engine, metrics))
     api.include_router(pages.router)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]
     return api

@@ -7,6 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive
 
+from app.http.disconnect import ClientDisconnect
 from app.http.problems import Problem
 
 FIELD = "file"
@@ -20,10 +21,6 @@ _PLAIN_HEAD = re.compile(
     rb"(?:\r\n(?i:content-type): [\x21-\x7e][\x20-\x7e]*)?"
 )
 _PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
-
-
-class ClientLeft(Exception):
-    """The client hung up."""
 
 
 class File(NamedTuple):
@@ -43,13 +40,13 @@ def check_content_type(content_type: bytes) -> None:
 
 
 async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
-    """Raises: Problem (upload_too_large), ClientLeft."""
+    """Raises: Problem (upload_too_large), ClientDisconnect."""
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise ClientLeft
+            raise ClientDisconnect
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > max_bytes:

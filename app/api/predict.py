@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission, Held
 from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
-from app.decoding.decoder import Decoder, ImageProblem, Outcome
+from app.decoding.decoder import Decoder, Outcome
+from app.decoding.formats import ImageProblem
 from app.engine.interface import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
 from app.http.disconnect import Attendance
 from app.http.problems import Problem

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from app.admission import Budget
+from app.decoding.formats import ImageProblem, accepted_format
 from app.decoding.plain_png import plain_png
 from app.engine.interface import Expired, settle
 from classifier.preprocess import ImageError, Pixels, Preprocess
@@ -30,36 +31,6 @@ _INLINE_RATIO = 4
 _AT_A_TIME = 12
 # In the names of those chunks of a PNG (zTXt, iTXt, iCCP) that may inflate to a thousand times their size.
 _INFLATING = (b"TXt", b"iCCP")
-
-_ACCEPTED = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-)
-_NOT_ACCEPTED = (
-    (b"%PDF", "PDF"),
-    (b"8BPS", "Photoshop"),
-    (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x00\x0cjP", "JPEG 2000"),
-    (b"\x00\x00\x00\x0cJXL", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML"),
-    (b"II+\x00", "BigTIFF"),
-    (b"MM\x00+", "BigTIFF"),
-)
-
-
-class ImageProblem(Exception):
-    """An upload that does not become pixels; `code` is one of app.http.problems."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 def decode(data: bytes, preprocess: Preprocess) -> Pixels:
@@ -215,7 +186,7 @@ def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:
     if plain is not None:
         return plain
     try:
-        image = Image.open(BytesIO(data), formats=(_accepted_format(data),))
+        image = Image.open(BytesIO(data), formats=(accepted_format(data),))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageProblem("too_many_pixels", str(error)) from error
     except ImageProblem:
@@ -238,21 +209,6 @@ def _to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = Fals
         return preprocess.to_pixels(image)
     except ImageError as error:
         raise ImageProblem("bad_image", str(error)) from error
-
-
-def _accepted_format(data: bytes) -> str:
-    """Pillow's name of the format, by the first bytes: what a client says of it is not trusted."""
-    for signature, name in _ACCEPTED:
-        if data.startswith(signature):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    known = next((name for signature, name in _NOT_ACCEPTED if data.lstrip().startswith(signature)), None)
-    if data[4:8] == b"ftyp":
-        known = "AVIF or HEIF"
-    if known is not None:
-        raise ImageProblem("unsupported_format", f"{known} is not accepted; send JPEG, PNG, WebP, GIF, BMP or TIFF")
-    raise ImageProblem("bad_image", "these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF")
 
 
 def _first_words(error: Exception) -> str:

@@ -6,8 +6,11 @@ from typing import Protocol, Self
 
 from starlette.types import Scope
 
-from app.api.multipart import ClientLeft
 from app.http.problems import Problem
+
+
+class ClientDisconnect(Exception):
+    """The client has hung up."""
 
 
 class Attendant(Protocol):
@@ -40,7 +43,7 @@ class Attendance:
 
     A task that waits for ASGI's `http.disconnect` would cost as much as decoding a small image.
 
-    Raises: Problem (upload_too_slow), ClientLeft.
+    Raises: Problem (upload_too_slow), ClientDisconnect.
     """
 
     __slots__ = ("_departure", "_reason", "_request", "_seconds", "_timer")
@@ -71,7 +74,7 @@ class Attendance:
         self._timer.cancel()
 
     def client_left(self) -> None:
-        self._end(ClientLeft())
+        self._end(ClientDisconnect())
 
     def _be_late(self) -> None:
         self._end(too_slow(self._seconds))

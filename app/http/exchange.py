@@ -9,7 +9,6 @@ otherwise goes by ASGI: there, much is decided before a body is read.
 import asyncio
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,8 +17,8 @@ from app.api.predict import PATH, Predict
 from app.api.predict_fast import SMALL_BODY, Steps
 from app.http.deadlines import Deadlines
 from app.http.disconnect import Departure, too_slow
-from app.http.middleware import problem_of, request_id_of
-from app.http.problems import Problem
+from app.http.middleware import request_id_of
+from app.http.problems import problem_bytes, problem_of
 from app.telemetry.metrics import Metrics
 
 _URL = PATH.encode()
@@ -171,18 +170,6 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
-
-
-def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_alive: bool) -> bytes:
-    """A whole response, with some more header lines."""
-    response = problem.response({"state": {"request_id": request_id.decode()}})
-    headers = {**dict(response.raw_headers), b"x-request-id": request_id}
-    if not keep_alive:
-        headers[b"connection"] = b"close"
-    status = response.status_code
-    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    more = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
-    return b"".join((first, lines, more, b"\r\n", bytes(response.body)))
 
 
 class _Unheard:

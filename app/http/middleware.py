@@ -1,19 +1,15 @@
 """What holds for every request, around the hot route and FastAPI alike: plain ASGI, no BaseHTTPMiddleware."""
 
 import asyncio
-import logging
 import random
 import re
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.multipart import ClientLeft
-from app.engine.interface import EngineError
-from app.http.problems import Problem, from_engine
+from app.http.disconnect import ClientDisconnect
+from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
-
-logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -97,7 +93,7 @@ class Problems:
             return
         try:
             await self._app(scope, receive, send)
-        except ClientLeft:
+        except ClientDisconnect:
             return
         except asyncio.CancelledError as error:
             # Starlette and uvicorn would say 500, or nothing.
@@ -105,18 +101,6 @@ class Problems:
             raise
         except Exception as error:  # noqa: BLE001  `problem_of` sees to it that a bug is logged
             await _answer_if_none_was(error, scope, receive, send)
-
-
-def problem_of(error: BaseException, request_id: bytes) -> Problem:
-    """What a client is told of whatever ended its request. Of a bug the log tells more."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, EngineError):
-        return from_engine(error)
-    if isinstance(error, asyncio.CancelledError):
-        return Problem("draining", "the server has shut down")  # the grace period is over
-    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
-    return Problem("internal_error", "the server's log tells more")
 
 
 async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:

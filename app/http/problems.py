@@ -1,8 +1,11 @@
 """What goes wrong, as RFC 9457 problem documents with a stable `code`: all codes stand in one table."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +15,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.engine.interface import EngineError
+
+logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -84,6 +89,30 @@ class Problem(Exception):
             headers["connection"] = "close"
         body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
         return Response(body, status, headers, media_type=PROBLEM_TYPE)
+
+
+def problem_of(error: BaseException, request_id: bytes) -> Problem:
+    """What a client is told of whatever ended its request. Of a bug the log tells more."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, EngineError):
+        return from_engine(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("draining", "the server has shut down")  # the grace period is over
+    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
+    return Problem("internal_error", "the server's log tells more")
+
+
+def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_alive: bool) -> bytes:
+    """A whole response, with some more header lines."""
+    response = problem.response({"state": {"request_id": request_id.decode()}})
+    headers = {**dict(response.raw_headers), b"x-request-id": request_id}
+    if not keep_alive:
+        headers[b"connection"] = b"close"
+    status = response.status_code
+    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    more = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
+    return b"".join((first, lines, more, b"\r\n", bytes(response.body)))
 
 
 def from_engine(error: EngineError) -> Problem:

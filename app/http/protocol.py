@@ -12,9 +12,9 @@ from typing import Any, Literal
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.http.disconnect import Departure
-from app.http.exchange import Exchange, Straight, problem_bytes
+from app.http.exchange import Exchange, Straight
 from app.http.middleware import LINGER_BYTES, LINGER_SECONDS, new_request_id
-from app.http.problems import Problem
+from app.http.problems import Problem, problem_bytes
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
 
