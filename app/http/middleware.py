@@ -7,16 +7,13 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.connection_limits import LINGER_BYTES, LINGER_SECONDS
 from app.http.disconnect import ClientDisconnect
 from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
-# A body that nobody wants is read on so far, and no longer, before the connection is closed: closing at once would
-# reset it, and the reset would overtake the answer.
-LINGER_BYTES = 1 << 20
-LINGER_SECONDS = 2.0
 # The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
 _SMALL_BODY = 1 << 16
 

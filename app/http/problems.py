@@ -40,7 +40,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad_image": (422, "The image cannot be read"),
     "bad_parameter": (422, "A parameter is wrong"),
     "ambiguous_model": (422, "Several models are served, and none was named"),
-    "header_too_large": (431, "The request's head is too large"),
+    "header_too_large": (431, "The request's headers are too large"),
     "internal_error": (500, "The server failed"),
     "prediction_failed": (500, "The model failed on this image"),
     "overloaded": (503, "The server is overloaded"),

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.http.exchange import Straight
-from app.http.protocol import bounded
+from app.http.protocol import limited_protocol
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -29,8 +29,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(
-                    head_seconds=settings.header_seconds,
+                http=limited_protocol(
+                    header_seconds=settings.header_seconds,
                     max_connections=settings.max_connections,
                     metrics=metrics,
                     straight=straight,

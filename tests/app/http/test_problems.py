@@ -214,14 +214,14 @@ class TestUnprocessable:
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_a_head_or_a_body_that_comes_too_slowly(tmp_path: Path, check_problem: CheckProblem) -> None:
+async def test_headers_or_a_body_that_come_too_slowly(tmp_path: Path, check_problem: CheckProblem) -> None:
     with serving(tmp_path, "--header-seconds", "0.5", "--upload-seconds", "0.5") as server:
         port = server.port
-        async with connection(port) as head, connection(port) as body, connection(port) as chunks:
-            await head.send(b"POST /predict HTTP/1.1\r\nHost: ")
+        async with connection(port) as headers, connection(port) as body, connection(port) as chunks:
+            await headers.send(b"POST /predict HTTP/1.1\r\nHost: ")
             await body.send(request(content_type="image/png", content_length="1000") + b"first bytes")
             await chunks.send(request(content_type="image/png", transfer_encoding="chunked") + chunked(b"first"))
-            for slow, what in ((head, "head"), (body, "body"), (chunks, "body")):
+            for slow, what in ((headers, "headers"), (body, "body"), (chunks, "body")):
                 answer = await slow.response()
                 assert f"the {what} did not come within 0.5 seconds" in check_problem(answer, "upload_too_slow")
                 assert answer.headers["connection"] == "close"
