@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, OpenConnections, Place, Rejection
+from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, OpenConnections, Rejection
 from app.http.disconnect import Departure
 from app.http.exchange import Exchange, Straight
 from app.http.middleware import new_request_id
@@ -78,7 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         limits = self._limits
         if not limits.rejected:
-            super().data_received(data if limits.place is Place.BODY else _without_upgrade(data))
+            super().data_received(data if limits.place == "body" else _without_upgrade(data))
             if self._exchange is not None and self._exchange is not self.cycle:
                 self._await_the_rest(self._exchange)
         if limits.counts:
