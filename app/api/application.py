@@ -14,10 +14,11 @@ from app.admission import Admission
 from app.api import health, models, pages
 from app.api.openapi import document
 from app.api.predict import PATH, Predict
+from app.api.predict_fast import PredictFastPath
 from app.decoding.decoder import Decoder
 from app.engine.interface import Engine
-from app.http.exchange import Straight
-from app.http.middleware import Observe, Problems, ReadOn
+from app.http.exchange import FastRoute
+from app.http.middleware import LingeringClose, ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -25,10 +26,10 @@ from classifier.cores import usable_cores
 
 
 class App(NamedTuple):
-    """The whole server: one ASGI application, whose lifespan is the engine's, and a shorter way to some answers."""
+    """The server: an ASGI application, whose lifespan is the engine's, and the routes that can do without ASGI."""
 
     asgi: ASGIApp
-    straight: Straight
+    fast_routes: tuple[FastRoute, ...]
 
 
 def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
@@ -45,7 +46,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
         draft=settings.jpeg_draft,
     )
     predict = Predict(engine, decoder, admission, settings, metrics)
-    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
+    app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -54,8 +55,8 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    straight = Straight(predict, metrics, upload_seconds=settings.upload_seconds, cors=bool(settings.cors_origins))
-    return App(Observe(ReadOn(app), metrics), straight)
+    fast_path = PredictFastPath(predict, cors=bool(settings.cors_origins))
+    return App(RequestIdAndMetrics(LingeringClose(app), metrics), (fast_path,))
 
 
 class _Dispatch:

@@ -17,7 +17,7 @@ from app.api.multipart import File, check_content_type, files_in, read_body, upl
 from app.decoding.decoder import Decoder, Outcome
 from app.decoding.formats import ImageProblem
 from app.engine.interface import Answer, Engine, Expired, ItemAnswer, ItemError, Stale, Target
-from app.http.disconnect import Attendance
+from app.http.disconnect import CancelOnDisconnect
 from app.http.problems import Problem
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -63,11 +63,11 @@ class Predict:
         if scope["method"] != "POST":
             raise Problem("method_not_allowed", f"{PATH} takes POST", {"allow": "POST"})
         asked = self.asked(dict(scope["headers"]), scope["query_string"])
-        attending = Attendance(scope, upload_seconds=self._upload_seconds)
-        with self.admission.request(asked.size) as held, attending:
+        work = CancelOnDisconnect(scope, receive, upload_seconds=self._upload_seconds)
+        with self.admission.request(asked.size) as held, work:
             body = await self._upload(receive)
             scope["state"]["body_read"] = True
-            attending.uploaded()
+            work.uploaded()
             document = await self._answer(asked, body, held)
         await send(
             {

@@ -1,4 +1,4 @@
-"""Steps: a prediction that is asked for in one piece, from a head and a body to a document.
+"""POST /predict as a fast route: a prediction that is asked for in one piece, from headers and a body to a document.
 
 One small image, which is nearly every request where requests are many, goes by calls: each step is told what came of
 the one before it. As a task that waits for the same steps it takes as long again as all of them. Everything else goes
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from app.admission import Held
-from app.api.predict import Asked, Predict, document_of_one, sound
+from app.api.predict import PATH, Asked, Predict, document_of_one, sound
 from app.decoding.decoder import INLINE_BYTES, Outcome, Small
 from app.engine.interface import NO_ANSWER_IN_TIME, Answer, EngineError, Expired, Stale, Submitted, Target
 from app.http.deadlines import Deadlines
@@ -19,13 +19,46 @@ from app.http.deadlines import Deadlines
 SMALL_BODY = INLINE_BYTES + 1024
 
 
-class Steps:
+class PredictFastPath:
+    """The fast route.
+
+    Args:
+        cors: pages of other origins may ask; they are answered by ASGI, where that is seen to.
+    """
+
+    method = "POST"
+    path = PATH
+    small_body = SMALL_BODY
+
+    def __init__(self, predict: Predict, *, cors: bool) -> None:
+        self.predict = predict
+        self.answers: Deadlines[FastPrediction] = Deadlines(predict.deadline_seconds, FastPrediction.be_late)
+        self._cors = cors
+
+    def matches(self, headers: Mapping[bytes, bytes]) -> bool:
+        return not (self._cors and b"origin" in headers)
+
+    def start(
+        self,
+        headers: Mapping[bytes, bytes],
+        query: bytes,
+        body: bytes,
+        done: Callable[[bytes | Exception], None],
+    ) -> "FastPrediction":
+        prediction = FastPrediction(
+            self.predict, self.answers, headers=headers, query_string=query, body=body, ended=done
+        )
+        prediction.start()
+        return prediction
+
+
+class FastPrediction:
     """The way of one request.
 
     Args:
         deadlines: of as much time as a request may take.
         headers: by their names in lower case.
-        ended: is told once what came of it, a document or an error; at the earliest when `begin` has returned.
+        ended: is told once what came of it, a document or an error; at the earliest when `start` has returned.
     """
 
     __slots__ = (
@@ -39,7 +72,7 @@ class Steps:
     def __init__(
         self,
         predict: Predict,
-        deadlines: "Deadlines[Steps]",
+        deadlines: "Deadlines[FastPrediction]",
         *,
         headers: Mapping[bytes, bytes],
         query_string: bytes,
@@ -57,7 +90,7 @@ class Steps:
         self._submitted: Submitted | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    def start(self) -> None:
         predict = self._predict
         try:
             asked = self._asked = predict.asked(self._headers, self._query_string)
@@ -79,7 +112,7 @@ class Steps:
         self._deadlines.begin(self)
         self._small = predict.decoder.put([files[0].data], self._target.preprocess, self._decoded)
 
-    def drop(self) -> None:
+    def cancel(self) -> None:
         """Nobody waits for it any more, or it has ended; `ended` is not told."""
         self._let_go()
         if self._task is not None:

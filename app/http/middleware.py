@@ -1,24 +1,20 @@
 """What holds for every request, around the hot route and FastAPI alike: plain ASGI, no BaseHTTPMiddleware."""
 
 import asyncio
-import random
-import re
-from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.connection_limits import LINGER_BYTES, LINGER_SECONDS
 from app.http.disconnect import ClientDisconnect
+from app.http.guard import enter_request, leave_request
 from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 # The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
 _SMALL_BODY = 1 << 16
 
 
-class Observe:
+class RequestIdAndMetrics:
     """The outermost: gives each request an id, and counts what was answered."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -32,8 +28,8 @@ class Observe:
         method = scope["method"]
         if method == "HEAD":  # as GET; the HTTP server leaves the content out
             scope = {**scope, "method": "GET"}
-        request_id = request_id_of(dict(scope["headers"]))
         state = scope.setdefault("state", {})
+        request_id = enter_request(dict(scope["headers"]), self._metrics)
         state["request_id"] = request_id.decode()
 
         async def observed_send(message: Message) -> None:
@@ -44,14 +40,13 @@ class Observe:
                 self._metrics.answered(method, route, message["status"], state.get("problem"))
             await send(message)
 
-        self._metrics.began()
         try:
             await self._app(scope, receive, observed_send)
         finally:
-            self._metrics.ended()
+            leave_request(self._metrics)
 
 
-class ReadOn:
+class LingeringClose:
     """Sees to it that an answer arrives although much of the request's body was not read."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -78,7 +73,7 @@ class ReadOn:
         await self._app(scope, receive, send_then_read_on)
 
 
-class Problems:
+class ProblemDocuments:
     """The innermost: makes answers of what was raised, so that a client is told of every error in one form."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -132,14 +127,3 @@ async def _read_on(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """The client's own, where it is fit to be repeated, else a new one."""
-    given = headers.get(b"x-request-id")
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
-
-
-def new_request_id() -> bytes:
-    """64 random bits in hexadecimal."""
-    return b"%016x" % random.getrandbits(64)

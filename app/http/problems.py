@@ -134,7 +134,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = dict(getattr(error, "headers", None) or {})
     if "GET" in headers.get("Allow", ""):
-        headers["Allow"] = "GET, HEAD"  # see app.http.middleware.Observe
+        headers["Allow"] = "GET, HEAD"  # see app.http.middleware.RequestIdAndMetrics
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     return Problem(code, f"{request.method} {request.url.path}", headers).response(request.scope)
 

@@ -8,9 +8,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, OpenConnections, Rejection
-from app.http.disconnect import Departure
-from app.http.exchange import Exchange, Straight
-from app.http.middleware import new_request_id
+from app.http.disconnect import NOTIFIER, DisconnectNotifier
+from app.http.exchange import Exchange, FastRoutes
+from app.http.guard import new_request_id
 from app.http.problems import Problem, problem_bytes
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
@@ -21,7 +21,7 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def limited_protocol(
-    *, header_seconds: float, max_connections: int, metrics: Metrics, straight: Straight | None
+    *, header_seconds: float, max_connections: int, metrics: Metrics, fast_routes: FastRoutes
 ) -> type[HttpToolsProtocol]:
     """Returns the protocol of one server: a class, because uvicorn makes one object of it for each connection.
 
@@ -29,7 +29,7 @@ def limited_protocol(
         header_seconds: the time within which all headers of a request must have come.
         max_connections: how many may be open at once.
         metrics: count what is rejected.
-        straight: answers what it takes, before ASGI sees it.
+        fast_routes: answer what they match, before ASGI sees it.
     """
     return type(
         "Protocol",
@@ -38,7 +38,7 @@ def limited_protocol(
             "header_seconds": header_seconds,
             "open_connections": OpenConnections(max_connections),
             "metrics": metrics,
-            "straight": straight,
+            "fast_routes": fast_routes,
         },
     )
 
@@ -49,14 +49,14 @@ class LimitedProtocol(HttpToolsProtocol):
     header_seconds: float
     open_connections: OpenConnections
     metrics: Metrics
-    straight: Straight | None
+    fast_routes: FastRoutes
     _timer: asyncio.TimerHandle | None = None
     _last_cycle: RequestResponseCycle | None = None  # the last request whose answer was begun
     _exchange: Exchange | None = None  # whose body is coming
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._limits = ConnectionLimits()
-        self._departure = Departure()
+        self._notifier = DisconnectNotifier()
         super().connection_made(transport)
         self._entry = self.open_connections.enter()
         if self._entry is Entry.ACCEPTED:
@@ -73,7 +73,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._last_cycle is not None:  # uvicorn tells only the newest
             self._last_cycle.disconnected = True
         super().connection_lost(exc)
-        self._departure.happen()
+        self._notifier.notify()
 
     def data_received(self, data: bytes) -> None:
         limits = self._limits
@@ -93,33 +93,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["state"]["departure"] = self._departure
+        self.scope["state"][NOTIFIER] = self._notifier
         self._limits.message_begun()
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        headers = dict(self.headers)
-        if (
-            self.straight is None
-            or not self.straight.takes(self.parser.get_method(), self.url, headers)
-            or self._is_answering()
-            or self.flow.write_paused
-            or self.parser.get_http_version() != "1.1"
-        ):
+        if not self._is_answering() and not self.flow.write_paused:
+            self._exchange = self.fast_routes.exchange(self, self._notifier)
+        if self._exchange is None:
             super().on_headers_complete()
-            self._limits.headers_complete()
             if len(self.pipeline) == 1:  # uvicorn does not read on, which would hide a hang-up
                 self.loop.call_soon(self.flow.resume_reading)
-            return
         self._limits.headers_complete()
-        self._exchange = Exchange(
-            self.straight,
-            self,
-            self._departure,
-            headers=headers,
-            url=self.url,
-            keep_alive=self.parser.should_keep_alive(),
-        )
 
     def on_body(self, body: bytes) -> None:
         if self._exchange is None:
@@ -196,7 +181,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if answering:
                 self.cycle.disconnected = True  # to the application it looks as if the client had hung up
                 self.cycle.message_event.set()
-                self._departure.happen()
+                self._notifier.notify()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
             self.transport.write(problem_bytes(problem, new_request_id(), b"", keep_alive=False))
             self.transport.write_eof()

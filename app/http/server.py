@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.http.exchange import Straight
+from app.http.exchange import FastRoute, FastRoutes
 from app.http.protocol import limited_protocol
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ class Server(uvicorn.Server):
         settings: Settings,
         metrics: Metrics,
         *,
-        straight: Straight | None = None,
+        fast_routes: Iterable[FastRoute] = (),
         listening: asyncio.Event | None = None,
     ) -> None:
         super().__init__(
@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
                     header_seconds=settings.header_seconds,
                     max_connections=settings.max_connections,
                     metrics=metrics,
-                    straight=straight,
+                    fast_routes=FastRoutes(fast_routes, metrics, upload_seconds=settings.upload_seconds),
                 ),
                 ws="none",
                 lifespan="on",

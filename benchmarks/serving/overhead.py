@@ -21,6 +21,7 @@ import torch
 import uvloop
 from rich.console import Console
 from rich.table import Table
+from starlette.types import Message
 
 from app.admission import Admission
 from app.api.application import create_app
@@ -29,7 +30,7 @@ from app.api.predict import _members
 from app.decoding.decoder import Decoder
 from app.engine.interface import Answer, Answered, ItemAnswer, Prediction, Target
 from app.http.deadlines import Deadlines
-from app.http.disconnect import Attendance, Departure
+from app.http.disconnect import NOTIFIER, CancelOnDisconnect, DisconnectNotifier
 from app.http.server import Server
 from app.inference.local_engine import LocalEngine
 from app.inference.predictor import Item
@@ -164,11 +165,11 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
             budget.take(amount)
             budget.give_back(amount)
 
-    scope = {"state": {"departure": Departure()}}
+    scope = {"state": {NOTIFIER: DisconnectNotifier()}}
 
     def attend(_: bytes) -> None:
-        with Attendance(scope, upload_seconds=settings.upload_seconds) as attendance:
-            attendance.uploaded()
+        with CancelOnDisconnect(scope, _no_messages, upload_seconds=settings.upload_seconds) as work:
+            work.uploaded()
 
     deadlines: Deadlines[bytes] = Deadlines(settings.deadline_seconds, print)
 
@@ -182,6 +183,10 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
         "safeguard, by ASGI: slow uploads and hang-ups": attend,
         "safeguard: the deadline": keep_deadline,
     }
+
+
+async def _no_messages() -> Message:
+    raise AssertionError("where there is a notifier nobody waits for a message")
 
 
 def _decoder(settings: Settings) -> Decoder:
@@ -198,7 +203,7 @@ def _http(settings: Settings, bodies: Sequence[Body], *, below_asgi: bool) -> Tu
     """Requests through all of a front-end, from bytes to bytes."""
     metrics = Metrics()
     app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
-    server = Server(app.asgi, settings, metrics, straight=app.straight if below_asgi else None)
+    server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes if below_asgi else ())
     server.config.load()
     connections = []
     for _ in bodies:

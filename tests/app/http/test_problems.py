@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from app.engine.interface import Draining, Expired, ItemError, NotReady, Overloaded, Stale
-from app.http.middleware import Observe, Problems
+from app.http.middleware import ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS, PROBLEMS
 from app.telemetry.metrics import Metrics
 from tests.support.answers import MAX_FILES, CheckProblem
@@ -444,7 +444,7 @@ async def test_what_fastapi_itself_refuses_is_a_problem_document(check_problem: 
     async def teapot() -> None:
         raise HTTPException(418, "short and stout")
 
-    app = Observe(Problems(api), Metrics())
+    app = RequestIdAndMetrics(ProblemDocuments(api), Metrics())
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
         detail = check_problem(await client.get("/double?number=x"), "bad_parameter")
