@@ -15,6 +15,7 @@ from app.api import health, models, pages
 from app.api.openapi import document
 from app.api.predict import PATH, Predict
 from app.api.predict_fast import PredictFastPath
+from app.api.prediction import ImageClassifier
 from app.decoding.decoder import Decoder
 from app.engine.interface import Engine
 from app.http.exchange import FastRoute
@@ -45,7 +46,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
         threads=settings.decode_threads or usable_cores(),
         draft=settings.jpeg_draft,
     )
-    predict = Predict(engine, decoder, admission, settings, metrics)
+    predict = Predict(ImageClassifier(engine, decoder, metrics), admission, settings, metrics)
     app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
     if settings.cors_origins:
         app = CORSMiddleware(

@@ -8,7 +8,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.multipart import FIELD
 from app.api.openapi_examples import ANSWERS, DETAILS, ONE_IMAGE, SEVERAL_IMAGES
-from app.api.predict import PATH, TOP_K
+from app.api.predict import PATH
+from app.api.prediction import TOP_K
 from app.api.schemas import AnswerBody, AnswersBody, ProblemBody
 from app.http.problems import PROBLEM_TYPE, PROBLEMS
 

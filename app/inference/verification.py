@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.decoding.decoder import decode
 from app.decoding.formats import ImageProblem
+from app.decoding.image import decode
 from app.engine.interface import ItemError
 from app.inference.optimize.fold_batch_norm import fold
 from app.inference.optimize.max_pool import pair

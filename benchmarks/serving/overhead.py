@@ -26,7 +26,7 @@ from starlette.types import Message
 from app.admission import Admission
 from app.api.application import create_app
 from app.api.multipart import files_in
-from app.api.predict import _members
+from app.api.predict_json import PredictJson
 from app.decoding.decoder import Decoder
 from app.engine.interface import Answer, Answered, ItemAnswer, Prediction, Target
 from app.http.deadlines import Deadlines
@@ -131,7 +131,10 @@ async def _engine_figures(
             predictor.predict([Item(each, 5) for each in pixels])
 
         computing, whole = await _least(compute, rounds), await _least(submit, rounds)
-        responding = await _least(partial(_each, lambda _: _json(answers[0]), images), rounds)
+        as_json = PredictJson()
+        responding = await _least(
+            partial(_each, lambda _: as_json.one("digits", 1, answers[0].items[0]), images), rounds
+        )
         await remote.close()
         serving.cancel()
         await engine.close()
@@ -140,11 +143,6 @@ async def _engine_figures(
         f"compute, in batches of {AT_ONCE}": computing,
         "of a front-end: the answer as JSON": responding,
     }
-
-
-def _json(answer: Answer) -> bytes:
-    (item,) = answer.items
-    return _members(item) if isinstance(item, ItemAnswer) else b""
 
 
 def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
@@ -162,8 +160,8 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
 
     def admit(image: bytes) -> None:
         for budget, amount in ((admission.requests, 1), (admission.body_bytes, len(image)), (admission.items, 1)):
-            budget.take(amount)
-            budget.give_back(amount)
+            budget.acquire(amount)
+            budget.release(amount)
 
     scope = {"state": {NOTIFIER: DisconnectNotifier()}}
 

@@ -17,8 +17,9 @@ from PIL import _imaging as core
 from pydantic import PrivateAttr
 
 from app.admission import Budget
-from app.decoding.decoder import Decoder, decode
+from app.decoding.decoder import Decoder
 from app.decoding.formats import ImageProblem
+from app.decoding.image import decode
 from app.engine.interface import Expired, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
