@@ -53,7 +53,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 _RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # as every exception: equal to itself alone, and so hashable
 class Problem(Exception):
     """Raised anywhere on the HTTP side; one wrapper makes the answer of it."""
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from app.engine.interface import Draining, Expired, ItemError, NotReady, Overloaded, Stale
 from app.http.middleware import ProblemDocuments, RequestIdAndMetrics
-from app.http.problems import HANDLERS, PROBLEMS
+from app.http.problems import HANDLERS, PROBLEMS, Problem
 from app.telemetry.metrics import Metrics
 from tests.support.answers import MAX_FILES, CheckProblem
 from tests.support.checkpoints import PHOTOS, encoded, png
@@ -430,6 +430,12 @@ def test_every_code_has_a_status_of_an_error_and_a_title() -> None:
     for code, (status, title) in PROBLEMS.items():
         assert 400 <= status < 600, code
         assert title[0].isupper(), code
+
+
+def test_a_problem_can_be_raised_wherever_an_exception_can() -> None:
+    """Python keeps exceptions in sets in some places, such as where it prints a chain of them."""
+    first, second = Problem("overloaded", "full"), Problem("overloaded", "full")
+    assert len({first, second, first}) == 2
 
 
 @pytest.mark.anyio
