@@ -153,11 +153,10 @@ class Classification:
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
         pixels = [result for result in results if not isinstance(result, ImageProblem)]
-        if len(pixels) < len(results):
-            self._problems = [_problem_of(result) for result in results]
-            if not pixels:
-                self._tell(self._target.version, ())
-                return
+        self._problems = [_problem_of(result) for result in results] if len(pixels) < len(results) else None
+        if not pixels:
+            self._tell(self._target.version, ())
+            return
         decoded = time.perf_counter()
         self._shared.metrics.decode_seconds(decoded - self._started)
         self._started = decoded
@@ -194,7 +193,6 @@ class Classification:
             expired.__cause__ = stale
             self._failed(expired)
             return
-        self._problems = None
         try:
             self.resolve()
         except Exception as error:  # noqa: BLE001  as above

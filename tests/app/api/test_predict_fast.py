@@ -44,12 +44,13 @@ def in_flight(side: HttpSide) -> float:
     return samples(side.metrics.exposition().decode())["flambeau_requests_in_flight", frozenset()]
 
 
-async def accepts(port: int) -> bool:
+async def refuses(port: int) -> bool:
+    """Whether no connection is accepted any more."""
     try:
         async with connection(port):
-            return True
+            return False
     except ConnectionError:
-        return False
+        return True
 
 
 class TestWhoTakesIt:
@@ -275,8 +276,7 @@ class TestEnds:
             await client.send(asked[:-20])
             await until(lambda: in_flight(side) == 1)
             side.stop()
-            while await accepts(side.port):
-                pass
+            await until(lambda: refuses(side.port))
             await client.send(asked[-20:])
             last = await client.response()
             assert (last.status_code, last.headers["connection"]) == (200, "close")
@@ -321,6 +321,17 @@ class TestEnds:
         assert engine.submitted.qsize() == 1
         assert isinstance(route, PredictFastPath)
         assert route.predict.admission.requests.held == 0
+
+    @pytest.mark.parametrize("query", [b"", b"top_k=none", b"model=nobody"])
+    async def test_who_cancels_is_told_nothing_whatever_came_of_it(self, query: bytes) -> None:
+        cancelled, waits = list[object](), list[object]()
+        (route,) = create_app(ScriptedEngine(), Settings(), Metrics()).fast_routes
+        for told in (cancelled, waits):
+            work = route.start({b"content-type": b"image/png"}, query, png(), told.append)
+            if told is cancelled:
+                work.cancel()
+        await until(lambda: len(waits) == 1)
+        assert cancelled == []
 
     async def test_one_that_does_not_read_its_answers_is_left_to_asgi_which_waits_for_it(self) -> None:
         """Otherwise what it does not read would grow in memory."""
