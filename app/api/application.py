@@ -1,4 +1,4 @@
-"""create_app: the HTTP side's composition root. Imports no torch."""
+"""Puts the HTTP side together: one place where its parts are made and handed to each other."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,13 +27,17 @@ from classifier.cores import usable_cores
 
 
 class App(NamedTuple):
-    """The server: an ASGI application, whose lifespan is the engine's, and the routes that can do without ASGI."""
+    """The application, for any ASGI server, and its fast routes, for ours.
+
+    The lifespan of `asgi` is the engine's: it starts the engine and closes it.
+    """
 
     asgi: ASGIApp
     fast_routes: tuple[FastRoute, ...]
 
 
 def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
+    """Returns the application over an engine. Both ways to a prediction share its budgets, decoder and engine."""
     admission = Admission(
         requests=settings.max_requests,
         body_bytes=settings.max_pending_mb * 1e6,
@@ -61,7 +65,7 @@ def create_app(engine: Engine, settings: Settings, metrics: Metrics) -> App:
 
 
 class _Dispatch:
-    """The hot route on the left, FastAPI on the right."""
+    """Sends requests for the hot route to it, and all others to FastAPI."""
 
     def __init__(self, predict: Predict, api: FastAPI) -> None:
         self._predict = predict

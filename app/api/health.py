@@ -12,7 +12,7 @@ from app.telemetry.metrics import Metrics
 
 
 def router(engine: Engine, metrics: Metrics) -> APIRouter:
-    """The routes, over this engine and these metrics."""
+    """Returns the routes."""
     api = APIRouter()
 
     @api.get(

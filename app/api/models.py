@@ -15,6 +15,7 @@ ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it
 
 
 def router(engine: Engine, *, deadline_seconds: float) -> APIRouter:
+    """Returns the routes. A reload is waited for no longer than `deadline_seconds`."""
     api = APIRouter()
 
     @api.get(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from app.admission import Budget
 from app.decoding.formats import ImageProblem
@@ -161,7 +161,7 @@ class Decoder:
             elif decoding.has_large:
                 decoding.task = asyncio.get_running_loop().create_task(self._decode_large(decoding))
             else:
-                decoding.done(cast("list[DecodeResult]", results))
+                decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
         return count
 
     def _inline(self, data: bytes, preprocess: Preprocess) -> DecodeResult | None:
@@ -187,10 +187,15 @@ class Decoder:
         else:
             for i, result in zip(large, found, strict=True):
                 results[i] = result
-            decoding.done(cast("list[DecodeResult]", results))
+            decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
 
     async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[DecodeResult]:
-        """Admitted whole: an image for which there is no room while its neighbours hold theirs could never get in."""
+        """Decodes large images in the pool, once there is room for the pixels of all of them.
+
+        If each were admitted alone, one for which there is no room while its neighbours hold theirs could never get in.
+
+        Raises: Overloaded.
+        """
         open_one = partial(open_image, max_pixels=self._max_pixels)
         opened = await _all(self._pool.submit(_or_problem, open_one, data) for data in images)
         amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
@@ -214,7 +219,7 @@ async def _all(work: Iterable[Future[T]]) -> list[T]:
 
 
 def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImageProblem:
-    """One step of one image, in a thread; what is wrong with an image is an outcome like others."""
+    """Takes one step of one image, in a thread. What is wrong with an image is a result like others."""
     if isinstance(value, ImageProblem):
         return value
     try:
@@ -225,7 +230,7 @@ def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImagePro
 
 
 def _told(error: Exception) -> Exception:
-    """What the caller is told of it: that there is no memory for an image says nothing of the image."""
+    """Returns what the caller is told. That there is no memory for an image says nothing of the image."""
     if not isinstance(error, MemoryError):
         return error
     overloaded = Overloaded("the server has no memory left for this image; try again")

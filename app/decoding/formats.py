@@ -1,4 +1,4 @@
-"""Which image formats are accepted, and how a file is told apart by its first bytes."""
+"""Which image formats are accepted, and how the first bytes of a file tell which one it has."""
 
 _ACCEPTED = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -24,7 +24,7 @@ _NOT_ACCEPTED = (
 
 
 class ImageProblem(Exception):
-    """An upload that does not become pixels; `code` is one of app.http.problems."""
+    """An upload that cannot become pixels. `code` is one of `app.http.problems.PROBLEMS`."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -32,7 +32,10 @@ class ImageProblem(Exception):
 
 
 def accepted_format(data: bytes) -> str:
-    """Pillow's name of the format, by the first bytes: what a client says of it is not trusted."""
+    """Returns Pillow's name of a file's format, by its first bytes. What a client says of it is not trusted.
+
+    Raises: ImageProblem (unsupported_format, bad_image).
+    """
     for signature, name in _ACCEPTED:
         if data.startswith(signature):
             return name

@@ -21,12 +21,15 @@ _INFLATING = (b"TXt", b"iCCP")
 
 
 def decode(data: bytes, preprocess: Preprocess) -> Pixels:
-    """The pixels of an image of any size, of shape `preprocess.shape`. Raises: ImageProblem, MemoryError."""
+    """Returns the pixels of an image file of any size, as `Preprocess.to_pixels` makes them.
+
+    Raises: ImageProblem, MemoryError.
+    """
     return to_pixels(open_image(data, max_pixels=None), preprocess)
 
 
 def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
-    """Opens a file: the size is known then, and only a small plain PNG is decoded.
+    """Opens a file. Then the size is known, and only a small plain PNG is decoded.
 
     Args:
         max_pixels: the limit; None where there is none.
@@ -54,7 +57,7 @@ def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False) -> Pixels:
-    """The pixels of an opened image, of shape `preprocess.shape`.
+    """Returns the pixels of an opened image, as `Preprocess.to_pixels` makes them.
 
     Args:
         draft: a large JPEG is decoded at a half, a quarter or an eighth of its size, where its shorter edge keeps at

@@ -28,8 +28,8 @@ class Entry(Enum):
 class OpenConnections:
     """Counts the open connections of one server.
 
-    Rejected ones take no place of an accepted one, but they cost memory as well until they are closed. So at most
-    `limit` are accepted at once, and at most `limit` are open that were rejected.
+    At most `limit` are accepted at once. Rejected ones take no place of an accepted one, but until they are closed they
+    cost memory as well. So at most `limit` of those are open, too.
     """
 
     def __init__(self, limit: int) -> None:

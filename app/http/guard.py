@@ -14,9 +14,12 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def enter_request(headers: Mapping[bytes, bytes], metrics: Metrics) -> bytes:
-    """Counts a request in, and returns its id. `headers` are by their names in lower case.
+    """Counts a request in, and returns its id.
 
-    The id is the client's own where it is fit to be repeated, else a new one.
+    The id is the client's own, if that is fit to be repeated in headers and logs. Otherwise it is a new one.
+
+    Args:
+        headers: by their names in lower case.
     """
     metrics.began()
     given = headers.get(b"x-request-id")

@@ -1,4 +1,4 @@
-"""What holds for every request, around the hot route and FastAPI alike: plain ASGI, no BaseHTTPMiddleware."""
+"""What holds for every request that goes by ASGI: plain ASGI applications around both the hot route and FastAPI."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ _SMALL_BODY = 1 << 16
 
 
 class RequestIdAndMetrics:
-    """The outermost: gives each request an id, and counts what was answered."""
+    """The outermost middleware. It gives each request an id, and counts what was answered."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -47,7 +47,11 @@ class RequestIdAndMetrics:
 
 
 class LingeringClose:
-    """Sees to it that an answer arrives although much of the request's body was not read."""
+    """Lets an answer arrive although much of the request's body was not read.
+
+    It announces that the connection will be closed, sends the answer, and reads on for a little before the end. A
+    connection that is closed while the client sends is reset, and the reset may overtake the answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -74,7 +78,7 @@ class LingeringClose:
 
 
 class ProblemDocuments:
-    """The innermost: makes answers of what was raised, so that a client is told of every error in one form."""
+    """The innermost middleware. It makes answers of what was raised, so that clients see every error in one form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,7 +106,10 @@ async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Recei
 
 
 def _announces_much(scope: Scope) -> bool:
-    """Whether closing, or keeping the connection, would be a mistake while the body has not been read."""
+    """Whether so much of a body is to come that the connection can be neither closed at once nor kept.
+
+    Where the client wants it closed anyway, any body is much.
+    """
     size, ends = 0, scope["http_version"] == "1.0"
     for name, value in scope["headers"]:
         if name == b"content-length":
@@ -117,6 +124,7 @@ def _announces_much(scope: Scope) -> bool:
 
 
 async def _read_on(receive: Receive) -> None:
+    """Reads what still comes, to the end of the body or to a limit of bytes or seconds."""
     left = LINGER_BYTES
     try:
         async with asyncio.timeout(LINGER_SECONDS):

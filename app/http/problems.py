@@ -1,4 +1,4 @@
-"""What goes wrong, as RFC 9457 problem documents with a stable `code`: all codes stand in one table."""
+"""The errors that clients see: RFC 9457 problem documents with a stable `code`. All codes stand in one table."""
 
 import asyncio
 import json
@@ -55,7 +55,13 @@ _RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
 
 @dataclass(slots=True, eq=False)  # as every exception: equal to itself alone, and so hashable
 class Problem(Exception):
-    """Raised anywhere on the HTTP side; one wrapper makes the answer of it."""
+    """An error that a client is told of. It may be raised anywhere on the HTTP side.
+
+    Args:
+        code: one of `PROBLEMS`.
+        detail: for the client, about this very request.
+        headers: of the answer, besides those that belong to the code.
+    """
 
     code: str
     detail: str
@@ -63,15 +69,19 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
+        """The HTTP status of its answer."""
         return PROBLEMS[self.code][0]
 
     @property
     def closes(self) -> bool:
-        """Whether its answer is the last on its connection: nobody waits any longer for the rest."""
+        """Whether its answer is the last on its connection, because nobody waits for the rest of the request."""
         return self.code == "upload_too_slow"
 
     def response(self, scope: Scope) -> Response:
-        """The answer to the request of `scope`; RFC 9457, section 3, with `code` and `request_id` as extensions."""
+        """Returns the answer to the request of `scope`, and notes the code in the scope's state for the metrics.
+
+        The document is that of RFC 9457, section 3, with `code` and `request_id` as extensions.
+        """
         status, title = PROBLEMS[self.code]
         scope["state"]["problem"] = self.code
         document = {
@@ -92,7 +102,7 @@ class Problem(Exception):
 
 
 def problem_of(error: BaseException, request_id: bytes) -> Problem:
-    """What a client is told of whatever ended its request. Of a bug the log tells more."""
+    """Returns what a client is told of whatever ended its request. A bug is logged here, with its traceback."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, EngineError):
@@ -104,7 +114,12 @@ def problem_of(error: BaseException, request_id: bytes) -> Problem:
 
 
 def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_alive: bool) -> bytes:
-    """A whole response, with some more header lines."""
+    """Returns a whole HTTP/1.1 response.
+
+    Args:
+        lines: more header lines, each with its line end.
+        keep_alive: whether the connection stays open; if not, a header says so.
+    """
     response = problem.response({"state": {"request_id": request_id.decode()}})
     headers = {**dict(response.raw_headers), b"x-request-id": request_id}
     if not keep_alive:
@@ -116,6 +131,7 @@ def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_ali
 
 
 def from_engine(error: EngineError) -> Problem:
+    """Returns the problem with an engine's code and message."""
     return Problem(error.code, str(error))
 
 
@@ -123,6 +139,7 @@ def from_engine(error: EngineError) -> Problem:
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
+    """Answers with a `Problem`, or with that of an `EngineError`."""
     if isinstance(error, EngineError):
         error = from_engine(error)
     if not isinstance(error, Problem):
@@ -131,6 +148,7 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answers where Starlette finds no route, or no method of a route."""
     status = getattr(error, "status_code", 500)
     headers = dict(getattr(error, "headers", None) or {})
     if "GET" in headers.get("Allow", ""):
@@ -140,13 +158,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
+    """Answers where FastAPI does not accept a parameter, and names each that is wrong."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     detail = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in errors)
     return Problem("bad_parameter", detail).response(request.scope)
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:
-    """Starlette raises the error again behind this answer, so the server logs it."""
+    """Answers after a bug. Starlette raises the error again behind this answer, and so it is logged."""
     return Problem("internal_error", "the server's log tells more").response(request.scope)
 
 

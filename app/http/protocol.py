@@ -44,7 +44,10 @@ def limited_protocol(
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `ConnectionLimits` decides; this class has the socket and the timer."""
+    """One connection. `ConnectionLimits` and `FastRoutes` decide; this class has the socket and the timer.
+
+    uvicorn calls its public methods on the event loop: those of an `asyncio.Protocol`, and those of httptools' parser.
+    """
 
     header_seconds: float
     open_connections: OpenConnections
