@@ -6,25 +6,29 @@ from app.engine.errors import Overloaded
 
 
 class Budget:
-    """So much of one thing. What is more than all of it gets in alone."""
+    """So much of one thing, for one event loop. An amount above the whole limit gets in while nothing else is held."""
 
     def __init__(self, name: str, limit: float) -> None:
         self.name = name
         self.limit = limit
         self.held = 0
 
-    def take(self, amount: int) -> None:
-        """Raises: Overloaded; then nothing was taken."""
+    def acquire(self, amount: int) -> None:
+        """Takes an amount.
+
+        Raises: Overloaded; then nothing was taken.
+        """
         if self.held and self.held + amount > self.limit:
             raise Overloaded(f"the server holds as many {self.name} as it may ({self.limit:g}); try again")
         self.held += amount
 
-    def give_back(self, amount: int) -> None:
+    def release(self, amount: int) -> None:
+        """Gives an amount back that was acquired."""
         self.held -= amount
 
 
 class Admission:
-    """The budgets of one process; on one event loop, so without locks."""
+    """The budgets of one process. They live on one event loop, and so need no locks."""
 
     def __init__(self, *, requests: int, body_bytes: float, items: int, pixels: float) -> None:
         self.requests = Budget("requests", requests)
@@ -32,52 +36,58 @@ class Admission:
         self.items = Budget("images", items)
         self.pixels = Budget("pixels", pixels)
 
-    def request(self, body_bytes: int) -> "Held":
-        """For one request; nothing is taken yet."""
-        return Held(self, body_bytes)
+    def permit(self, body_bytes: int) -> "Permit":
+        """Returns the permit of one request with a body of so many bytes; nothing is taken yet."""
+        return Permit(self, body_bytes)
 
 
-class Held:
+class Permit:
     """What one request holds: itself, the bytes of its body, and its images. Everything is given back at once.
 
-    In a `with`, or by its methods. (As a generator it would cost four times as much.)
+    It is used in a `with`, or by its methods. (As a generator it would cost four times as much.)
     """
 
-    __slots__ = ("_admission", "_body_bytes", "_items", "_taken")
+    __slots__ = ("_acquired", "_admission", "_body_bytes", "_items")
 
     def __init__(self, admission: Admission, body_bytes: int) -> None:
         self._admission = admission
         self._body_bytes = body_bytes
         self._items = 0
-        self._taken = False
+        self._acquired = False
 
-    def take(self) -> None:
-        """Raises: Overloaded; then nothing was taken."""
+    def acquire(self) -> None:
+        """Takes a place for the request, and the bytes of its body.
+
+        Raises: Overloaded; then nothing was taken.
+        """
         admission = self._admission
-        admission.requests.take(1)
+        admission.requests.acquire(1)
         try:
-            admission.body_bytes.take(self._body_bytes)
+            admission.body_bytes.acquire(self._body_bytes)
         except Overloaded:
-            admission.requests.give_back(1)
+            admission.requests.release(1)
             raise
-        self._taken = True
+        self._acquired = True
 
-    def take_items(self, count: int) -> None:
-        """Once. Raises: Overloaded."""
-        self._admission.items.take(count)
+    def acquire_items(self, count: int) -> None:
+        """Takes places for the request's images. Called once, after `acquire`.
+
+        Raises: Overloaded.
+        """
+        self._admission.items.acquire(count)
         self._items = count
 
-    def give_back(self) -> None:
-        """Whatever was taken, and was not given back."""
-        if self._taken:
-            admission, self._taken = self._admission, False
-            admission.items.give_back(self._items)
-            admission.body_bytes.give_back(self._body_bytes)
-            admission.requests.give_back(1)
+    def release(self) -> None:
+        """Gives back whatever was taken and was not given back."""
+        if self._acquired:
+            admission, self._acquired = self._admission, False
+            admission.items.release(self._items)
+            admission.body_bytes.release(self._body_bytes)
+            admission.requests.release(1)
 
     def __enter__(self) -> Self:
-        self.take()
+        self.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.give_back()
+        self.release()

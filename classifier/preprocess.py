@@ -99,13 +99,14 @@ class Preprocess(BaseModel):
 
         Raises:
             ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
+            MemoryError: there is too little memory left; that says nothing of the image.
         """
         try:
             seen = visible(image, mode=self.mode, background=self.background)
             # Not np.array(image), which takes half as long again.
             values = bytearray(self._resized_and_cropped(seen).tobytes())
             return np.frombuffer(values, np.uint8).reshape(self.shape)
-        except ImageError:
+        except (ImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
             raise ImageError(f"the image is damaged: {str(error) or type(error).__name__}") from error

@@ -56,6 +56,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
     try:
         transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
         return image
     return image if transposition is None else image.transpose(transposition)

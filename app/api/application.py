@@ -1,4 +1,4 @@
-"""create_app: the HTTP side's composition root. Imports no torch."""
+"""Puts the HTTP side together: one place where its parts are made and handed to each other."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,14 +11,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.admission import Admission
-from app.api import pages
-from app.api.models import router
+from app.api import health, models, pages
 from app.api.openapi import document
 from app.api.predict import PATH, Predict
+from app.api.predict_fast import PredictFastPath
+from app.api.prediction import ImageClassifier
 from app.decoding.decoder import Decoder
 from app.engine.interface import ControlledEngine
-from app.http.exchange import Straight
-from app.http.middleware import Observe, Problems, ReadOn
+from app.http.exchange import FastRoute
+from app.http.middleware import LingeringClose, ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -26,13 +27,17 @@ from classifier.cores import usable_cores
 
 
 class App(NamedTuple):
-    """The whole server: one ASGI application, whose lifespan is the engine's, and a shorter way to some answers."""
+    """The application, for any ASGI server, and its fast routes, for ours.
+
+    The lifespan of `asgi` is the engine's: it starts the engine and closes it.
+    """
 
     asgi: ASGIApp
-    straight: Straight
+    fast_routes: tuple[FastRoute, ...]
 
 
 def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -> App:
+    """Returns the application over an engine. Both ways to a prediction share its budgets, decoder and engine."""
     admission = Admission(
         requests=settings.max_requests,
         body_bytes=settings.max_pending_mb * 1e6,
@@ -45,8 +50,8 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -
         threads=settings.decode_threads or usable_cores(),
         draft=settings.jpeg_draft,
     )
-    predict = Predict(engine, decoder, admission, settings, metrics)
-    app: ASGIApp = Problems(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
+    predict = Predict(ImageClassifier(engine, decoder, metrics), admission, settings, metrics)
+    app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -55,12 +60,12 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    straight = Straight(predict, metrics, upload_seconds=settings.upload_seconds, cors=bool(settings.cors_origins))
-    return App(Observe(ReadOn(app), metrics), straight)
+    fast_path = PredictFastPath(predict, cors=bool(settings.cors_origins))
+    return App(RequestIdAndMetrics(LingeringClose(app), metrics), (fast_path,))
 
 
 class _Dispatch:
-    """The hot route on the left, FastAPI on the right."""
+    """Sends requests for the hot route to it, and all others to FastAPI."""
 
     def __init__(self, predict: Predict, api: FastAPI) -> None:
         self._predict = predict
@@ -95,7 +100,8 @@ def _api(engine: ControlledEngine, decoder: Decoder, settings: Settings, metrics
         lifespan=lifespan,
         exception_handlers=HANDLERS,
     )
-    api.include_router(router(engine, metrics, deadline_seconds=settings.deadline_seconds))
+    api.include_router(models.router(engine, deadline_seconds=settings.deadline_seconds))
+    api.include_router(health.router(engine, metrics))
     api.include_router(pages.router)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]
     return api

@@ -1,23 +1,22 @@
-"""Everything but the hot route: models, health, metrics, by FastAPI."""
+"""GET /models, GET /models/{model} and POST /models/{model}/reload, by FastAPI."""
 
 import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi.responses import JSONResponse
 
 from app.api.openapi import problems
-from app.api.schemas import HealthBody, LiveBody, ModelsBody, ReloadBody
-from app.engine.interface import ControlledEngine
+from app.api.schemas import ModelsBody, ReloadBody
+from app.engine.interface import ModelControl
 from app.engine.model_info import ModelInfo
 from app.http.problems import Problem
-from app.telemetry.metrics import Metrics
 
 ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
 
 
-def router(engine: ControlledEngine, metrics: Metrics, *, deadline_seconds: float) -> APIRouter:
+def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
+    """Returns the routes. A reload is waited for no longer than `deadline_seconds`."""
     api = APIRouter()
 
     @api.get(
@@ -69,43 +68,5 @@ def router(engine: ControlledEngine, metrics: Metrics, *, deadline_seconds: floa
         report = await engine.reload(model, deadline=time.monotonic() + deadline_seconds)
         body = ReloadBody.model_validate(report)
         return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)
-
-    @api.get(
-        "/health/live",
-        operation_id="live",
-        summary="Is the process alive",
-        response_description="It is",
-        tags=["health"],
-    )
-    async def live() -> LiveBody:
-        """The process answers. Restart it when it does not."""
-        return LiveBody(status="live")
-
-    @api.get(
-        "/health/ready",
-        operation_id="ready",
-        summary="Can predictions be answered",
-        response_description="They can",
-        tags=["health"],
-        responses=problems("not_ready"),
-    )
-    async def ready() -> HealthBody:
-        """Predictions can be answered. Send no traffic while they cannot."""
-        status = await engine.status()
-        if not status.ready:
-            raise Problem("not_ready", status.detail)
-        return HealthBody(status="ready", served=status.served)
-
-    @api.get(
-        "/metrics",
-        operation_id="metrics",
-        summary="Figures for a monitoring system",
-        response_description="All series",
-        tags=["health"],
-        response_class=PlainTextResponse,
-    )
-    async def exposition() -> Response:
-        """In Prometheus's text format."""
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return api

@@ -1,4 +1,4 @@
-"""The images of one request: its body, read within bounds, and the files in it."""
+"""The files of one request: its body is read within a limit, and the images in it are found."""
 
 import re
 from typing import NamedTuple
@@ -7,6 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive
 
+from app.http.disconnect import ClientDisconnect
 from app.http.problems import Problem
 
 FIELD = "file"
@@ -22,17 +23,18 @@ _PLAIN_HEAD = re.compile(
 _PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
 
 
-class ClientLeft(Exception):
-    """The client hung up."""
-
-
 class File(NamedTuple):
+    """One image as it was sent; `filename` is None where a body is the image itself, or a form names none."""
+
     filename: str | None
     data: bytes
 
 
 def check_content_type(content_type: bytes) -> None:
-    """Raises: Problem (unsupported_content_type)."""
+    """Accepts forms, images and plain bytes.
+
+    Raises: Problem (unsupported_content_type).
+    """
     kind = _kind(content_type)
     if not (kind.startswith(b"image/") or kind in (b"multipart/form-data", b"application/octet-stream")):
         sent = content_type.decode("latin-1") or "missing"
@@ -43,13 +45,16 @@ def check_content_type(content_type: bytes) -> None:
 
 
 async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
-    """Raises: Problem (upload_too_large), ClientLeft."""
+    """Returns the whole body of a request.
+
+    Raises: Problem (upload_too_large), ClientDisconnect.
+    """
     pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise ClientLeft
+            raise ClientDisconnect
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > max_bytes:
@@ -60,11 +65,12 @@ async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
 
 
 def upload_too_large(max_bytes: int) -> Problem:
+    """The problem of a body with more bytes than that."""
     return Problem("upload_too_large", f"a body may have {max_bytes:,} bytes at the most")
 
 
 def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
-    """The images in a body: the parts of a form that are named `file`, or the body itself.
+    """Returns the images in a body: the parts of a form that are named `file`, or the body itself.
 
     Raises: Problem (bad_multipart, no_file, too_many_files).
     """
@@ -83,7 +89,7 @@ def _kind(content_type: bytes) -> bytes:
 
 
 def _plain_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File] | None:
-    """The files of a body in the plain form; None for every other body, sound or not.
+    """Returns the files of a body in the plain form; None for every other body, sound or not.
 
     Raises: Problem (too_many_files).
     """
@@ -129,7 +135,7 @@ def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[Fil
 
 
 class _Form:
-    """Collects what python-multipart finds."""
+    """Collects what python-multipart finds in a form."""
 
     def __init__(self, max_files: int) -> None:
         self.files: list[File] = []
@@ -142,6 +148,7 @@ class _Form:
         self._data = bytearray()
 
     def callbacks(self) -> dict[str, object]:
+        """What python-multipart is to call."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),

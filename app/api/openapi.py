@@ -1,4 +1,4 @@
-"""What /openapi.json says of errors, and of the hot route, which FastAPI does not see."""
+"""The OpenAPI document: FastAPI's own, with the errors, and with the hot route, which FastAPI does not see."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.multipart import FIELD
 from app.api.openapi_examples import ANSWERS, DETAILS, ONE_IMAGE, SEVERAL_IMAGES
-from app.api.predict import PATH, TOP_K
+from app.api.predict import PATH
+from app.api.prediction import TOP_K
 from app.api.schemas import AnswerBody, AnswersBody, ProblemBody
 from app.http.problems import PROBLEM_TYPE, PROBLEMS
 
@@ -39,10 +40,10 @@ _PREDICT_PROBLEMS = (
 
 
 def problems(*codes: str, **details: str) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, by status, with an example for each code.
+    """Returns the error responses of a route, by status, with an example for each code.
 
     Args:
-        details: of examples that differ from those in `DETAILS`, by code.
+        details: the details, by code, of examples that differ from those in `DETAILS`.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
@@ -69,7 +70,7 @@ def problems(*codes: str, **details: str) -> dict[int | str, dict[str, Any]]:
 
 
 def document(api: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of everything that is served, made once."""
+    """Returns the OpenAPI document of everything that is served. It is made once."""
     if api.openapi_schema is None:
         whole = get_openapi(
             title=api.title, version=api.version, summary=api.summary, description=api.description, routes=api.routes
@@ -91,7 +92,7 @@ def document(api: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
-    """Adds examples to its answers, and the errors that any request may meet."""
+    """Adds examples to the answers of one operation, and the errors that any request may meet."""
     responses = operation["responses"]
     if responses.get("422", {}).get("description") == "Validation Error":
         del responses["422"]  # FastAPI's own, for a parameter that is just any text

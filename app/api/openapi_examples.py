@@ -180,7 +180,7 @@ DETAILS = {
     "bad_image": "these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF",
     "bad_parameter": "top_k must be a whole number from 1, not '0'",
     "ambiguous_model": "several models are served; name one of digits, strokes with ?model=",
-    "header_too_large": "a head may have 65,536 bytes at the most",
+    "header_too_large": "the headers may have 65,536 bytes at the most",
     "internal_error": "the server's log tells more",
     "prediction_failed": "the network gave scores that are not finite",
     "overloaded": "1024 images are waiting already",

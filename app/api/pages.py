@@ -1,4 +1,4 @@
-"""The static pages: the one for people at /, the reference of the API at /docs. Nothing comes from elsewhere."""
+"""The static pages: at / the one for people, at /docs the reference of the API. They load nothing from elsewhere."""
 
 from mimetypes import guess_type
 from pathlib import Path
@@ -26,17 +26,19 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 def index() -> Response:
+    """The page on which a person tries the models."""
     return _page("index.html")
 
 
 @router.get("/docs")
 def docs() -> Response:
+    """The reference of the API."""
     return _page("docs.html")
 
 
 @router.get("/web/{name}")
 def asset(name: str) -> Response:
-    """A script, a style sheet or a picture."""
+    """A script, a style sheet or a picture of those pages."""
     if name.endswith(".html") or name not in (path.name for path in _WEB.iterdir()):
         raise Problem("not_found", f"/web/{name}")
     return _page(name)

@@ -1,44 +1,34 @@
 """POST /predict, the hot route: plain ASGI beside FastAPI, because a framework would cost more than the answer.
 
-Its place in /openapi.json is in `app.api.openapi`.
+What is small, or came whole, does not even go by ASGI: see `app.api.predict_fast`. Both ways parse, classify and render
+by what stands here. The route's place in /openapi.json is in `app.api.openapi`.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from app.admission import Admission, Held
+from app.admission import Admission
 from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
-from app.decoding.decoder import Decoder, ImageProblem, Outcome
-from app.engine.catalogue import ResolvedModel
-from app.engine.errors import Expired, Stale
-from app.engine.interface import Engine
-from app.engine.predictions import Answer, ItemAnswer, ItemError
-from app.http.disconnect import Attendance
+from app.api.predict_json import PredictJson
+from app.api.prediction import TOP_K, ImageClassifier, Item, Query
+from app.engine.predictions import ItemError
+from app.http.disconnect import CancelOnDisconnect
 from app.http.problems import Problem
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
-from classifier.preprocess import Pixels
 
 PATH = "/predict"
-TOP_K = 5
 
 
-class Query(NamedTuple):
-    """What the URL asks for."""
+class PredictRequest(NamedTuple):
+    """What the URL and the headers of a request say.
 
-    model: str | None = None
-    version: int | None = None
-    top_k: int = TOP_K
-
-
-class Asked(NamedTuple):
-    """What the head of a request says; `size` is what its body may take, `deadline` of `time.monotonic()`."""
+    `size` is what its body may take in bytes. `deadline` is of `time.monotonic()`.
+    """
 
     query: Query
     content_type: bytes
@@ -47,16 +37,14 @@ class Asked(NamedTuple):
 
 
 class Predict:
-    """Admission, upload, decoding, submit, answer."""
+    """Parses, classifies and renders; as an ASGI application, all of it for one request."""
 
-    def __init__(
-        self, engine: Engine, decoder: Decoder, admission: Admission, settings: Settings, metrics: Metrics
-    ) -> None:
-        self.engine = engine
-        self.decoder = decoder
+    def __init__(self, classifier: ImageClassifier, admission: Admission, settings: Settings, metrics: Metrics) -> None:
+        self.classifier = classifier
         self.admission = admission
-        self.metrics = metrics
         self.deadline_seconds = settings.deadline_seconds
+        self._metrics = metrics
+        self._json = PredictJson()
         self._max_files = min(settings.max_files, settings.max_queue)  # more could never be admitted
         self._max_upload = int(settings.max_upload_mb * 1e6)
         self._upload_seconds = settings.upload_seconds
@@ -64,13 +52,17 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise Problem("method_not_allowed", f"{PATH} takes POST", {"allow": "POST"})
-        asked = self.asked(dict(scope["headers"]), scope["query_string"])
-        attending = Attendance(scope, upload_seconds=self._upload_seconds)
-        with self.admission.request(asked.size) as held, attending:
+        request = self.parse(dict(scope["headers"]), scope["query_string"])
+        work = CancelOnDisconnect(scope, receive, upload_seconds=self._upload_seconds)
+        with self.admission.permit(request.size) as permit, work:
             body = await self._upload(receive)
             scope["state"]["body_read"] = True
-            attending.uploaded()
-            document = await self._answer(asked, body, held)
+            work.uploaded()
+            files = self.files(request, body)
+            permit.acquire_items(len(files))
+            images = [file.data for file in files]
+            answer = await self.classifier.classify(images, request.query, deadline=request.deadline)
+            document = self.render(files, answer.model, answer.version, answer.items)
         await send(
             {
                 "type": "http.response.start",
@@ -80,23 +72,33 @@ class Predict:
         )
         await send({"type": "http.response.body", "body": document})
 
-    async def answer(self, asked: Asked, body: bytes) -> bytes:
-        """The JSON document for a request whose body is there. Raises: Problem, EngineError."""
-        with self.admission.request(asked.size) as held:
-            return await self._answer(asked, body, held)
+    def parse(self, headers: Mapping[bytes, bytes], query_string: bytes) -> PredictRequest:
+        """Reads what comes before the body; the request's deadline begins. `headers` are by names in lower case.
 
-    def asked(self, headers: Mapping[bytes, bytes], query_string: bytes) -> Asked:
-        """Its deadline begins. `headers` by their names in lower case. Raises: Problem."""
+        Raises: Problem.
+        """
         deadline = time.monotonic() + self.deadline_seconds
         query = parse_query(query_string)
         content_type = headers.get(b"content-type", b"")
         check_content_type(content_type)
         _check_content_encoding(headers.get(b"content-encoding", b"identity"))
-        return Asked(query, content_type, self._announced_size(headers.get(b"content-length")), deadline)
+        return PredictRequest(query, content_type, self._announced_size(headers.get(b"content-length")), deadline)
 
-    def files(self, asked: Asked, body: bytes) -> list[File]:
-        """Raises: Problem."""
-        return files_in(body, asked.content_type, max_files=self._max_files)
+    def files(self, request: PredictRequest, body: bytes) -> list[File]:
+        """Finds the images in the body. Raises: Problem."""
+        return files_in(body, request.content_type, max_files=self._max_files)
+
+    def render(self, files: Sequence[File], model: str, version: int | None, items: Sequence[Item]) -> bytes:
+        """The JSON document for these files. Of several, each has its result or its error, and errors are counted.
+
+        Raises: Problem, if the only file has an error.
+        """
+        if len(files) == 1:
+            return self._json.one(model, version, items[0])
+        for item in items:
+            if isinstance(item, ItemError):
+                self._metrics.error(item.code)
+        return self._json.several(model, version, [file.filename for file in files], items)
 
     def _announced_size(self, content_length: bytes | None) -> int:
         """What a body may take: its Content-Length, or the limit where there is none."""
@@ -110,74 +112,12 @@ class Predict:
     async def _upload(self, receive: Receive) -> bytes:
         started = time.perf_counter()
         body = await read_body(receive, max_bytes=self._max_upload)
-        self.metrics.upload_seconds(time.perf_counter() - started)
+        self._metrics.upload_seconds(time.perf_counter() - started)
         return body
-
-    async def _answer(self, asked: Asked, body: bytes, held: Held) -> bytes:
-        files = self.files(asked, body)
-        held.take_items(len(files))
-        while True:
-            resolved = self.engine.resolve(asked.query.model, asked.query.version)
-            try:
-                if len(files) == 1:
-                    return await self._one(resolved, files[0], asked)
-                return await self._several(resolved, files, asked)
-            except Stale as error:  # swapped meanwhile, for one that wants other pixels
-                if time.monotonic() >= asked.deadline:
-                    raise Expired("the model was exchanged until the deadline had passed") from error
-
-    async def _one(self, resolved: ResolvedModel, file: File, asked: Asked) -> bytes:
-        started = time.perf_counter()
-        (outcome,) = await self.decoder.decode([file.data], resolved.entry.preprocess, deadline=asked.deadline)
-        answer = await self._submit(resolved, [sound(outcome)], asked, started)
-        return document_of_one(resolved, answer)
-
-    async def _several(self, resolved: ResolvedModel, files: Sequence[File], asked: Asked) -> bytes:
-        started = time.perf_counter()
-        images = [file.data for file in files]
-        decoded = await self.decoder.decode(images, resolved.entry.preprocess, deadline=asked.deadline)
-        whole = [pixels for pixels in decoded if not isinstance(pixels, ImageProblem)]
-        version = resolved.asked
-        answered: list[ItemAnswer | ItemError] = []
-        if whole:
-            answer = await self._submit(resolved, whole, asked, started)
-            version, answered = answer.version, list(answer.items)
-        rows = iter(answered)
-        items = [
-            ItemError(pixels.code, str(pixels)) if isinstance(pixels, ImageProblem) else next(rows)
-            for pixels in decoded
-        ]
-        for item in items:
-            if isinstance(item, ItemError):
-                self.metrics.error(item.code)
-        results = b",".join(_result(file.filename, item) for file, item in zip(files, items, strict=True))
-        return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(resolved.entry.model), _json(version), results)
-
-    async def _submit(self, resolved: ResolvedModel, items: Sequence[Pixels], asked: Asked, started: float) -> Answer:
-        decoded = time.perf_counter()
-        self.metrics.decode_seconds(decoded - started)
-        answer = await self.engine.submit(resolved, items, top_k=asked.query.top_k, deadline=asked.deadline)
-        self.metrics.answer_seconds(time.perf_counter() - decoded)
-        return answer
-
-
-def sound(outcome: Outcome) -> Pixels:
-    """Of a request's only image. Raises: Problem."""
-    if isinstance(outcome, ImageProblem):
-        raise Problem(outcome.code, str(outcome)) from outcome
-    return outcome
-
-
-def document_of_one(resolved: ResolvedModel, answer: Answer) -> bytes:
-    """The JSON for a request's only image. Raises: Problem."""
-    (item,) = answer.items
-    if isinstance(item, ItemError):
-        raise Problem(item.code, item.detail)
-    return b'{"model":"%s","version":%d,%s}' % (resolved.entry.model.encode(), answer.version, _members(item))
 
 
 def parse_query(query_string: bytes) -> Query:
-    """Raises: Problem (bad_parameter)."""
+    """Reads what is asked for from the URL. Raises: Problem (bad_parameter)."""
     if not query_string:
         return Query()
     values = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
@@ -200,31 +140,3 @@ def _check_content_encoding(encoding: bytes) -> None:
         raise Problem(
             "unsupported_content_encoding", f"the content encoding is {encoding.decode('latin-1')}; send it as it is"
         )
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
-
-
-def _members(item: ItemAnswer) -> bytes:
-    """As JSON by hand: less than half the time of a general encoder, on the one path where it counts."""
-    rows = [
-        f'{{"label":{_quoted(label)},"index":{index},"probability":{probability:.6g}}}'
-        for label, index, probability in item.predictions
-    ]
-    if item.score is None:
-        return f'"predictions":[{",".join(rows)}]'.encode()
-    # The score to its last digit: a client that compares it with the threshold comes to the same end.
-    in_distribution = "true" if item.in_distribution else "false"
-    return f'"predictions":[{",".join(rows)}],"in_distribution":{in_distribution},"score":{item.score!r}'.encode()
-
-
-@lru_cache(maxsize=4096)
-def _quoted(label: str) -> str:
-    return json.dumps(label, ensure_ascii=False)
-
-
-def _result(filename: str | None, item: ItemAnswer | ItemError) -> bytes:
-    if isinstance(item, ItemError):
-        return b'{"filename":%s,"error":%s}' % (_json(filename), _json({"code": item.code, "detail": item.detail}))
-    return b'{"filename":%s,%s}' % (_json(filename), _members(item))

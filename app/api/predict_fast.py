@@ -1,166 +1,110 @@
-"""Steps: a prediction that is asked for in one piece, from a head and a body to a document.
+"""POST /predict as a fast route: from headers and a whole body to a document, by calls.
 
-One small image, which is nearly every request where requests are many, goes by calls: each step is told what came of
-the one before it. As a task that waits for the same steps it takes as long again as all of them. Everything else goes
-by `Predict.answer`, in a task.
+One small image, which is nearly every request where requests are many, is answered without a task and a coroutine. The
+steps are those of `Predict` and `ImageClassifier`, which the way by ASGI takes as well.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from app.admission import Held
-from app.api.predict import Asked, Predict, document_of_one, sound
-from app.decoding.decoder import INLINE_BYTES, Outcome, Small
-from app.engine.catalogue import ResolvedModel
-from app.engine.errors import EngineError, Expired, Stale
-from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable
-from app.engine.predictions import Answer
+from app.admission import Permit
+from app.api.multipart import File
+from app.api.predict import PATH, Predict
+from app.api.prediction import Item
+from app.decoding.image import SMALL_BYTES
+from app.engine.errors import Expired
+from app.engine.interface import NO_ANSWER_IN_TIME
 from app.http.deadlines import Deadlines
-
-# Of a body whose one image may be decoded at once: that image, and what a form has around it.
-SMALL_BODY = INLINE_BYTES + 1024
+from app.http.exchange import Cancelable
 
 
-class Steps:
-    """The way of one request.
+class PredictFastPath:
+    """The fast route, for all requests of one process.
 
     Args:
-        deadlines: of as much time as a request may take.
-        headers: by their names in lower case.
-        ended: is told once what came of it, a document or an error; at the earliest when `begin` has returned.
+        cors: pages of other origins may ask. They are answered by ASGI, where a middleware sees to CORS.
     """
 
-    __slots__ = (
-        "_asked",
-        "_body",
-        "_deadlines",
-        "_ended",
-        "_headers",
-        "_held",
-        "_predict",
-        "_query_string",
-        "_resolved",
-        "_small",
-        "_started",
-        "_submitted",
-        "_task",
-    )  # fmt: skip
-    _asked: Asked
-    _resolved: ResolvedModel
-    _started: float
+    method = "POST"
+    path = PATH
+    # Of a body whose one image may be decoded at once: that image, and what a form has around it.
+    small_body = SMALL_BYTES + 1024
 
-    def __init__(
+    def __init__(self, predict: Predict, *, cors: bool) -> None:
+        self.predict = predict
+        self.deadlines: Deadlines[FastPrediction] = Deadlines(predict.deadline_seconds, FastPrediction.be_late)
+        self._cors = cors
+
+    def matches(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request with these headers is answered here."""
+        return not (self._cors and b"origin" in headers)
+
+    def start(
         self,
-        predict: Predict,
-        deadlines: "Deadlines[Steps]",
-        *,
         headers: Mapping[bytes, bytes],
-        query_string: bytes,
+        query: bytes,
         body: bytes,
-        ended: Callable[[bytes | Exception], None],
-    ) -> None:
-        self._predict = predict
-        self._deadlines = deadlines
-        self._headers = headers
-        self._query_string = query_string
-        self._body = body
-        self._ended = ended
-        self._held: Held | None = None
-        self._small: Small | None = None
-        self._submitted: Cancelable | None = None
-        self._task: asyncio.Task[None] | None = None
+        done: Callable[[bytes | Exception], None],
+    ) -> "FastPrediction":
+        """Begins to answer a request; see `app.http.exchange.FastRoute`."""
+        prediction = FastPrediction(self, done)
+        prediction.start(headers, query, body)
+        return prediction
 
-    def begin(self) -> None:
-        predict = self._predict
+
+class FastPrediction:
+    """The way of one request."""
+
+    __slots__ = ("_done", "_files", "_path", "_permit", "_work")
+    _files: list[File]
+
+    def __init__(self, path: PredictFastPath, done: Callable[[bytes | Exception], None]) -> None:
+        self._path = path
+        self._done = done
+        self._permit: Permit | None = None
+        self._work: Cancelable | None = None
+
+    def start(self, headers: Mapping[bytes, bytes], query: bytes, body: bytes) -> None:
+        """Parses the request and begins to classify its images. Whatever goes wrong, `done` is told it later."""
+        path, predict = self._path, self._path.predict
         try:
-            asked = self._asked = predict.asked(self._headers, self._query_string)
-            if len(self._body) > SMALL_BODY:
-                self._take_a_task()
-                return
-            held = self._held = predict.admission.request(asked.size)
-            held.take()
-            files = predict.files(asked, self._body)
-            if len(files) > 1:
-                self._take_a_task()
-                return
-            held.take_items(1)
-            self._resolved = predict.engine.resolve(asked.query.model, asked.query.version)
-        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
-            asyncio.get_running_loop().call_soon(self._end, error)
-            return
-        self._started = time.perf_counter()
-        self._deadlines.begin(self)
-        self._small = predict.decoder.put([files[0].data], self._resolved.entry.preprocess, self._decoded)
-
-    def drop(self) -> None:
-        """Nobody waits for it any more, or it has ended; `ended` is not told."""
-        self._let_go()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _decoded(self, outcomes: list[Outcome | None]) -> None:
-        predict, asked = self._predict, self._asked
-        self._small = None
-        (outcome,) = outcomes
-        if outcome is None:
-            self._take_a_task()
-            return
-        try:
-            pixels = sound(outcome)
-            decoded = time.perf_counter()
-            predict.metrics.decode_seconds(decoded - self._started)
-            self._started = decoded
-            self._submitted = predict.engine.submit_nowait(
-                self._resolved, [pixels], top_k=asked.query.top_k, deadline=asked.deadline, on_done=self._answered
+            request = predict.parse(headers, query)
+            permit = self._permit = predict.admission.permit(request.size)
+            permit.acquire()
+            files = self._files = predict.files(request, body)
+            permit.acquire_items(len(files))
+            self._work = predict.classifier.start(
+                [file.data for file in files],
+                request.query,
+                deadline=request.deadline,
+                done=self._classified,
+                failed=self._end,
             )
-        except Stale:
-            self._take_a_task()
-        except Exception as error:  # noqa: BLE001  as above
-            self._end(error)
-
-    def _answered(self, answer: Answer | EngineError) -> None:
-        self._submitted = None
-        if isinstance(answer, Stale):
-            self._take_a_task()
+        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
+            self._work = asyncio.get_running_loop().call_soon(self._end, error)
             return
-        try:
-            if isinstance(answer, EngineError):
-                raise answer
-            self._predict.metrics.answer_seconds(time.perf_counter() - self._started)
-            document = document_of_one(self._resolved, answer)
-        except Exception as error:  # noqa: BLE001  as above
-            self._end(error)
-        else:
-            self._end(document)
+        path.deadlines.begin(self)
+
+    def cancel(self) -> None:
+        """Drops the request; `done` is not told any more. Does nothing if it has ended."""
+        self._path.deadlines.end(self)
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+        if self._permit is not None:
+            self._permit.release()
 
     def be_late(self) -> None:
+        """Ends the request: its deadline has passed."""
         self._end(Expired(NO_ANSWER_IN_TIME))
 
-    def _end(self, outcome: bytes | Exception) -> None:
-        self._let_go()
-        self._ended(outcome)
-
-    def _let_go(self) -> None:
-        self._deadlines.end(self)
-        if self._small is not None:
-            self._small.dropped = True
-            self._small = None
-        if self._submitted is not None:
-            self._submitted.cancel()
-            self._submitted = None
-        if self._held is not None:
-            self._held.give_back()
-
-    def _take_a_task(self) -> None:
-        """For all of it, again: it was no small image, or it has to be decoded for a version that came meanwhile."""
-        self._let_go()
-        self._task = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
+    def _classified(self, model: str, version: int | None, items: Sequence[Item]) -> None:
         try:
-            outcome: bytes | Exception = await self._predict.answer(self._asked, self._body)
+            outcome: bytes | Exception = self._path.predict.render(self._files, model, version, items)
         except Exception as error:  # noqa: BLE001  as above
             outcome = error
-        self._task = None  # it is this task that ends
-        self._ended(outcome)
+        self._end(outcome)
+
+    def _end(self, outcome: bytes | Exception) -> None:
+        self.cancel()
+        self._done(outcome)

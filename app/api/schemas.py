@@ -1,4 +1,4 @@
-"""The JSON bodies, as they stand in /openapi.json. Models and versions are the engine's own data, shown as they are."""
+"""The JSON bodies, as they stand in /openapi.json. Models and versions are shown as the engine's own data has them."""
 
 from typing import Annotated
 

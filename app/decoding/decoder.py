@@ -1,102 +1,67 @@
-"""ALL the decoding: uploaded bytes become pixels, small images at once, large ones in a pool of threads."""
+"""When and where images are decoded: small ones on the event loop, a few each turn; large ones in a pool of threads."""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from typing import TypeVar
 
-import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
-
 from app.admission import Budget
-from app.decoding.plain_png import plain_png
-from app.engine.errors import Expired
-from app.engine.interface import resolve
-from classifier.preprocess import ImageError, Pixels, Preprocess
+from app.decoding.formats import ImageProblem
+from app.decoding.image import is_small, is_small_file, open_image, to_pixels
+from app.engine.errors import Expired, Overloaded
+from classifier.preprocess import Pixels, Preprocess
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-# Importing a plugin is what makes Pillow know its format; nothing else of them is used.
-_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+# Small images that are decoded one after the other, before the event loop does something else.
+_IMAGES_A_TURN = 12
 
-# Up to here a hop to another thread costs more than the decoding.
-INLINE_BYTES = 32 * 1024
-_INLINE_PIXELS = 128 * 128
-_INLINE_RATIO = 4
-# Requests whose small images are decoded one after the other.
-_AT_A_TIME = 12
-# In the names of those chunks of a PNG (zTXt, iTXt, iCCP) that may inflate to a thousand times their size.
-_INFLATING = (b"TXt", b"iCCP")
-
-_ACCEPTED = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-)
-_NOT_ACCEPTED = (
-    (b"%PDF", "PDF"),
-    (b"8BPS", "Photoshop"),
-    (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x00\x0cjP", "JPEG 2000"),
-    (b"\x00\x00\x00\x0cJXL", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "XML"),
-    (b"II+\x00", "BigTIFF"),
-    (b"MM\x00+", "BigTIFF"),
-)
+DecodeResult = Pixels | ImageProblem
 
 
-class ImageProblem(Exception):
-    """An upload that does not become pixels; `code` is one of app.http.problems."""
+class Decoding:
+    """The images of one request, until they are decoded or nobody waits for them any more."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-def decode(data: bytes, preprocess: Preprocess) -> Pixels:
-    """The pixels of an image of any size. Raises: ImageProblem."""
-    return _to_pixels(_opened(data, max_pixels=None), preprocess)
-
-
-Outcome = Pixels | ImageProblem
-
-
-class Small:
-    """A request's images, of which the small ones are decoded at the end of the turn; None for the others.
-
-    Whoever does not wait for them any more sets `dropped`.
-    """
-
-    __slots__ = ("decoded", "dropped", "images", "preprocess")
+    __slots__ = ("cancelled", "deadline", "done", "failed", "has_large", "images", "preprocess", "results", "task")
 
     def __init__(
-        self, images: Sequence[bytes], preprocess: Preprocess, decoded: "Callable[[list[Outcome | None]], None]"
+        self,
+        images: Sequence[bytes],
+        preprocess: Preprocess,
+        deadline: float,
+        done: Callable[[list[DecodeResult]], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self.images = images
         self.preprocess = preprocess
-        self.decoded = decoded
-        self.dropped = False
+        self.deadline = deadline
+        self.done = done
+        self.failed = failed
+        self.cancelled = False
+        self.results: list[DecodeResult | None] = []  # of the first images; None for a large one
+        self.has_large = False
+        self.task: asyncio.Task[None] | None = None  # in which large ones are waited for
+
+    def cancel(self) -> None:
+        """Drops what has not begun; nobody is told any more. Does nothing if it has ended."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Decoder:
     """Decodes for one event loop.
 
     Args:
-        max_pixels: of one image.
+        max_pixels: the limit for one image.
         pixels: how many may be in the pool at once, whoever they belong to.
-        threads: of the pool.
-        draft: large JPEGs are decoded at a half, a quarter or an eighth, while the shorter edge keeps twice
-            the pixels that it is resized to: quicker, and not quite the same pixels.
+        threads: the size of the pool.
+        draft: large JPEGs are decoded at a half, a quarter or an eighth of their size. The shorter edge keeps at least
+            twice the pixels that it is resized to. That is quicker, and gives not quite the same pixels.
     """
 
     def __init__(self, *, max_pixels: int, pixels: Budget, threads: int, draft: bool = False) -> None:
@@ -104,89 +69,149 @@ class Decoder:
         self._pixels = pixels
         self._draft = draft
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._small: list[Small] = []
+        self._waiting: deque[Decoding] = deque()
+        self._turn_is_due = False
 
     def close(self) -> None:
         """Drops what has not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def decode(self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float) -> list[Outcome]:
-        """The pixels of a request's images, or what is wrong with each; cancelling it drops what has not begun.
+    def start(
+        self,
+        images: Sequence[bytes],
+        preprocess: Preprocess,
+        *,
+        deadline: float,
+        done: Callable[[list[DecodeResult]], None],
+        failed: Callable[[Exception], None],
+    ) -> Decoding:
+        """Begins to decode the images of one request.
+
+        Small ones are decoded at the end of this turn of the event loop, for all requests that came in it. One after
+        the other, with nothing else between, an image takes 33 us instead of the 57 that it takes where each is decoded
+        amid the rest of its request: the processor's caches hold the one or the other. Large ones go to the pool.
+
+        Args:
+            deadline: of `time.monotonic()`; large images are not waited for after it.
+            done: is told once, later: the pixels of each image, or what is wrong with it.
+            failed: is told once, later, instead of `done`: Overloaded or Expired. None of them was decoded, then.
+        """
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._take_a_turn)
+        decoding = Decoding(images, preprocess, deadline, done, failed)
+        self._waiting.append(decoding)
+        return decoding
+
+    async def decode(self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float) -> list[DecodeResult]:
+        """As `start`, for a caller that waits; cancelling it drops what has not begun.
 
         Raises: Overloaded, Expired; then none of them was decoded.
         """
-        answer: asyncio.Future[list[Outcome | None]] = asyncio.get_running_loop().create_future()
-        small = self.put(images, preprocess, partial(resolve, answer))
+        results: asyncio.Future[list[DecodeResult]] = asyncio.get_running_loop().create_future()
+
+        def done(found: list[DecodeResult]) -> None:
+            if not results.done():
+                results.set_result(found)
+
+        def failed(error: Exception) -> None:
+            if not results.done():
+                results.set_exception(error)
+
+        decoding = self.start(images, preprocess, deadline=deadline, done=done, failed=failed)
         try:
-            outcomes = await answer
+            return await results
         finally:
-            small.dropped = True
-        large = [i for i, outcome in enumerate(outcomes) if outcome is None]
-        if large:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    found = await self._in_pool([images[i] for i in large], preprocess)
-            except TimeoutError as error:
-                raise Expired("the deadline passed before the images were decoded") from error
-            for i, outcome in zip(large, found, strict=True):
-                outcomes[i] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+            decoding.cancel()
 
-    def put(
-        self, images: Sequence[bytes], preprocess: Preprocess, decoded: Callable[[list[Outcome | None]], None]
-    ) -> Small:
-        """Decodes what is small, at the end of this turn of the event loop, for all requests that came in it.
+    def _take_a_turn(self) -> None:
+        """Decodes a few small images. After what they lead to has left, the next few have their turn.
 
-        One after the other, with nothing else between, an image takes 33 us instead of the 57 that it takes where each
-        is decoded amid the rest of its request: the processor's caches hold the one or the other.
-
-        Args:
-            decoded: is told once, later: the pixels of each image, or what is wrong with it; None, if it is large.
+        So the engine begins with the first meanwhile, and nothing else waits long for the loop. A request whose images
+        are more than that goes on behind the others.
         """
-        if not self._small:
-            asyncio.get_running_loop().call_soon(self._decode_first_small)
-        small = Small(images, preprocess, decoded)
-        self._small.append(small)
-        return small
+        left = _IMAGES_A_TURN
+        try:
+            while self._waiting and left:
+                decoding = self._waiting.popleft()
+                if not decoding.cancelled:
+                    left -= self._decode_small(decoding, left)
+        finally:
+            self._turn_is_due = bool(self._waiting)
+            if self._turn_is_due:
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._take_a_turn)
 
-    def _decode_first_small(self) -> None:
-        """A few; after what they lead to has left, the next few: the engine begins with the first meanwhile."""
-        waiting, self._small = self._small[:_AT_A_TIME], self._small[_AT_A_TIME:]
-        for small in waiting:
-            if not small.dropped:
-                small.decoded([self._inline(data, small.preprocess) for data in small.images])
-        if self._small:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._decode_first_small)
+    def _decode_small(self, decoding: Decoding, most: int) -> int:
+        """Decodes so many images of one request, or all that it has; returns how many. Large ones are passed over."""
+        images, results = decoding.images, decoding.results
+        begin = len(results)
+        count = min(most, len(images) - begin)
+        try:
+            for data in images[begin : begin + count]:
+                result = self._inline(data, decoding.preprocess)
+                if result is None:
+                    decoding.has_large = True
+                results.append(result)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller is told, and the others are decoded
+            decoding.failed(_told(error))
+        else:
+            if len(results) < len(images):
+                self._waiting.append(decoding)
+            elif decoding.has_large:
+                decoding.task = asyncio.get_running_loop().create_task(self._decode_large(decoding))
+            else:
+                decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
+        return count
 
-    def _inline(self, data: bytes, preprocess: Preprocess) -> Outcome | None:
-        """None for what is better left to the pool."""
-        if len(data) > INLINE_BYTES or _INFLATING[0] in data or _INFLATING[1] in data:
+    def _inline(self, data: bytes, preprocess: Preprocess) -> DecodeResult | None:
+        """The result of a small image; None for one that is better left to the pool."""
+        if not is_small_file(data):
             return None
         try:
-            image = _opened(data, max_pixels=self._max_pixels)
-            return _to_pixels(image, preprocess) if _is_small(image.size) else None
+            image = open_image(data, max_pixels=self._max_pixels)
+            return to_pixels(image, preprocess) if is_small(image.size) else None
         except ImageProblem as problem:
             return problem
 
-    async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[Outcome]:
-        """Admitted whole: an image for which there is no room while its neighbours hold theirs could never get in."""
-        open_one = partial(_opened, max_pixels=self._max_pixels)
+    async def _decode_large(self, decoding: Decoding) -> None:
+        results = decoding.results
+        large = [i for i, result in enumerate(results) if result is None]
+        try:
+            async with asyncio.timeout(decoding.deadline - time.monotonic()):
+                found = await self._in_pool([decoding.images[i] for i in large], decoding.preprocess)
+        except TimeoutError:
+            decoding.failed(Expired("the deadline passed before the images were decoded"))
+        except Exception as error:  # noqa: BLE001  as above
+            decoding.failed(_told(error))
+        else:
+            for i, result in zip(large, found, strict=True):
+                results[i] = result
+            decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
+
+    async def _in_pool(self, images: Sequence[bytes], preprocess: Preprocess) -> list[DecodeResult]:
+        """Decodes large images in the pool, once there is room for the pixels of all of them.
+
+        If each were admitted alone, one for which there is no room while its neighbours hold theirs could never get in.
+
+        Raises: Overloaded.
+        """
+        open_one = partial(open_image, max_pixels=self._max_pixels)
         opened = await _all(self._pool.submit(_or_problem, open_one, data) for data in images)
         amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
-        self._pixels.take(sum(amounts))
+        self._pixels.acquire(sum(amounts))
         loop = asyncio.get_running_loop()
-        to_pixels = partial(_to_pixels, preprocess=preprocess, draft=self._draft)
-        work: list[Future[Outcome]] = []
+        make_pixels = partial(to_pixels, preprocess=preprocess, draft=self._draft)
+        work: list[Future[DecodeResult]] = []
         for image, amount in zip(opened, amounts, strict=True):
-            done = self._pool.submit(_or_problem, to_pixels, image)
+            done = self._pool.submit(_or_problem, make_pixels, image)
             # When the thread is through, not when the caller stops waiting: until then the memory is held.
             done.add_done_callback(partial(self._through, loop, amount))
             work.append(done)
         return await _all(work)
 
-    def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[Outcome]) -> None:
-        loop.call_soon_threadsafe(self._pixels.give_back, amount)
+    def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[DecodeResult]) -> None:
+        loop.call_soon_threadsafe(self._pixels.release, amount)
 
 
 async def _all(work: Iterable[Future[T]]) -> list[T]:
@@ -194,7 +219,7 @@ async def _all(work: Iterable[Future[T]]) -> list[T]:
 
 
 def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImageProblem:
-    """One step of one image, in a thread; what is wrong with an image is an outcome like others."""
+    """Takes one step of one image, in a thread. What is wrong with an image is a result like others."""
     if isinstance(value, ImageProblem):
         return value
     try:
@@ -204,58 +229,10 @@ def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImagePro
         return ImageProblem(problem.code, str(problem))
 
 
-def _is_small(size: tuple[int, int]) -> bool:
-    # A long thin image has few pixels, but many once its short edge has the length that a network wants.
-    return size[0] * size[1] <= _INLINE_PIXELS and max(size) <= _INLINE_RATIO * min(size)
-
-
-def _opened(data: bytes, *, max_pixels: int | None) -> Image.Image:
-    """The image with its size known, and decoded only if it is a small plain PNG. Raises: ImageProblem."""
-    limit = _INLINE_PIXELS if max_pixels is None else min(max_pixels, _INLINE_PIXELS)
-    plain = plain_png(data, max_pixels=limit)
-    if plain is not None:
-        return plain
-    try:
-        image = Image.open(BytesIO(data), formats=(_accepted_format(data),))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageProblem("too_many_pixels", str(error)) from error
-    except ImageProblem:
-        raise
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
-        raise ImageProblem("bad_image", f"the image is damaged: {_first_words(error)}") from error
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise ImageProblem(
-            "too_many_pixels",
-            f"the image has {image.width}x{image.height} pixels; at most {max_pixels / 1e6:g} million are accepted",
-        )
-    return image
-
-
-def _to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False) -> Pixels:
-    if draft and preprocess.resize is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-        edge = 2 * max(np.atleast_1d(preprocess.resize))  # whichever way up it is
-        image.draft(None, (edge, edge))
-    try:
-        return preprocess.to_pixels(image)
-    except ImageError as error:
-        raise ImageProblem("bad_image", str(error)) from error
-
-
-def _accepted_format(data: bytes) -> str:
-    """Pillow's name of the format, by the first bytes: what a client says of it is not trusted."""
-    for signature, name in _ACCEPTED:
-        if data.startswith(signature):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    known = next((name for signature, name in _NOT_ACCEPTED if data.lstrip().startswith(signature)), None)
-    if data[4:8] == b"ftyp":
-        known = "AVIF or HEIF"
-    if known is not None:
-        raise ImageProblem("unsupported_format", f"{known} is not accepted; send JPEG, PNG, WebP, GIF, BMP or TIFF")
-    raise ImageProblem("bad_image", "these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF")
-
-
-def _first_words(error: Exception) -> str:
-    # Pillow's "cannot identify image file" ends in the address of a buffer.
-    return "its header cannot be read" if isinstance(error, OSError) else f"{error}"
+def _told(error: Exception) -> Exception:
+    """Returns what the caller is told. That there is no memory for an image says nothing of the image."""
+    if not isinstance(error, MemoryError):
+        return error
+    overloaded = Overloaded("the server has no memory left for this image; try again")
+    overloaded.__cause__ = error
+    return overloaded

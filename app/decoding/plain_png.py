@@ -1,7 +1,7 @@
-"""The plain PNG: header, one piece of data, end; 8 bits, grey or colour. What nearly every small image is.
+"""The plain PNG, which nearly every small image is: a header, one piece of data, an end; 8 bits, grey or colour.
 
-Pillow reads a file chunk by chunk, and looks for all that a PNG may have besides: for 28x28 pixels that takes longer
-than the pixels do.
+Pillow reads a file chunk by chunk, and looks for all else that a PNG may have. For 28x28 pixels that takes longer than
+the pixels do.
 """
 
 import struct
@@ -16,7 +16,7 @@ _MODES = {0: "L", 2: "RGB"}
 
 
 def plain_png(data: bytes, *, max_pixels: int) -> Image.Image | None:
-    """The image, decoded by Pillow's own decoder; None for every other file, sound or not."""
+    """Returns the image of a plain PNG, decoded by Pillow's own decoder; None for every other file, sound or not."""
     if len(data) < _HEAD.size or not data.endswith(_END):
         return None
     fields = _HEAD.unpack_from(data)

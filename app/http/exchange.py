@@ -1,61 +1,100 @@
-"""Straight: answers a prediction whose request is small, or came whole, without ASGI.
+"""Fast routes: requests that came whole, or are small, are answered below ASGI.
 
 For a small image ASGI costs as much as decoding it: a cycle with its event, messages to receive and to send, headers
-taken apart and put together again, a wrapper for each thing that holds for all requests. Here a head and a body become
-an answer in one write. What is said and counted is the same: `Predict` and the table of problems say it. Whatever comes
+taken apart and put together again, a wrapper for each thing that holds for all requests. Here headers and a body become
+an answer in one write. What is said and counted is the same: `guard` and the table of problems say it. Whatever comes
 otherwise goes by ASGI: there, much is decided before a body is read.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.api.predict import PATH, Predict
-from app.api.predict_fast import SMALL_BODY, Steps
 from app.http.deadlines import Deadlines
-from app.http.disconnect import Departure, too_slow
-from app.http.middleware import problem_of, request_id_of
-from app.http.problems import Problem
+from app.http.disconnect import DisconnectNotifier, too_slow
+from app.http.guard import enter_request, leave_request
+from app.http.problems import problem_bytes, problem_of
 from app.telemetry.metrics import Metrics
 
-_URL = PATH.encode()
-_URL_WITH_QUERY = _URL + b"?"
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
 
 
-class Straight:
-    """What all connections of one server share.
+class Cancelable(Protocol):
+    """Work that was begun for a request."""
+
+    def cancel(self) -> None:
+        """Ends the work. Does nothing if it has ended."""
+
+
+class FastRoute(Protocol):
+    """A route that can answer from headers and a whole body, by calls: without a task and without a coroutine."""
+
+    @property
+    def method(self) -> str:
+        """The method that it answers, such as POST."""
+
+    @property
+    def path(self) -> str:
+        """The path that it answers, as it stands in the URL. Metrics count under it, too."""
+
+    @property
+    def small_body(self) -> int:
+        """The size in bytes up to which a body is waited for here, if it did not come with its headers."""
+
+    def matches(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether it answers a request with these headers, by their names in lower case. If not, ASGI does.
+
+        Asked only where method and path are its own, and the body has a length.
+        """
+
+    def start(
+        self,
+        headers: Mapping[bytes, bytes],
+        query: bytes,
+        body: bytes,
+        done: Callable[[bytes | Exception], None],
+    ) -> Cancelable:
+        """Begins to answer a request.
+
+        Args:
+            headers: by their names in lower case.
+            query: what stands behind the question mark of the URL.
+            done: is called once, after `start` has returned: with the JSON document, or with what went wrong. It is not
+                called after `cancel`.
+        """
+
+
+class FastRoutes:
+    """The fast routes of one server, and what their exchanges share.
 
     Args:
-        upload_seconds: that the rest of a body may take.
-        cors: pages of other origins may ask; they are answered by ASGI, where that is seen to.
+        upload_seconds: the time that the rest of a body may take.
     """
 
-    def __init__(self, predict: Predict, metrics: Metrics, *, upload_seconds: float, cors: bool) -> None:
-        self.predict = predict
+    def __init__(self, routes: Iterable[FastRoute], metrics: Metrics, *, upload_seconds: float) -> None:
         self.metrics = metrics
         self.uploads: Deadlines[Exchange] = Deadlines(upload_seconds, Exchange.be_late)
-        self.answers: Deadlines[Steps] = Deadlines(predict.deadline_seconds, Steps.be_late)
-        self._cors = cors
+        self._routes = {(route.method.encode(), route.path.encode()): route for route in routes}
         self._headers: list[tuple[bytes, bytes]] = []
         self._lines = b""
 
-    def takes(self, method: bytes, url: bytes, headers: Mapping[bytes, bytes]) -> bool:
-        """Such a request, if it is small or all of it has come. `headers` by their names in lower case."""
-        return (
-            method == b"POST"
-            and (url == _URL or url.startswith(_URL_WITH_QUERY))
-            and b"transfer-encoding" not in headers
-            and b"expect" not in headers
-            and not (self._cors and b"origin" in headers)
-        )
+    def exchange(self, protocol: HttpToolsProtocol, notifier: DisconnectNotifier) -> "Exchange | None":
+        """The exchange for the request whose headers the protocol has just read; None if it must go by ASGI."""
+        parser = protocol.parser
+        path, _, query = protocol.url.partition(b"?")
+        route = self._routes.get((parser.get_method(), path))
+        if route is None or parser.get_http_version() != "1.1":
+            return None
+        headers = dict(protocol.headers)
+        if b"transfer-encoding" in headers or b"expect" in headers or not route.matches(headers):
+            return None
+        return Exchange(self, route, protocol, notifier, headers=headers, query=query)
 
     def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Those that every answer has; uvicorn makes a new list each second."""
+        """The header lines that every answer has. uvicorn makes a new list of them each second."""
         if headers is not self._headers:
             self._headers = headers
             self._lines = b"".join([b"%b: %b\r\n" % header for header in headers])
@@ -63,7 +102,7 @@ class Straight:
 
 
 class Exchange(RequestResponseCycle):
-    """One such request and its answer. For uvicorn a cycle like others, and the task that works for it, too."""
+    """One such request and its answer. For uvicorn it is a cycle like others, and the task that works for it, too."""
 
     response_started = False
     response_complete = False
@@ -73,82 +112,77 @@ class Exchange(RequestResponseCycle):
 
     def __init__(
         self,
-        straight: Straight,
+        shared: FastRoutes,
+        route: FastRoute,
         protocol: HttpToolsProtocol,
-        departure: Departure,
+        notifier: DisconnectNotifier,
         *,
         headers: Mapping[bytes, bytes],
-        url: bytes,
-        keep_alive: bool,
+        query: bytes,
     ) -> None:
-        self.keep_alive = keep_alive
+        self.keep_alive = protocol.parser.should_keep_alive()
         self.message_event = _Unheard
-        self._straight = straight
+        self._shared = shared
+        self._route = route
         self._protocol = protocol
-        self._departure = departure
+        self._notifier = notifier
         self._headers = headers
-        self._query_string = url[len(_URL_WITH_QUERY) :]
-        self._began: float | None = None  # while something is done for it, since when
-        self._steps: Steps | None = None
+        self._query = query
+        self._request_id = b""
+        self._began: float | None = None  # when, by perf_counter, while something is done for it
+        self._work: Cancelable | None = None
 
     @property
     def is_small(self) -> bool:
-        """So small that nothing is lost by reading all of it first."""
-        return int(self._headers[b"content-length"]) <= SMALL_BODY
+        """Whether its body is so small that nothing is lost by reading all of it first."""
+        return int(self._headers[b"content-length"]) <= self._route.small_body
 
     def begin(self) -> None:
-        """Somebody waits for it now, though its body may be on its way still."""
+        """Counts the request in. Its body may still be on its way."""
         self._began = time.perf_counter()
-        self._straight.metrics.began()
+        self._request_id = enter_request(self._headers, self._shared.metrics)
         self._protocol.tasks.add(self)  # type: ignore[arg-type]  # of which uvicorn asks `cancel` alone
-        self._departure.concerns(self)
+        self._notifier.add_listener(self)
 
     def await_body(self) -> None:
-        self._straight.uploads.begin(self)
+        """Sets the time within which the rest of the body must come."""
+        self._shared.uploads.begin(self)
 
     def answer(self) -> None:
-        """Now that `body` is whole; if nobody has said yet that it took too long."""
+        """Starts the route, now that `body` is whole; does nothing if the exchange has ended."""
         if self._began is None:
             return
-        straight = self._straight
-        straight.uploads.end(self)
-        straight.metrics.upload_seconds(time.perf_counter() - self._began)
-        steps = self._steps = Steps(
-            straight.predict,
-            straight.answers,
-            headers=self._headers,
-            query_string=self._query_string,
-            body=self.body,
-            ended=self._ended,
-        )
-        steps.begin()
+        self._shared.uploads.end(self)
+        self._shared.metrics.upload_seconds(time.perf_counter() - self._began)
+        self._work = self._route.start(self._headers, self._query, self.body, self._done)
 
     def be_late(self) -> None:
-        """With its body."""
-        self._ended(too_slow(self._straight.uploads.seconds))
+        """Ends the exchange: its body did not come in time."""
+        self._done(too_slow(self._shared.uploads.seconds))
 
-    def client_left(self) -> None:
+    def client_disconnected(self) -> None:
+        """Ends the exchange without an answer."""
         self.disconnected = True
         self._end()
 
     def cancel(self, msg: object = None) -> None:  # noqa: ARG002  as of a task
-        """The grace period is over; uvicorn goes through its tasks just now."""
-        self._protocol.loop.call_soon(self._ended, asyncio.CancelledError())
+        """Ends the exchange as shut down: the grace period is over. uvicorn goes through its tasks just now."""
+        self._protocol.loop.call_soon(self._done, asyncio.CancelledError())
 
-    def _ended(self, outcome: bytes | BaseException) -> None:
+    def _done(self, outcome: bytes | BaseException) -> None:
         if self._began is None:  # the client has left just now
             return
-        metrics, request_id = self._straight.metrics, request_id_of(self._headers)
         self._end()
-        lines = self._straight.lines(self._protocol.server_state.default_headers)
+        metrics, request_id, route = self._shared.metrics, self._request_id, self._route
+        lines = self._shared.lines(self._protocol.server_state.default_headers)
         if isinstance(outcome, bytes):
-            metrics.answered("POST", PATH, 200, None)
+            metrics.answered(route.method, route.path, 200, None)
             if not self.keep_alive:
                 lines += b"connection: close\r\n"
             self._send(_OK % (len(outcome), request_id, lines, outcome))
         else:
             problem = problem_of(outcome, request_id)
-            metrics.answered("POST", PATH, problem.status, problem.code)
+            metrics.answered(route.method, route.path, problem.status, problem.code)
             self.keep_alive = self.keep_alive and not problem.closes
             self._send(problem_bytes(problem, request_id, lines, keep_alive=self.keep_alive))
 
@@ -156,12 +190,12 @@ class Exchange(RequestResponseCycle):
         """Nothing is done for it any more."""
         if self._began is not None:
             self._began = None
-            self._straight.uploads.end(self)
-            if self._steps is not None:
-                steps, self._steps = self._steps, None
-                steps.drop()
-            self._straight.metrics.ended()
-            self._departure.concerns_no_more(self)
+            self._shared.uploads.end(self)
+            if self._work is not None:
+                work, self._work = self._work, None
+                work.cancel()
+            leave_request(self._shared.metrics)
+            self._notifier.remove_listener(self)
             self._protocol.tasks.discard(self)
 
     def _send(self, response: bytes) -> None:
@@ -171,18 +205,6 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
-
-
-def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_alive: bool) -> bytes:
-    """A whole response, with some more header lines."""
-    response = problem.response({"state": {"request_id": request_id.decode()}})
-    headers = {**dict(response.raw_headers), b"x-request-id": request_id}
-    if not keep_alive:
-        headers[b"connection"] = b"close"
-    status = response.status_code
-    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    more = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
-    return b"".join((first, lines, more, b"\r\n", bytes(response.body)))
 
 
 class _Unheard:

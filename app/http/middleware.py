@@ -1,32 +1,21 @@
-"""What holds for every request, around the hot route and FastAPI alike: plain ASGI, no BaseHTTPMiddleware."""
+"""What holds for every request that goes by ASGI: plain ASGI applications around both the hot route and FastAPI."""
 
 import asyncio
-import logging
-import random
-import re
-from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.multipart import ClientLeft
-from app.engine.errors import EngineError
-from app.http.problems import Problem, from_engine
+from app.http.connection_limits import LINGER_BYTES, LINGER_SECONDS
+from app.http.disconnect import ClientDisconnect
+from app.http.guard import enter_request, leave_request
+from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
-# A body that nobody wants is read on so far, and no longer, before the connection is closed: closing at once would
-# reset it, and the reset would overtake the answer.
-LINGER_BYTES = 1 << 20
-LINGER_SECONDS = 2.0
 # The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
 _SMALL_BODY = 1 << 16
 
 
-class Observe:
-    """The outermost: gives each request an id, and counts what was answered."""
+class RequestIdAndMetrics:
+    """The outermost middleware. It gives each request an id, and counts what was answered."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -39,8 +28,8 @@ class Observe:
         method = scope["method"]
         if method == "HEAD":  # as GET; the HTTP server leaves the content out
             scope = {**scope, "method": "GET"}
-        request_id = request_id_of(dict(scope["headers"]))
         state = scope.setdefault("state", {})
+        request_id = enter_request(dict(scope["headers"]), self._metrics)
         state["request_id"] = request_id.decode()
 
         async def observed_send(message: Message) -> None:
@@ -51,15 +40,18 @@ class Observe:
                 self._metrics.answered(method, route, message["status"], state.get("problem"))
             await send(message)
 
-        self._metrics.began()
         try:
             await self._app(scope, receive, observed_send)
         finally:
-            self._metrics.ended()
+            leave_request(self._metrics)
 
 
-class ReadOn:
-    """Sees to it that an answer arrives although much of the request's body was not read."""
+class LingeringClose:
+    """Lets an answer arrive although much of the request's body was not read.
+
+    It announces that the connection will be closed, sends the answer, and reads on for a little before the end. A
+    connection that is closed while the client sends is reset, and the reset may overtake the answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -85,8 +77,8 @@ class ReadOn:
         await self._app(scope, receive, send_then_read_on)
 
 
-class Problems:
-    """The innermost: makes answers of what was raised, so that a client is told of every error in one form."""
+class ProblemDocuments:
+    """The innermost middleware. It makes answers of what was raised, so that clients see every error in one form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -97,7 +89,7 @@ class Problems:
             return
         try:
             await self._app(scope, receive, send)
-        except ClientLeft:
+        except ClientDisconnect:
             return
         except asyncio.CancelledError as error:
             # Starlette and uvicorn would say 500, or nothing.
@@ -107,18 +99,6 @@ class Problems:
             await _answer_if_none_was(error, scope, receive, send)
 
 
-def problem_of(error: BaseException, request_id: bytes) -> Problem:
-    """What a client is told of whatever ended its request. Of a bug the log tells more."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, EngineError):
-        return from_engine(error)
-    if isinstance(error, asyncio.CancelledError):
-        return Problem("draining", "the server has shut down")  # the grace period is over
-    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
-    return Problem("internal_error", "the server's log tells more")
-
-
 async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
     problem = problem_of(error, scope["state"]["request_id"].encode())
     if not scope["state"].get("answered"):
@@ -126,7 +106,10 @@ async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Recei
 
 
 def _announces_much(scope: Scope) -> bool:
-    """Whether closing, or keeping the connection, would be a mistake while the body has not been read."""
+    """Whether so much of a body is to come that the connection can be neither closed at once nor kept.
+
+    Where the client wants it closed anyway, any body is much.
+    """
     size, ends = 0, scope["http_version"] == "1.0"
     for name, value in scope["headers"]:
         if name == b"content-length":
@@ -141,6 +124,7 @@ def _announces_much(scope: Scope) -> bool:
 
 
 async def _read_on(receive: Receive) -> None:
+    """Reads what still comes, to the end of the body or to a limit of bytes or seconds."""
     left = LINGER_BYTES
     try:
         async with asyncio.timeout(LINGER_SECONDS):
@@ -151,14 +135,3 @@ async def _read_on(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """The client's own, where it is fit to be repeated, else a new one."""
-    given = headers.get(b"x-request-id")
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
-
-
-def new_request_id() -> bytes:
-    """64 random bits in hexadecimal."""
-    return b"%016x" % random.getrandbits(64)

@@ -1,8 +1,11 @@
-"""What goes wrong, as RFC 9457 problem documents with a stable `code`: all codes stand in one table."""
+"""The errors that clients see: RFC 9457 problem documents with a stable `code`. All codes stand in one table."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +15,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app.engine.errors import EngineError
+
+logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -35,7 +40,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad_image": (422, "The image cannot be read"),
     "bad_parameter": (422, "A parameter is wrong"),
     "ambiguous_model": (422, "Several models are served, and none was named"),
-    "header_too_large": (431, "The request's head is too large"),
+    "header_too_large": (431, "The request's headers are too large"),
     "internal_error": (500, "The server failed"),
     "prediction_failed": (500, "The model failed on this image"),
     "overloaded": (503, "The server is overloaded"),
@@ -48,9 +53,15 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 _RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # as every exception: equal to itself alone, and so hashable
 class Problem(Exception):
-    """Raised anywhere on the HTTP side; one wrapper makes the answer of it."""
+    """An error that a client is told of. It may be raised anywhere on the HTTP side.
+
+    Args:
+        code: one of `PROBLEMS`.
+        detail: for the client, about this very request.
+        headers: of the answer, besides those that belong to the code.
+    """
 
     code: str
     detail: str
@@ -58,15 +69,19 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
+        """The HTTP status of its answer."""
         return PROBLEMS[self.code][0]
 
     @property
     def closes(self) -> bool:
-        """Whether its answer is the last on its connection: nobody waits any longer for the rest."""
+        """Whether its answer is the last on its connection, because nobody waits for the rest of the request."""
         return self.code == "upload_too_slow"
 
     def response(self, scope: Scope) -> Response:
-        """The answer to the request of `scope`; RFC 9457, section 3, with `code` and `request_id` as extensions."""
+        """Returns the answer to the request of `scope`, and notes the code in the scope's state for the metrics.
+
+        The document is that of RFC 9457, section 3, with `code` and `request_id` as extensions.
+        """
         status, title = PROBLEMS[self.code]
         scope["state"]["problem"] = self.code
         document = {
@@ -86,7 +101,37 @@ class Problem(Exception):
         return Response(body, status, headers, media_type=PROBLEM_TYPE)
 
 
+def problem_of(error: BaseException, request_id: bytes) -> Problem:
+    """Returns what a client is told of whatever ended its request. A bug is logged here, with its traceback."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, EngineError):
+        return from_engine(error)
+    if isinstance(error, asyncio.CancelledError):
+        return Problem("draining", "the server has shut down")  # the grace period is over
+    logger.error("a request failed", exc_info=error, extra={"values": {"request_id": request_id.decode()}})
+    return Problem("internal_error", "the server's log tells more")
+
+
+def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_alive: bool) -> bytes:
+    """Returns a whole HTTP/1.1 response.
+
+    Args:
+        lines: more header lines, each with its line end.
+        keep_alive: whether the connection stays open; if not, a header says so.
+    """
+    response = problem.response({"state": {"request_id": request_id.decode()}})
+    headers = {**dict(response.raw_headers), b"x-request-id": request_id}
+    if not keep_alive:
+        headers[b"connection"] = b"close"
+    status = response.status_code
+    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+    more = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
+    return b"".join((first, lines, more, b"\r\n", bytes(response.body)))
+
+
 def from_engine(error: EngineError) -> Problem:
+    """Returns the problem with an engine's code and message."""
     return Problem(error.code, str(error))
 
 
@@ -94,6 +139,7 @@ def from_engine(error: EngineError) -> Problem:
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
+    """Answers with a `Problem`, or with that of an `EngineError`."""
     if isinstance(error, EngineError):
         error = from_engine(error)
     if not isinstance(error, Problem):
@@ -102,22 +148,24 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answers where Starlette finds no route, or no method of a route."""
     status = getattr(error, "status_code", 500)
     headers = dict(getattr(error, "headers", None) or {})
     if "GET" in headers.get("Allow", ""):
-        headers["Allow"] = "GET, HEAD"  # see app.http.middleware.Observe
+        headers["Allow"] = "GET, HEAD"  # see app.http.middleware.RequestIdAndMetrics
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     return Problem(code, f"{request.method} {request.url.path}", headers).response(request.scope)
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
+    """Answers where FastAPI does not accept a parameter, and names each that is wrong."""
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     detail = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in errors)
     return Problem("bad_parameter", detail).response(request.scope)
 
 
 async def on_unexpected(request: Request, _: Exception) -> Response:
-    """Starlette raises the error again behind this answer, so the server logs it."""
+    """Answers after a bug. Starlette raises the error again behind this answer, and so it is logged."""
     return Problem("internal_error", "the server's log tells more").response(request.scope)
 
 

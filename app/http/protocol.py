@@ -1,123 +1,113 @@
-"""uvicorn's HTTP protocol with what it leaves out: bounds for what comes outside of a request that is being answered.
-
-Without them a client that sends a byte now and then holds a connection for ever, and one whose headers never end
-takes memory without bound.
-"""
+"""uvicorn's HTTP protocol with the limits that it lacks, and with fast routes that are answered below ASGI."""
 
 import asyncio
 import logging
 import re
-from typing import Any, Literal
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.http.disconnect import Departure
-from app.http.exchange import Exchange, Straight, problem_bytes
-from app.http.middleware import LINGER_BYTES, LINGER_SECONDS, new_request_id
-from app.http.problems import Problem
+from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, OpenConnections, Rejection
+from app.http.disconnect import NOTIFIER, DisconnectNotifier
+from app.http.exchange import Exchange, FastRoutes
+from app.http.guard import new_request_id
+from app.http.problems import Problem, problem_bytes
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-_MAX_HEAD_BYTES = 64 * 1024
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-def bounded(
-    *, head_seconds: float, max_connections: int, metrics: Metrics, straight: Straight | None
+def limited_protocol(
+    *, header_seconds: float, max_connections: int, metrics: Metrics, fast_routes: FastRoutes
 ) -> type[HttpToolsProtocol]:
-    """The protocol of one server with these bounds; what it refuses is counted.
-
-    A class, because uvicorn makes one object of it for each connection.
+    """Returns the protocol of one server: a class, because uvicorn makes one object of it for each connection.
 
     Args:
-        straight: answers what it takes, before ASGI sees it.
+        header_seconds: the time within which all headers of a request must have come.
+        max_connections: how many may be open at once.
+        metrics: count what is rejected.
+        fast_routes: answer what they match, before ASGI sees it.
     """
     return type(
         "Protocol",
-        (_Bounded,),
+        (LimitedProtocol,),
         {
-            "head_seconds": head_seconds,
-            "max_connections": max_connections,
-            "turned_away": set(),
-            "counts": metrics,
-            "straight": straight,
+            "header_seconds": header_seconds,
+            "open_connections": OpenConnections(max_connections),
+            "metrics": metrics,
+            "fast_routes": fast_routes,
         },
     )
 
 
-class _Bounded(HttpToolsProtocol):
-    head_seconds: float
-    max_connections: int
-    turned_away: set["_Bounded"]  # those that are told that there are too many, until they are closed
-    counts: Metrics
-    straight: Straight | None
-    _place: Literal["between", "head", "body"] = "between"  # what the next byte belongs to
-    _counted = 0  # bytes of this head, or of what comes after a refusal
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. `ConnectionLimits` and `FastRoutes` decide; this class has the socket and the timer.
+
+    uvicorn calls its public methods on the event loop: those of an `asyncio.Protocol`, and those of httptools' parser.
+    """
+
+    header_seconds: float
+    open_connections: OpenConnections
+    metrics: Metrics
+    fast_routes: FastRoutes
     _timer: asyncio.TimerHandle | None = None
-    _refused = False
-    _begun: RequestResponseCycle | None = None  # the last request that is, or was, being answered
+    _last_cycle: RequestResponseCycle | None = None  # the last request whose answer was begun
     _exchange: Exchange | None = None  # whose body is coming
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._departure = Departure()
+        self._limits = ConnectionLimits()
+        self._notifier = DisconnectNotifier()
         super().connection_made(transport)
-        if len(self.connections) - len(self.turned_away) <= self.max_connections:
-            self._await_head()
-        elif len(self.turned_away) < self.max_connections:
-            self.turned_away.add(self)
-            self._refuse(Problem("overloaded", f"as many connections are open as may be ({self.max_connections:,})"))
+        self._entry = self.open_connections.enter()
+        if self._entry is Entry.ACCEPTED:
+            self._await_headers()
+        elif self._entry is Entry.REJECTED:
+            limit = self.open_connections.limit
+            self._reject(Problem("overloaded", f"as many connections are open as may be ({limit:,})"))
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.turned_away.discard(self)
-        self._stop_counting()
-        if self._begun is not None:  # uvicorn tells only the newest
-            self._begun.disconnected = True
+        self.open_connections.leave(self._entry)
+        self._stop_timer()
+        if self._last_cycle is not None:  # uvicorn tells only the newest
+            self._last_cycle.disconnected = True
         super().connection_lost(exc)
-        self._departure.happen()
+        self._notifier.notify()
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
-            super().data_received(data if self._place == "body" else _without_upgrade(data))
+        limits = self._limits
+        if not limits.rejected:
+            super().data_received(data if limits.place == "body" else _without_upgrade(data))
             if self._exchange is not None and self._exchange is not self.cycle:
                 self._await_the_rest(self._exchange)
-        if self._refused or self._place == "head":
-            self._count(len(data))
-        if self._timer is None and (self._place == "head" or not self._is_answering()):
-            self._await_head()  # the rest of a head, of a body that nobody wants, or line ends between requests
+        if limits.counts:
+            problem = limits.received(len(data))
+            if problem is not None:
+                self._reject(problem)
+            elif limits.exhausted:
+                self.transport.close()
+        # The rest of the headers, of a body that nobody wants, or line ends between requests.
+        if self._timer is None and limits.timed(answering=self._is_answering()):
+            self._await_headers()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["state"]["departure"] = self._departure
-        self._place = "head"
+        self.scope["state"][NOTIFIER] = self._notifier
+        self._limits.message_begun()
 
     def on_headers_complete(self) -> None:
-        self._stop_counting()
-        headers = dict(self.headers)
-        if (
-            self.straight is None
-            or not self.straight.takes(self.parser.get_method(), self.url, headers)
-            or self._is_answering()
-            or self.flow.write_paused
-            or self.parser.get_http_version() != "1.1"
-        ):
+        self._stop_timer()
+        if not self._is_answering() and not self.flow.write_paused:
+            self._exchange = self.fast_routes.exchange(self, self._notifier)
+        if self._exchange is None:
             super().on_headers_complete()
-            self._place = "body"
             if len(self.pipeline) == 1:  # uvicorn does not read on, which would hide a hang-up
                 self.loop.call_soon(self.flow.resume_reading)
-            return
-        self._place = "body"
-        self._exchange = Exchange(
-            self.straight,
-            self,
-            self._departure,
-            headers=headers,
-            url=self.url,
-            keep_alive=self.parser.should_keep_alive(),
-        )
+        self._limits.headers_complete()
 
     def on_body(self, body: bytes) -> None:
         if self._exchange is None:
@@ -126,7 +116,7 @@ class _Bounded(HttpToolsProtocol):
             self._exchange.body += body
 
     def on_message_complete(self) -> None:
-        self._place = "between"
+        self._limits.message_complete()
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             super().on_message_complete()
@@ -135,12 +125,15 @@ class _Bounded(HttpToolsProtocol):
             self._begin(exchange)
         exchange.answer()
 
+    def send_400_response(self, msg: str) -> None:
+        self._reject(Problem("bad_request", msg))
+
     def _begin(self, exchange: Exchange) -> None:
-        self.cycle = self._begun = exchange
+        self.cycle = self._last_cycle = exchange
         exchange.begin()
 
     def _await_the_rest(self, exchange: Exchange) -> None:
-        """Of a body that did not come with its head."""
+        """The body did not come whole with the headers. A large one goes by ASGI."""
         if exchange.is_small:
             self._begin(exchange)
             exchange.await_body()
@@ -151,61 +144,58 @@ class _Bounded(HttpToolsProtocol):
                 super().on_body(exchange.body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._begun = cycle
+        self._last_cycle = cycle
         super()._start_asgi_task(cycle, app)
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(Problem("bad_request", msg))
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await_head(self) -> None:
-        self._timer = self.loop.call_later(self.head_seconds, self._head_is_late)
+    def _await_headers(self) -> None:
+        self._timer = self.loop.call_later(self.header_seconds, self._on_late)
 
-    def _stop_counting(self) -> None:
-        self._counted = 0
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _head_is_late(self) -> None:
-        if self._place == "head":
-            self._refuse(Problem("upload_too_slow", f"the head did not come within {self.head_seconds:g} seconds"))
-        else:  # nothing came of it, so nobody waits for an answer
+    def _on_late(self) -> None:
+        problem = self._limits.late(self.header_seconds)
+        if problem is None:
             self.transport.close()
+        else:
+            self._reject(problem)
 
-    def _count(self, received: int) -> None:
-        self._counted += received
-        if self._refused and self._counted > LINGER_BYTES:
-            self.transport.close()
-        elif not self._refused and self._counted > _MAX_HEAD_BYTES:
-            self._refuse(Problem("header_too_large", f"a head may have {_MAX_HEAD_BYTES:,} bytes at the most"))
-
-    def _refuse(self, problem: Problem) -> None:
+    def _reject(self, problem: Problem) -> None:
         """Answers outside of ASGI, where there is no request yet; then reads on a little before it closes."""
-        self._stop_counting()
-        self._refused = True
-        self.counts.answered("none", "none", problem.status, problem.code)
+        self._stop_timer()
+        self.metrics.answered("none", "none", problem.status, problem.code)
         event(logger, "refused a connection", level=logging.DEBUG, client=self.client, problem=problem.code)
-        answering, in_body = self._is_answering(), self._place == "body"
-        if answering and not in_body:
-            self.cycle.keep_alive = False  # the request before this one is sound: its answer comes, and is the last
-        elif self.pipeline or (in_body and (not answering or self.cycle.response_started)):
-            self.transport.close()  # another answer would be taken for that of another request
+        answering = self._is_answering()
+        rejection = self._limits.reject(
+            answering=answering,
+            started=answering and self.cycle.response_started,
+            queued=bool(self.pipeline),
+        )
+        if rejection is Rejection.AFTER_ANSWER:
+            self.cycle.keep_alive = False
+        elif rejection is Rejection.CLOSE:
+            self.transport.close()
         else:
             if answering:
                 self.cycle.disconnected = True  # to the application it looks as if the client had hung up
                 self.cycle.message_event.set()
-                self._departure.happen()
+                self._notifier.notify()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
             self.transport.write(problem_bytes(problem, new_request_id(), b"", keep_alive=False))
             self.transport.write_eof()
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Hides the offer of another protocol (as Java's HTTP client makes it) from the parser, which would take the body
-    for that protocol (https://github.com/Kludex/uvicorn/issues/2722). A name that is cut in two goes through."""
+    """Hides the offer of another protocol (as Java's HTTP client makes it) from the parser.
+
+    The parser would take the body for that protocol (https://github.com/Kludex/uvicorn/issues/2722). A name that is cut
+    in two goes through.
+    """
     if b"pgrade:" not in data and b"PGRADE:" not in data:  # far quicker than a pattern that ignores case
         return data
     head, end, body = data.partition(b"\r\n\r\n")

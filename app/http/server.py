@@ -1,21 +1,29 @@
-"""uvicorn as this service needs it: its settings, its signals, and a word when it listens."""
+"""uvicorn as this service needs it: its settings, no signal handlers of its own, and an event when it listens."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.http.exchange import Straight
-from app.http.protocol import bounded
+from app.http.exchange import FastRoute, FastRoutes
+from app.http.protocol import limited_protocol
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
 
 class Server(uvicorn.Server):
-    """Stops when it is told to. (uvicorn would raise a signal again after stopping, and the process not end with 0.)"""
+    """A server that stops when `stop` is called.
+
+    It handles no signals: uvicorn would raise a signal again after stopping, and the process would not end with 0.
+
+    Args:
+        app: answers by ASGI what no fast route answers.
+        fast_routes: see `app.http.exchange`.
+        listening: is set once connections are accepted.
+    """
 
     def __init__(
         self,
@@ -23,17 +31,17 @@ class Server(uvicorn.Server):
         settings: Settings,
         metrics: Metrics,
         *,
-        straight: Straight | None = None,
+        fast_routes: Iterable[FastRoute] = (),
         listening: asyncio.Event | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=bounded(
-                    head_seconds=settings.header_seconds,
+                http=limited_protocol(
+                    header_seconds=settings.header_seconds,
                     max_connections=settings.max_connections,
                     metrics=metrics,
-                    straight=straight,
+                    fast_routes=FastRoutes(fast_routes, metrics, upload_seconds=settings.upload_seconds),
                 ),
                 ws="none",
                 lifespan="on",
@@ -49,11 +57,12 @@ class Server(uvicorn.Server):
         self._stopped = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, and says so."""
         await super().startup(sockets)
         self.listening.set()
 
     async def main_loop(self) -> None:
-        """As uvicorn's, but over as soon as it is stopped."""
+        """Runs as uvicorn's does, but ends as soon as the server is stopped."""
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1
@@ -61,7 +70,7 @@ class Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopped.wait(), 0.1)
 
     def stop(self) -> None:
-        """The second time, without waiting for connections."""
+        """Stops the server. If it is called again, open connections are not waited for any longer."""
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
@@ -69,4 +78,5 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
         yield

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.decoding.decoder import ImageProblem, decode
+from app.decoding.formats import ImageProblem
+from app.decoding.image import decode
 from app.engine.predictions import ItemError
 from app.engine.rows import Item
 from app.inference.optimize.optimize import first_line, optimize

@@ -29,7 +29,7 @@ async def serve(
     Sets `listening` once connections are accepted.
     """
     app = create_app(engine, settings, metrics)
-    server = Server(app.asgi, settings, metrics, straight=app.straight, listening=listening)
+    server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes, listening=listening)
     loop = asyncio.get_running_loop()
     for number in stop:
         loop.add_signal_handler(number, server.stop)

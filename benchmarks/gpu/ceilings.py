@@ -105,7 +105,7 @@ def _mean_on_gpu(graph: torch.cuda.CUDAGraph, *, seconds: float) -> float:
 
 
 def decoding(photos: Path, *, seconds: float) -> Iterator[Decoding]:
-    """`app.decoding.decoder.decode` on all cores: by threads of one process, and by processes of one thread."""
+    """`app.decoding.image.decode` on all cores: by threads of one process, and by processes of one thread."""
     cores = usable_cores()
     for processes, threads in dict.fromkeys([(1, cores), (cores, 1)]):
         arguments = [str(photos), PHOTOS.model_dump_json(), f"{threads}", f"{seconds}"]

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.decoding.decoder import decode
+from app.decoding.image import decode
 from benchmarks.harness.barrier import wait_for_the_others
 from classifier.preprocess import Preprocess
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.decoding.decoder import decode
+from app.decoding.image import decode
 from app.inference.optimize.optimize import optimize
 from classifier.checkpoint import Checkpoint
 from classifier.cores import usable_cores

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from app.admission import Budget
-from app.decoding.decoder import Decoder, ImageProblem
+from app.decoding.decoder import Decoder
+from app.decoding.formats import ImageProblem
 from app.engine.rows import Item
 from app.inference.predictor import Predictor
 from classifier.checkpoint import Checkpoint

@@ -21,17 +21,18 @@ import torch
 import uvloop
 from rich.console import Console
 from rich.table import Table
+from starlette.types import Message
 
 from app.admission import Admission
 from app.api.application import create_app
 from app.api.multipart import files_in
-from app.api.predict import _members
+from app.api.predict_json import PredictJson
 from app.decoding.decoder import Decoder
 from app.engine.catalogue import Entry, ResolvedModel
 from app.engine.predictions import Answer, ItemAnswer, OnDone, Prediction
 from app.engine.rows import Item, RowDecoder
 from app.http.deadlines import Deadlines
-from app.http.disconnect import Attendance, Departure
+from app.http.disconnect import NOTIFIER, CancelOnDisconnect, DisconnectNotifier
 from app.http.server import Server
 from app.inference.local_engine import LocalEngine
 from app.inference.verification import verify
@@ -131,7 +132,10 @@ async def _engine_figures(
             predictor.predict([Item(each, 5) for each in pixels])
 
         computing, whole = await _least(compute, rounds), await _least(submit, rounds)
-        responding = await _least(partial(_each, lambda _: _json(answers[0]), images), rounds)
+        as_json = PredictJson()
+        responding = await _least(
+            partial(_each, lambda _: as_json.one("digits", 1, answers[0].items[0]), images), rounds
+        )
         await remote.close()
         serving.cancel()
         await engine.close()
@@ -140,11 +144,6 @@ async def _engine_figures(
         f"compute, in batches of {AT_ONCE}": computing,
         "of a front-end: the answer as JSON": responding,
     }
-
-
-def _json(answer: Answer) -> bytes:
-    (item,) = answer.items
-    return _members(item) if isinstance(item, ItemAnswer) else b""
 
 
 def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
@@ -162,14 +161,14 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
 
     def admit(image: bytes) -> None:
         for budget, amount in ((admission.requests, 1), (admission.body_bytes, len(image)), (admission.items, 1)):
-            budget.take(amount)
-            budget.give_back(amount)
+            budget.acquire(amount)
+            budget.release(amount)
 
-    scope = {"state": {"departure": Departure()}}
+    scope = {"state": {NOTIFIER: DisconnectNotifier()}}
 
     def attend(_: bytes) -> None:
-        with Attendance(scope, upload_seconds=settings.upload_seconds) as attendance:
-            attendance.uploaded()
+        with CancelOnDisconnect(scope, _no_messages, upload_seconds=settings.upload_seconds) as work:
+            work.uploaded()
 
     deadlines: Deadlines[bytes] = Deadlines(settings.deadline_seconds, print)
 
@@ -183,6 +182,10 @@ def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
         "safeguard, by ASGI: slow uploads and hang-ups": attend,
         "safeguard: the deadline": keep_deadline,
     }
+
+
+async def _no_messages() -> Message:
+    raise AssertionError("where there is a notifier nobody waits for a message")
 
 
 def _decoder(settings: Settings) -> Decoder:
@@ -199,7 +202,7 @@ def _http(settings: Settings, bodies: Sequence[Body], *, below_asgi: bool) -> Tu
     """Requests through all of a front-end, from bytes to bytes."""
     metrics = Metrics()
     app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
-    server = Server(app.asgi, settings, metrics, straight=app.straight if below_asgi else None)
+    server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes if below_asgi else ())
     server.config.load()
     connections = []
     for _ in bodies:

@@ -8,51 +8,51 @@ from app.engine.errors import Overloaded
 
 def test_it_fills_to_its_limit_and_not_beyond() -> None:
     budget = Budget("images", 3)
-    budget.take(2)
-    budget.take(1)
+    budget.acquire(2)
+    budget.acquire(1)
     with pytest.raises(Overloaded):
-        budget.take(1)
+        budget.acquire(1)
     assert budget.held == 3
 
 
 def test_a_refusal_takes_nothing() -> None:
     budget = Budget("images", 3)
-    budget.take(2)
+    budget.acquire(2)
     with pytest.raises(Overloaded):
-        budget.take(2)
-    budget.take(1)
+        budget.acquire(2)
+    budget.acquire(1)
 
 
 def test_what_was_given_back_can_be_taken_again() -> None:
     budget = Budget("images", 1)
     for _ in range(3):
-        budget.take(1)
-        budget.give_back(1)
+        budget.acquire(1)
+        budget.release(1)
     assert budget.held == 0
 
 
 def test_what_is_more_than_all_of_it_gets_in_alone_or_it_could_never_get_in() -> None:
     budget = Budget("pixels", 10)
-    budget.take(11)
+    budget.acquire(11)
     with pytest.raises(Overloaded):
-        budget.take(1)
-    budget.give_back(11)
-    budget.take(1)
+        budget.acquire(1)
+    budget.release(11)
+    budget.acquire(1)
     with pytest.raises(Overloaded):
-        budget.take(11)
+        budget.acquire(11)
 
 
 def test_nothing_at_all_always_gets_in() -> None:
     budget = Budget("pixels", 1)
-    budget.take(1)
-    budget.take(0)
+    budget.acquire(1)
+    budget.acquire(0)
 
 
 def test_the_refusal_names_what_there_is_too_much_of_and_how_much_may_be() -> None:
     budget = Budget("images", 1024)
-    budget.take(1024)
+    budget.acquire(1024)
     with pytest.raises(Overloaded, match=r"images.*1024"):
-        budget.take(1)
+        budget.acquire(1)
 
 
 def test_each_budget_of_a_process_has_its_own_limit() -> None:
@@ -62,26 +62,26 @@ def test_each_budget_of_a_process_has_its_own_limit() -> None:
     assert len({budget.name for budget in budgets}) == 4
 
 
-class TestHeld:
+class TestPermit:
     def test_a_request_holds_itself_its_bytes_and_its_images_and_gives_all_back_once(self) -> None:
         admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
-        held = admission.request(70)
-        held.take()
-        held.take_items(3)
+        permit = admission.permit(70)
+        permit.acquire()
+        permit.acquire_items(3)
         assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (1, 70, 3)
         for _ in range(2):
-            held.give_back()
+            permit.release()
         assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (0, 0, 0)
 
     def test_one_that_is_refused_holds_nothing(self) -> None:
         admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
-        with admission.request(70), pytest.raises(Overloaded), admission.request(70):
+        with admission.permit(70), pytest.raises(Overloaded), admission.permit(70):
             pass
         assert (admission.requests.held, admission.body_bytes.held) == (0, 0)
 
     def test_what_is_refused_for_its_images_gives_back_the_rest(self) -> None:
         admission = Admission(requests=2, body_bytes=100, items=4, pixels=1)
-        admission.items.take(3)
-        with pytest.raises(Overloaded), admission.request(70) as held:
-            held.take_items(2)
+        admission.items.acquire(3)
+        with pytest.raises(Overloaded), admission.permit(70) as permit:
+            permit.acquire_items(2)
         assert (admission.requests.held, admission.body_bytes.held, admission.items.held) == (0, 0, 3)

@@ -217,3 +217,16 @@ def test_every_field_is_either_in_the_digest_or_applied_later() -> None:
 def test_data_that_makes_no_sense_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Preprocess.model_validate_json(json.dumps(WHOLE | change))
+
+
+class _NoMemory(Image.Image):
+    """An image that is too large for what is left of the memory."""
+
+    def load(self) -> Any:
+        raise MemoryError
+
+
+def test_that_there_is_no_memory_says_nothing_of_the_image() -> None:
+    preprocess = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0,), std=(1,))
+    with pytest.raises(MemoryError):
+        preprocess.to_pixels(_NoMemory())

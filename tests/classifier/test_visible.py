@@ -52,6 +52,18 @@ def test_the_orientation_counts_before_the_resizing() -> None:
     assert np.array_equal(preprocess.to_pixels(opened(data)), preprocess.to_pixels(upright))
 
 
+def test_where_memory_does_not_suffice_to_read_the_orientation_none_is_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(_: Image.Image) -> Image.Exif:
+        raise MemoryError
+
+    data = encoded(picture(), "PNG", exif=_exif(3))
+    monkeypatch.setattr(Image.Image, "getexif", no_memory)
+    with pytest.raises(MemoryError):
+        pixels_of(data, "RGB")
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_means_nothing_is_ignored(orientation: int) -> None:
     image = picture()

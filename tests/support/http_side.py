@@ -44,7 +44,7 @@ async def http_side(engine: ControlledEngine, **settings: Any) -> AsyncIterator[
         by_asgi.append(scope.get("path", ""))
         await app.asgi(scope, receive, send)
 
-    server = Server(noted, given, metrics, straight=app.straight)
+    server = Server(noted, given, metrics, fast_routes=app.fast_routes)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         listening = asyncio.create_task(server.listening.wait())

@@ -88,8 +88,3 @@ def test_a_reload_that_takes_longer_than_the_deadline_is_told_so_and_goes_on(
         detail = check_problem(httpx2.post(f"{server.url}/models/digits/reload"), "deadline_exceeded")
         assert "GET /models" in detail
         server.wait_for(lambda event: event["event"] == "serving" and event["version"] == 2)
-
-
-def test_health_says_what_is_served(client: httpx2.Client) -> None:
-    assert client.get("/health/live").json() == {"status": "live"}
-    assert client.get("/health/ready").json() == {"status": "ready", "served": {"digits": 2, "letters": 1}}

@@ -9,7 +9,8 @@ import pytest
 from starlette.types import Message, Receive
 
 from app.api import multipart as upload
-from app.api.multipart import ClientLeft, File, check_content_type, files_in, read_body
+from app.api.multipart import File, check_content_type, files_in, read_body
+from app.http.disconnect import ClientDisconnect
 from app.http.problems import Problem
 
 BOUNDARY = b"the-boundary"
@@ -312,5 +313,5 @@ class TestReadBody:
         assert caught.value.code == "upload_too_large"
 
     async def test_a_client_that_hangs_up_is_told_apart_from_one_that_is_through(self) -> None:
-        with pytest.raises(ClientLeft):
+        with pytest.raises(ClientDisconnect):
             await read_body(receiving(piece(b"ab"), {"type": "http.disconnect"}), max_bytes=3)

@@ -8,7 +8,7 @@ from PIL import Image
 from starlette.types import Receive, Scope, Send
 
 from app.api.application import create_app
-from app.api.predict_fast import Steps
+from app.api.predict_fast import PredictFastPath
 from app.engine.errors import Overloaded, Stale
 from app.engine.predictions import ItemError
 from app.http.server import Server
@@ -45,12 +45,13 @@ def in_flight(side: HttpSide) -> float:
     return samples(side.metrics.exposition().decode())["flambeau_requests_in_flight", frozenset()]
 
 
-async def accepts(port: int) -> bool:
+async def refuses(port: int) -> bool:
+    """Whether no connection is accepted any more."""
     try:
         async with connection(port):
-            return True
+            return False
     except ConnectionError:
-        return False
+        return True
 
 
 class TestWhoTakesIt:
@@ -169,13 +170,13 @@ def what_is_said(answer: Response) -> dict[str, Any]:
     ],
 )
 async def test_both_ways_say_the_same(server: ServerProcess, query: str, content_type: str, body: bytes) -> None:
-    async with connection(server.port) as straight, connection(server.port) as by_asgi:
-        await straight.send(request("/predict" + query, body, content_type=content_type, x_request_id="one"))
+    async with connection(server.port) as fast, connection(server.port) as by_asgi:
+        await fast.send(request("/predict" + query, body, content_type=content_type, x_request_id="one"))
         await by_asgi.send(
             request("/predict" + query, content_type=content_type, x_request_id="one", transfer_encoding="chunked")
         )
         await by_asgi.send(chunked(*([body] if body else []), b""))
-        assert what_is_said(await straight.response()) == what_is_said(await by_asgi.response())
+        assert what_is_said(await fast.response()) == what_is_said(await by_asgi.response())
 
 
 @pytest.mark.parametrize("asked", [request(body=png(), content_encoding="gzip"), request(body=png(), x_request_id="?")])
@@ -183,10 +184,10 @@ async def test_both_ways_read_the_same_headers(server: ServerProcess, asked: byt
     head, _, body = asked.partition(b"\r\n\r\n")
     lines = [line for line in head.split(b"\r\n") if not line.startswith(b"content-length")]
     by_chunks = b"\r\n".join([*lines, b"transfer-encoding: chunked", b"", chunked(body, b"")])
-    async with connection(server.port) as straight, connection(server.port) as by_asgi:
-        await straight.send(asked)
+    async with connection(server.port) as fast, connection(server.port) as by_asgi:
+        await fast.send(asked)
         await by_asgi.send(by_chunks)
-        answers = await straight.response(), await by_asgi.response()
+        answers = await fast.response(), await by_asgi.response()
         assert answers[0].status_code == answers[1].status_code
         assert len({each.headers["x-request-id"] for each in answers} - {"?"}) == 2
 
@@ -276,8 +277,7 @@ class TestEnds:
             await client.send(asked[:-20])
             await until(lambda: in_flight(side) == 1)
             side.stop()
-            while await accepts(side.port):
-                pass
+            await until(lambda: refuses(side.port))
             await client.send(asked[-20:])
             last = await client.response()
             assert (last.status_code, last.headers["connection"]) == (200, "close")
@@ -315,24 +315,24 @@ class TestEnds:
 
     async def test_what_is_dropped_before_it_is_decoded_goes_no_further(self) -> None:
         engine, ended = ScriptedEngine(), list[object]()
-        straight = create_app(engine, Settings(), Metrics()).straight
-        ways = [
-            Steps(
-                straight.predict,
-                straight.answers,
-                headers={b"content-type": b"image/png"},
-                query_string=b"",
-                body=png(),
-                ended=ended.append,
-            )
-            for _ in range(2)
-        ]
-        for steps in ways:
-            steps.begin()
-        ways[0].drop()
+        (route,) = create_app(engine, Settings(), Metrics()).fast_routes
+        first, _ = [route.start({b"content-type": b"image/png"}, b"", png(), ended.append) for _ in range(2)]
+        first.cancel()
         await until(lambda: len(ended) == 1)
         assert engine.submitted.qsize() == 1
-        assert straight.predict.admission.requests.held == 0
+        assert isinstance(route, PredictFastPath)
+        assert route.predict.admission.requests.held == 0
+
+    @pytest.mark.parametrize("query", [b"", b"top_k=none", b"model=nobody"])
+    async def test_who_cancels_is_told_nothing_whatever_came_of_it(self, query: bytes) -> None:
+        cancelled, waits = list[object](), list[object]()
+        (route,) = create_app(ScriptedEngine(), Settings(), Metrics()).fast_routes
+        for told in (cancelled, waits):
+            work = route.start({b"content-type": b"image/png"}, query, png(), told.append)
+            if told is cancelled:
+                work.cancel()
+        await until(lambda: len(waits) == 1)
+        assert cancelled == []
 
     async def test_one_that_does_not_read_its_answers_is_left_to_asgi_which_waits_for_it(self) -> None:
         """Otherwise what it does not read would grow in memory."""
@@ -341,8 +341,8 @@ class TestEnds:
         async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
             asked.append(scope["path"])
 
-        straight = create_app(ScriptedEngine(), Settings(), Metrics()).straight
-        server = Server(asgi, Settings(), Metrics(), straight=straight)
+        routes = create_app(ScriptedEngine(), Settings(), Metrics()).fast_routes
+        server = Server(asgi, Settings(), Metrics(), fast_routes=routes)
         server.config.load()
         protocol = server.config.http_protocol_class(server.config, server.server_state, {})  # type: ignore[call-arg]
         protocol.connection_made(Nowhere())

@@ -17,7 +17,9 @@ from PIL import _imaging as core
 from pydantic import PrivateAttr
 
 from app.admission import Budget
-from app.decoding.decoder import Decoder, ImageProblem, decode
+from app.decoding.decoder import Decoder
+from app.decoding.formats import ImageProblem
+from app.decoding.image import decode
 from app.engine.errors import Expired, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
@@ -357,6 +359,100 @@ class TestPool:
         data = png(size=LARGE)
         found = await problem(data[: len(data) // 2])
         assert (found.__traceback__, found.__cause__, found.__context__) == (None, None, None)
+
+
+class Counted(Preprocess):
+    """Counts the images that it prepares."""
+
+    _prepared: list[None] = PrivateAttr(default_factory=list)
+
+    def to_pixels(self, image: Image.Image) -> Pixels:
+        self._prepared.append(None)
+        return super().to_pixels(image)
+
+
+class Failing(Preprocess):
+    """Fails on every image."""
+
+    _error: Exception = PrivateAttr(default_factory=MemoryError)
+
+    def to_pixels(self, image: Image.Image) -> Pixels:  # noqa: ARG002
+        raise self._error
+
+
+@pytest.mark.anyio
+class TestTurns:
+    """Small images are decoded on the event loop, which has other things to do."""
+
+    async def test_a_turn_of_the_loop_decodes_twelve_images_however_many_a_request_has(self) -> None:
+        counted = Counted(**DIGITS.model_dump())
+        shared = decoder()
+        requests = [
+            asyncio.create_task(shared.decode([png(i) for i in range(count)], counted, deadline=soon()))
+            for count in (1, 32, 3, 20)
+        ]
+        turns, before = [], 0
+        while not all(request.done() for request in requests):
+            await asyncio.sleep(0)
+            turns.append(len(counted._prepared) - before)
+            before = len(counted._prepared)
+        assert sum(turns) == 56
+        assert max(turns) == 12
+
+    async def test_a_request_with_more_goes_on_behind_the_others(self) -> None:
+        shared, ended = decoder(), list[str]()
+
+        async def ask(name: str, count: int) -> None:
+            await shared.decode([png(i) for i in range(count)], DIGITS, deadline=soon())
+            ended.append(name)
+
+        await asyncio.gather(ask("many", 32), ask("one", 1), ask("another", 1))
+        assert ended == ["one", "another", "many"]
+
+    async def test_pixels_come_in_order_over_several_turns(self) -> None:
+        images = [png(i) for i in range(30)]
+        results = await decoder().decode(images, DIGITS, deadline=soon())
+        for image, result in zip(images, results, strict=True):
+            assert np.array_equal(result, decode(image, DIGITS))  # type: ignore[arg-type]
+
+    async def test_a_bug_that_one_request_meets_costs_the_others_nothing(self) -> None:
+        failing = Failing(**DIGITS.model_dump())
+        failing._error = ZeroDivisionError("a bug")
+        shared = decoder()
+        preprocesses = [DIGITS, failing, DIGITS] + [failing] * 12 + [DIGITS]
+        outcomes = await asyncio.gather(
+            *[shared.decode([png()], preprocess, deadline=soon()) for preprocess in preprocesses],
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, ZeroDivisionError) for outcome in outcomes] == [p is failing for p in preprocesses]
+
+
+@pytest.mark.anyio
+class TestMemory:
+    """That there is none left is the server's trouble, and passes; it says nothing of the image."""
+
+    @pytest.mark.parametrize("size", [(28, 28), LARGE])
+    async def test_where_it_does_not_suffice_the_server_is_overloaded(self, size: tuple[int, int]) -> None:
+        with pytest.raises(Overloaded, match="memory"):
+            await decoder().decode([png(size=size)], Failing(**DIGITS.model_dump()), deadline=soon())
+
+    @pytest.mark.parametrize("size", [(28, 28), LARGE])
+    async def test_also_where_a_file_is_only_opened(
+        self, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_memory(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        data = encoded(picture(size), "JPEG")
+        monkeypatch.setattr(Image, "open", no_memory)
+        with pytest.raises(Overloaded, match="memory"):
+            await decoder().decode([data], DIGITS, deadline=soon())
+
+    async def test_pixels_that_were_held_are_free_again(self) -> None:
+        budget = Budget("pixels", 10_000_000)
+        with pytest.raises(Overloaded, match="memory"):
+            await decoder(budget=budget).decode([png(size=LARGE)], Failing(**DIGITS.model_dump()), deadline=soon())
+        await turns(lambda: budget.held == 0)
 
 
 @pytest.mark.anyio

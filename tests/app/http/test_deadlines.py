@@ -63,3 +63,22 @@ async def test_what_has_ended_or_did_not_begin_may_end_again() -> None:
         told.deadlines.end("in time")
     told.deadlines.begin("late")
     await told.until("late")
+
+
+async def test_one_whose_call_back_fails_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    told = list[str]()
+    all_told = asyncio.Event()
+
+    def late(who: str) -> None:
+        if who == "broken":
+            raise ZeroDivisionError("a bug")
+        told.append(who)
+        all_told.set()
+
+    deadlines = Deadlines(0.01, late)
+    for who in ("broken", "second"):
+        deadlines.begin(who)
+    async with asyncio.timeout(PATIENCE):
+        await all_told.wait()
+    assert told == ["second"]
+    assert "ZeroDivisionError: a bug" in caplog.text

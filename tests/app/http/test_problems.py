@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 
 from app.engine.errors import Draining, Expired, NotReady, Overloaded, Stale
 from app.engine.predictions import ItemError
-from app.http.middleware import Observe, Problems
-from app.http.problems import HANDLERS, PROBLEMS
+from app.http.middleware import ProblemDocuments, RequestIdAndMetrics
+from app.http.problems import HANDLERS, PROBLEMS, Problem
 from app.telemetry.metrics import Metrics
 from tests.support.answers import MAX_FILES, CheckProblem
 from tests.support.checkpoints import PHOTOS, encoded, png
@@ -215,14 +215,14 @@ class TestUnprocessable:
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_a_head_or_a_body_that_comes_too_slowly(tmp_path: Path, check_problem: CheckProblem) -> None:
+async def test_headers_or_a_body_that_come_too_slowly(tmp_path: Path, check_problem: CheckProblem) -> None:
     with serving(tmp_path, "--header-seconds", "0.5", "--upload-seconds", "0.5") as server:
         port = server.port
-        async with connection(port) as head, connection(port) as body, connection(port) as chunks:
-            await head.send(b"POST /predict HTTP/1.1\r\nHost: ")
+        async with connection(port) as headers, connection(port) as body, connection(port) as chunks:
+            await headers.send(b"POST /predict HTTP/1.1\r\nHost: ")
             await body.send(request(content_type="image/png", content_length="1000") + b"first bytes")
             await chunks.send(request(content_type="image/png", transfer_encoding="chunked") + chunked(b"first"))
-            for slow, what in ((head, "head"), (body, "body"), (chunks, "body")):
+            for slow, what in ((headers, "headers"), (body, "body"), (chunks, "body")):
                 answer = await slow.response()
                 assert f"the {what} did not come within 0.5 seconds" in check_problem(answer, "upload_too_slow")
                 assert answer.headers["connection"] == "close"
@@ -433,6 +433,12 @@ def test_every_code_has_a_status_of_an_error_and_a_title() -> None:
         assert title[0].isupper(), code
 
 
+def test_a_problem_can_be_raised_wherever_an_exception_can() -> None:
+    """Python keeps exceptions in sets in some places, such as where it prints a chain of them."""
+    first, second = Problem("overloaded", "full"), Problem("overloaded", "full")
+    assert len({first, second, first}) == 2
+
+
 @pytest.mark.anyio
 async def test_what_fastapi_itself_refuses_is_a_problem_document(check_problem: CheckProblem) -> None:
     api = FastAPI(exception_handlers=HANDLERS)
@@ -445,7 +451,7 @@ async def test_what_fastapi_itself_refuses_is_a_problem_document(check_problem: 
     async def teapot() -> None:
         raise HTTPException(418, "short and stout")
 
-    app = Observe(Problems(api), Metrics())
+    app = RequestIdAndMetrics(ProblemDocuments(api), Metrics())
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
         detail = check_problem(await client.get("/double?number=x"), "bad_parameter")

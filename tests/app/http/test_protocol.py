@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import httpx2
 import pytest
 
-from app.http.middleware import LINGER_BYTES
+from app.http.connection_limits import LINGER_BYTES
 from tests.support.answers import CheckProblem
 from tests.support.checkpoints import png
 from tests.support.engines import ScriptedEngine

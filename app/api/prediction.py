@@ -1,0 +1,204 @@
+"""From images to predictions, the part that all APIs share: resolve, decode, submit, decode again if stale.
+
+Each step is told by a call what came of the one before it. As a task that waits for the same steps, a small prediction
+takes as long again as all of them. An API that may wait uses `ImageClassifier.classify`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from app.decoding.decoder import Decoder, DecodeResult, Decoding
+from app.decoding.formats import ImageProblem
+from app.engine.catalogue import ResolvedModel
+from app.engine.errors import EngineError, Expired, Stale
+from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable, Engine
+from app.engine.predictions import Answer, ItemAnswer, ItemError
+from app.telemetry.metrics import Metrics
+
+TOP_K = 5
+
+Item = ItemAnswer | ItemError
+# Is told the model, the version that answered (None if no image could be decoded), and an item for each image.
+Done = Callable[[str, int | None, Sequence[Item]], None]
+Failed = Callable[[Exception], None]
+
+
+class Query(NamedTuple):
+    """What is asked of which model. None: the default model, the served version."""
+
+    model: str | None = None
+    version: int | None = None
+    top_k: int = TOP_K
+
+
+class Classified(NamedTuple):
+    """The answer to the images of one request, as `Done` is told it."""
+
+    model: str
+    version: int | None
+    items: Sequence[Item]
+
+
+class ImageClassifier:
+    """Classifies images with the models of an engine, on one event loop."""
+
+    def __init__(self, engine: Engine, decoder: Decoder, metrics: Metrics) -> None:
+        self.engine = engine
+        self.decoder = decoder
+        self.metrics = metrics
+
+    def start(
+        self, images: Sequence[bytes], query: Query, *, deadline: float, done: Done, failed: Failed
+    ) -> "Classification":
+        """Begins to classify the images of one request; an image that is no image becomes an `ItemError`.
+
+        Args:
+            images: files of any accepted format, at least one.
+            deadline: of `time.monotonic()`; nothing is computed after it. A caller that must be told in time cancels.
+            done: is told the outcome once, later; unless `failed` is, or the classification is cancelled.
+            failed: is told once, later, why there is none: an `EngineError`, or whatever a bug raised.
+
+        Raises: NotFound, NotReady, Ambiguous; then neither is told.
+        """
+        classification = Classification(self, images, query, deadline, done, failed)
+        classification.resolve()
+        return classification
+
+    async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
+        """As `start`, for a caller that waits, until the deadline at the latest; cancelling drops the images.
+
+        Raises: EngineError; Expired at the deadline.
+        """
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Classified] = loop.create_future()
+
+        def done(model: str, version: int | None, items: Sequence[Item]) -> None:
+            if not outcome.done():
+                outcome.set_result(Classified(model, version, items))
+
+        def failed(error: Exception) -> None:
+            if not outcome.done():
+                outcome.set_exception(error)
+
+        classification = self.start(images, query, deadline=deadline, done=done, failed=failed)
+        timer = loop.call_later(deadline - time.monotonic(), failed, Expired(NO_ANSWER_IN_TIME))
+        try:
+            return await outcome
+        finally:
+            timer.cancel()
+            classification.cancel()
+
+
+class Classification:
+    """The images of one request on their way."""
+
+    __slots__ = (
+        "_deadline",
+        "_decoding",
+        "_done",
+        "_failed",
+        "_images",
+        "_problems",
+        "_query",
+        "_resolved",
+        "_shared",
+        "_started",
+        "_submitted",
+    )  # fmt: skip
+    _resolved: ResolvedModel
+    _started: float
+
+    def __init__(
+        self,
+        shared: ImageClassifier,
+        images: Sequence[bytes],
+        query: Query,
+        deadline: float,
+        done: Done,
+        failed: Failed,
+    ) -> None:
+        self._shared = shared
+        self._images = images
+        self._query = query
+        self._deadline = deadline
+        self._done = done
+        self._failed = failed
+        self._decoding: Decoding | None = None
+        self._submitted: Cancelable | None = None
+        self._problems: list[ItemError | None] | None = None  # one for each image, if any has one
+
+    def resolve(self) -> None:
+        """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
+        shared, query = self._shared, self._query
+        self._resolved = shared.engine.resolve(query.model, query.version)
+        self._started = time.perf_counter()
+        self._decoding = shared.decoder.start(
+            self._images,
+            self._resolved.entry.preprocess,
+            deadline=self._deadline,
+            done=self._decoded,
+            failed=self._failed,
+        )
+
+    def cancel(self) -> None:
+        """Drops what was not computed; nobody is told any more. Does nothing if it has ended."""
+        if self._decoding is not None:
+            self._decoding.cancel()
+            self._decoding = None
+        if self._submitted is not None:
+            self._submitted.cancel()
+            self._submitted = None
+
+    def _decoded(self, results: Sequence[DecodeResult]) -> None:
+        self._decoding = None
+        pixels = [result for result in results if not isinstance(result, ImageProblem)]
+        self._problems = [_problem_of(result) for result in results] if len(pixels) < len(results) else None
+        if not pixels:
+            self._tell(self._resolved.asked, ())
+            return
+        decoded = time.perf_counter()
+        self._shared.metrics.decode_seconds(decoded - self._started)
+        self._started = decoded
+        try:
+            self._submitted = self._shared.engine.submit_nowait(
+                self._resolved, pixels, top_k=self._query.top_k, deadline=self._deadline, on_done=self._answered
+            )
+        except Stale as stale:
+            self._decode_again(stale)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller is told
+            self._failed(error)
+
+    def _answered(self, answer: Answer | EngineError) -> None:
+        self._submitted = None
+        if isinstance(answer, Stale):
+            self._decode_again(answer)
+        elif isinstance(answer, EngineError):
+            self._failed(answer)
+        else:
+            self._shared.metrics.answer_seconds(time.perf_counter() - self._started)
+            self._tell(answer.version, answer.items)
+
+    def _tell(self, version: int | None, items: Sequence[Item]) -> None:
+        """Puts the problems of images that could not be decoded between the items of the others."""
+        if self._problems is not None:
+            answered = iter(items)
+            items = [problem or next(answered) for problem in self._problems]
+        self._done(self._resolved.entry.model, version, items)
+
+    def _decode_again(self, stale: Stale) -> None:
+        """For the version that was swapped in meanwhile, which may want other pixels."""
+        if time.monotonic() >= self._deadline:
+            expired = Expired("the model was exchanged until the deadline had passed")
+            expired.__cause__ = stale
+            self._failed(expired)
+            return
+        try:
+            self.resolve()
+        except Exception as error:  # noqa: BLE001  as above
+            self._failed(error)
+
+
+def _problem_of(result: DecodeResult) -> ItemError | None:
+    return ItemError(result.code, str(result)) if isinstance(result, ImageProblem) else None

@@ -1,0 +1,184 @@
+"""From images to predictions without HTTP: who is told what, when it is decoded again, and what cancelling drops."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from app.admission import Budget
+from app.api.prediction import Classification, ImageClassifier, Item, Query
+from app.decoding.decoder import Decoder
+from app.engine.errors import Expired, NotFound, Overloaded, Stale
+from app.engine.predictions import ItemAnswer, ItemError
+from app.telemetry.metrics import Metrics
+from tests.support.checkpoints import PHOTOS, png
+from tests.support.engines import ScriptedEngine
+from tests.support.raw import PATIENCE
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+STALE = Stale("version 2 wants its images prepared differently")
+
+
+class Told:
+    """A classifier over a scripted engine, and what its call-backs were told."""
+
+    def __init__(self) -> None:
+        self.engine = ScriptedEngine()
+        decoder = Decoder(max_pixels=1_000_000, pixels=Budget("pixels", 10_000_000), threads=1)
+        self.classifier = ImageClassifier(self.engine, decoder, Metrics())
+        self.outcomes: asyncio.Queue[tuple[str, int | None, Sequence[Item]] | Exception] = asyncio.Queue()
+
+    def start(self, *images: bytes, seconds: float = 60, **query: Any) -> Classification:
+        return self.classifier.start(
+            images,
+            Query(**query),
+            deadline=time.monotonic() + seconds,
+            done=lambda *outcome: self.outcomes.put_nowait(outcome),
+            failed=self.outcomes.put_nowait,
+        )
+
+    async def items(self) -> Sequence[Item]:
+        async with asyncio.timeout(PATIENCE):
+            outcome = await self.outcomes.get()
+        assert not isinstance(outcome, Exception), outcome
+        return outcome[2]
+
+    async def error(self) -> Exception:
+        async with asyncio.timeout(PATIENCE):
+            outcome = await self.outcomes.get()
+        assert isinstance(outcome, Exception)
+        return outcome
+
+
+class TestOutcome:
+    async def test_it_is_the_model_the_version_that_answered_and_an_item_for_each_image(self) -> None:
+        told = Told()
+        told.engine.version = 7
+        told.start(png(), png(1), top_k=2)
+        model, version, items = await asyncio.wait_for(told.outcomes.get(), PATIENCE)  # type: ignore[misc]
+        assert (model, version, list(items)) == ("digits", 7, [told.engine.outcome] * 2)
+        assert told.engine.submitted.get_nowait().top_k == 2
+
+    async def test_items_come_in_the_order_of_the_images_whether_small_large_or_broken(self) -> None:
+        told = Told()
+        told.start(b"no image", png(), png(size=(400, 300)), b"%PDF", png())
+        kinds = [item.code if isinstance(item, ItemError) else "answer" for item in await told.items()]
+        assert kinds == ["bad_image", "answer", "answer", "unsupported_format", "answer"]
+        assert len(told.engine.submitted.get_nowait().items) == 3
+
+    async def test_where_no_image_can_be_decoded_the_engine_is_not_asked(self) -> None:
+        told = Told()
+        told.start(b"no image", version=3)
+        model, version, items = await asyncio.wait_for(told.outcomes.get(), PATIENCE)  # type: ignore[misc]
+        assert (model, version, len(items)) == ("digits", 3, 1)
+        assert told.engine.submitted.empty()
+
+    async def test_a_model_that_is_not_there_is_said_at_once_and_nobody_is_told_later(self) -> None:
+        told = Told()
+        with pytest.raises(NotFound):
+            told.start(png(), model="nobody")
+        told.start(png())
+        await told.items()
+        assert told.outcomes.empty()
+
+    @pytest.mark.parametrize("later", [False, True])
+    async def test_what_the_engine_says_instead_of_an_answer_is_told(self, later: bool) -> None:
+        told, error = Told(), Overloaded("full")
+        if later:
+            told.engine.told = error
+        else:
+            told.engine.submit_error = error
+        told.start(png())
+        assert await told.error() is error
+
+    async def test_a_bug_is_told_too(self) -> None:
+        told = Told()
+        told.engine.submit_error = ZeroDivisionError("a bug")
+        told.start(png())
+        assert isinstance(await told.error(), ZeroDivisionError)
+
+
+class TestStale:
+    @pytest.mark.parametrize("later", [False, True])
+    async def test_images_are_decoded_again_as_the_new_version_wants_them(self, later: bool) -> None:
+        told = Told()
+        told.engine.gate.clear()
+        if later:
+            told.engine.told = STALE
+        else:
+            told.engine.submit_error = STALE
+        told.start(png(), b"no image")
+        before = await told.engine.submitted.get()
+        told.engine.preprocess = PHOTOS
+        told.engine.gate.set()
+        assert [type(item) for item in await told.items()] == [ItemAnswer, ItemError]
+        assert before.items[0].shape == (28, 28, 1)
+        if later:
+            assert told.engine.submitted.get_nowait().items[0].shape == (64, 64, 3)
+
+    async def test_a_model_that_is_exchanged_until_the_deadline_is_not_waited_for(self) -> None:
+        told = Told()
+        told.engine.submit_error = STALE
+        told.start(png(), seconds=0)
+        assert isinstance(await told.error(), Expired)
+
+    async def test_a_model_that_goes_meanwhile_is_told(self) -> None:
+        told = Told()
+        told.engine.submit_error = STALE
+        told.start(png())
+        told.engine.error = gone = NotFound("model_not_found", "it has gone")
+        assert await told.error() is gone
+
+
+class TestCancel:
+    async def test_before_it_is_decoded_the_engine_is_not_asked_and_nobody_is_told(self) -> None:
+        told = Told()
+        told.start(png()).cancel()
+        told.start(png())
+        await told.items()
+        assert told.engine.submitted.qsize() == 1
+        assert told.outcomes.empty()
+
+    async def test_what_was_submitted_is_dropped(self) -> None:
+        told = Told()
+        told.engine.gate.clear()
+        classification = told.start(png())
+        submitted = await told.engine.submitted.get()
+        for _ in range(2):
+            classification.cancel()
+        assert told.engine.cancelled.get_nowait() is submitted
+        assert told.engine.cancelled.empty()
+
+
+class TestClassify:
+    """The same for a caller that waits."""
+
+    async def test_the_answer_names_the_model_and_the_version(self) -> None:
+        told = Told()
+        answer = await told.classifier.classify([png()], Query(), deadline=time.monotonic() + 60)
+        assert (answer.model, answer.version, list(answer.items)) == ("digits", 1, [told.engine.outcome])
+
+    async def test_an_engine_that_hangs_is_waited_for_until_the_deadline_and_the_images_are_dropped(self) -> None:
+        told = Told()
+        told.engine.gate.clear()
+        with pytest.raises(Expired):
+            await told.classifier.classify([png()], Query(), deadline=time.monotonic() + 0.01)
+        assert told.engine.cancelled.qsize() == 1
+
+    async def test_cancelling_it_drops_the_images(self) -> None:
+        told = Told()
+        told.engine.gate.clear()
+        waiting = asyncio.create_task(told.classifier.classify([png()], Query(), deadline=time.monotonic() + 60))
+        await told.engine.submitted.get()
+        waiting.cancel()
+        await until(lambda: told.engine.cancelled.qsize() == 1)
+
+    async def test_what_goes_wrong_is_raised(self) -> None:
+        told = Told()
+        told.engine.submit_error = Overloaded("full")
+        with pytest.raises(Overloaded):
+            await told.classifier.classify([png()], Query(), deadline=time.monotonic() + 60)
