@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from app.api.openapi import problems
-from app.api.schemas import ModelsBody, ReloadBody
+from app.api.schemas import ModelBody, ModelsBody, ReloadBody, model_body
 from app.engine.interface import ModelControl
-from app.engine.model_info import ModelInfo
 from app.http.problems import Problem
 
 ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
@@ -28,7 +28,7 @@ def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
     )
     async def models() -> ModelsBody:
         """Everything the store holds, and what is served of it."""
-        return ModelsBody(models=await engine.models())
+        return ModelsBody(models=list(map(model_body, await engine.models())))
 
     @api.get(
         "/models/{model}",
@@ -36,13 +36,14 @@ def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
         summary="Show one model",
         response_description="Its versions, the highest first",
         tags=["models"],
+        response_model=ModelBody,
         responses=problems("model_not_found"),
     )
-    async def model(model: ModelName) -> ModelInfo:
+    async def model(model: ModelName) -> BaseModel:
         """One model: all its versions on disk, and which of them answers."""
         for info in await engine.models():
             if info.name == model:
-                return info
+                return model_body(info)
         raise Problem("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
 
     @api.post(

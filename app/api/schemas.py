@@ -1,10 +1,13 @@
 """The JSON bodies, as they stand in /openapi.json. Models and versions are shown as the engine's own data has them."""
 
-from typing import Annotated
+from dataclasses import fields
+from datetime import datetime
+from typing import Annotated, Any, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from app.engine.model_info import ModelInfo, Refusal
+from app.engine.model_info import ModelInfo, Refusal, VersionInfo
+from classifier.manifest import Manifest
 
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
 
@@ -66,8 +69,50 @@ class AnswersBody(BaseModel):
     results: list[ResultBody]
 
 
+# A version shows what its manifest says, field for field: its preprocess as `input`; last, where its weights come from.
+_SHOWN = {
+    name: {"preprocess": "input"}.get(name, name)
+    for name in sorted(Manifest.model_fields, key=("provenance", "imported").__contains__)
+    if name not in ("format", "model")
+}
+
+
+def _body(name: str, description: str | None, /, **kinds: Any) -> type[BaseModel]:
+    """Makes a body whose fields are all required."""
+    required: Any = {field: (kind, ...) for field, kind in kinds.items()}
+    return create_model(name, __doc__=description, **required)
+
+
+VersionBody = _body(
+    "VersionInfo",
+    "One file of the store and all that its manifest says; what is not known is null.",
+    version=int,
+    state=Literal["loading", "ready", "available", "refused"],
+    reason=str | None,
+    **{shown: Optional[Manifest.model_fields[name].annotation] for name, shown in _SHOWN.items()},  # noqa: UP045  values
+    file_size=int | None,
+    sha256=str | None,
+    device=str | None,
+    loaded_at=datetime | None,
+)
+ModelBody = _body("ModelInfo", None, name=str, served_version=int | None, versions=tuple[VersionBody, ...])  # type: ignore[valid-type]
+
+
+def model_body(info: ModelInfo) -> BaseModel:
+    """Makes the JSON body of what there is to know of a model."""
+    return ModelBody(
+        name=info.name, served_version=info.served_version, versions=tuple(map(_version_body, info.versions))
+    )
+
+
+def _version_body(info: VersionInfo) -> BaseModel:
+    said = {shown: getattr(info.manifest, name, None) for name, shown in _SHOWN.items()}
+    known = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "manifest"}
+    return VersionBody(**known, **said)
+
+
 class ModelsBody(BaseModel):
-    models: list[ModelInfo]
+    models: list[ModelBody]  # type: ignore[valid-type]  # made above
 
 
 class ReloadBody(BaseModel):

@@ -4,32 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from classifier.manifest import Calibration, ClassMetrics, EpochPoint, Imported, Metrics, OutOfDistribution, Provenance
-from classifier.preprocess import Preprocess
+from classifier.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """Says what there is to know of one version: its file, its state, and what its manifest says. None is not known.
+    """Says what there is to know of one version: its file, its state, its manifest. None is not known.
 
     Args:
         reason: why it was refused; None if it was not.
+        sha256: the checkpoint's hash, as its header says it.
         device: where it is loaded; None if it is not.
     """
 
     version: int
     state: Literal["loading", "ready", "available", "refused"]
     reason: str | None
-    architecture: str | None
-    labels: tuple[str, ...] | None
-    input: Preprocess | None
-    metrics: Metrics | None
-    per_class: tuple[ClassMetrics, ...] | None
-    curve: tuple[EpochPoint, ...] | None
-    calibration: Calibration | None
-    out_of_distribution: OutOfDistribution | None
-    provenance: Provenance | None
-    imported: Imported | None
+    manifest: Manifest | None
     file_size: int | None
     sha256: str | None
     device: str | None

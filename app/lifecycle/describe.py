@@ -81,21 +81,11 @@ def _why_not_served(model: Model) -> str:
 
 def _version_info(version: Version, device: str) -> VersionInfo:
     file, ready = version.file, version.state is VersionState.READY
-    manifest = None if file.header is None else file.header.manifest
     return VersionInfo(
         version=version.number,
         state=_state(version),
         reason=version.reason,
-        architecture=manifest.architecture if manifest else None,
-        labels=manifest.labels if manifest else None,
-        input=manifest.preprocess if manifest else None,
-        metrics=manifest.metrics if manifest else None,
-        per_class=manifest.per_class if manifest else None,
-        curve=manifest.curve if manifest else None,
-        calibration=manifest.calibration if manifest else None,
-        out_of_distribution=manifest.out_of_distribution if manifest else None,
-        provenance=manifest.provenance if manifest else None,
-        imported=manifest.imported if manifest else None,
+        manifest=None if file.header is None else file.header.manifest,
         file_size=file.fingerprint.size,
         sha256=file.header.sha256 if file.header else None,
         device=device if ready else None,

@@ -444,8 +444,9 @@ async def test_a_version_says_what_its_manifest_says_of_trust(start: Start, tmp_
     )
     async with start() as engine:
         (model,) = await engine.models()
-    assert model.versions[0].calibration == calibration
-    assert model.versions[0].out_of_distribution == out_of_distribution
+    manifest = model.versions[0].manifest
+    assert manifest is not None
+    assert (manifest.calibration, manifest.out_of_distribution) == (calibration, out_of_distribution)
 
 
 @pytest.mark.slow

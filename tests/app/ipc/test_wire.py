@@ -17,6 +17,7 @@ from classifier.manifest import (
     ClassMetrics,
     Dataset,
     EpochPoint,
+    Manifest,
     Metrics,
     OutOfDistribution,
     Provenance,
@@ -154,33 +155,36 @@ def test_rows_arrive_as_they_left() -> None:
 
 
 def test_what_is_known_of_a_model_arrives_as_it_left() -> None:
-    refused = VersionInfo(2, "refused", "junk", *[None] * 14)
+    refused = VersionInfo(2, "refused", "junk", *[None] * 5)
     served = VersionInfo(
         version=1,
         state="ready",
         reason=None,
-        architecture="mnist_cnn",
-        labels=("a", "b"),
-        input=PHOTOS,
-        metrics=Metrics(split="test", samples=2, accuracy=0.1, loss=1 / 3),
-        per_class=(
-            ClassMetrics(precision=0.5, recall=None, samples=2),
-            ClassMetrics(precision=None, recall=0, samples=0),
+        manifest=Manifest(
+            model="digits",
+            architecture="mnist_cnn",
+            labels=("a", "b"),
+            preprocess=PHOTOS,
+            metrics=Metrics(split="test", samples=2, accuracy=0.1, loss=1 / 3),
+            per_class=(
+                ClassMetrics(precision=0.5, recall=None, samples=2),
+                ClassMetrics(precision=None, recall=0, samples=0),
+            ),
+            curve=(EpochPoint(epoch=1, loss=0.1, accuracy=0, held_out_loss=1e-30, held_out_accuracy=1),),
+            calibration=Calibration(temperature=1.5),
+            out_of_distribution=OutOfDistribution(method="energy", threshold=2 / 3),
+            provenance=Provenance(
+                dataset=Dataset(name="drawings", samples=9, fingerprint="f" * 64),
+                recipe={"epochs": 3, "rate": [1e-3, None, {"warm": True}]},
+                seed=2**70,
+                epoch=3,
+                code_revision=None,
+                versions={"torch": "2.11"},
+                created=datetime.now(timezone(timedelta(hours=5, minutes=30))),
+                parent=None,
+            ),
+            imported=None,
         ),
-        curve=(EpochPoint(epoch=1, loss=0.1, accuracy=0, held_out_loss=1e-30, held_out_accuracy=1),),
-        calibration=Calibration(temperature=1.5),
-        out_of_distribution=OutOfDistribution(method="energy", threshold=2 / 3),
-        provenance=Provenance(
-            dataset=Dataset(name="drawings", samples=9, fingerprint="f" * 64),
-            recipe={"epochs": 3, "rate": [1e-3, None, {"warm": True}]},
-            seed=2**70,
-            epoch=3,
-            code_revision=None,
-            versions={"torch": "2.11"},
-            created=datetime.now(timezone(timedelta(hours=5, minutes=30))),
-            parent=None,
-        ),
-        imported=None,
         file_size=2**40,
         sha256="0" * 64,
         device="cpu",
