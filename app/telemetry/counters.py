@@ -4,6 +4,7 @@ A file outlives its process: what has been counted is not lost when a process di
 """
 
 import contextlib
+import json
 import mmap
 from pathlib import Path
 from typing import TextIO
@@ -11,7 +12,7 @@ from typing import TextIO
 _MAX_SERIES = 1 << 14  # 128 KiB of a file
 
 
-class Counts:
+class SharedCounters:
     """The numbers of one process, by name.
 
     Args:
@@ -55,6 +56,11 @@ class Counts:
 
     def items(self) -> dict[str, float]:
         return {name: self.values[slot] for name, slot in self._slots.items()}
+
+
+def series(metric: str, *labels: str) -> str:
+    """The name of the number that a metric has for these values of its labels."""
+    return json.dumps((metric, *labels))
 
 
 def total(folder: Path) -> dict[str, float]:

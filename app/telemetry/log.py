@@ -7,21 +7,10 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine.interface import Status
-
 
 def event(logger: logging.Logger, message: str, *, level: int = logging.INFO, **values: Any) -> None:
     """Logs what happened and the values that belong to it, e.g. `serving model=mnist version=3`."""
     logger.log(level, message, extra={"values": values})
-
-
-def announce(status: Status, address: str) -> None:
-    """The one line that says what there is now."""
-    logger = logging.getLogger("app")
-    models = ", ".join(f"{name} {version}" for name, version in status.served.items()) or "none"
-    event(logger, "ready" if status.ready else "not ready", address=address, models=models, device=status.device)
-    if not status.ready:
-        event(logger, status.detail, level=logging.WARNING)
 
 
 def configure(*, level: str, json_lines: bool) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app.telemetry.counters import Counts, total
+from app.telemetry.counters import SharedCounters, series, total
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -22,6 +22,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_errors": ("Answers that are problems, by code", ("code",)),
     "flambeau_loads": ("Versions that passed and went live", ("model",)),
     "flambeau_refusals": ("Versions that were refused", ("model",)),
+    "flambeau_restarts": ("Restarts of a process that had ended", ("process",)),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_requests_in_flight": ("Requests being answered", ()),
@@ -46,7 +47,7 @@ class Metrics:
 
     def __init__(self, folder: Path | None = None, process: str = "") -> None:
         self._folder = folder
-        self._counts = counts = Counts(None if folder is None else folder / process)
+        self._counts = counts = SharedCounters(None if folder is None else folder / process)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Exposed(self._total))
         self._slots: dict[tuple[str, ...], int] = {}
@@ -102,7 +103,7 @@ class Metrics:
     def _slot(self, *name: str) -> int:
         slot = self._slots.get(name)
         if slot is None:
-            slot = self._slots[name] = self._counts.slot(json.dumps(name))
+            slot = self._slots[name] = self._counts.slot(series(*name))
         return slot
 
     def _histogram(self, name: str, *labels: str) -> Callable[[float], None]:

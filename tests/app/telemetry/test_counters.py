@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from app.telemetry.counters import Counts, total
+from app.telemetry.counters import SharedCounters, total
 
-Start = Callable[[str], Counts]
+Start = Callable[[str], SharedCounters]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """A process of that name begins to count."""
     with ExitStack() as started:
-        yield lambda name: started.enter_context(closing(Counts(tmp_path / name)))
+        yield lambda name: started.enter_context(closing(SharedCounters(tmp_path / name)))
 
 
-def add(counts: Counts, name: str, number: float = 1) -> None:
+def add(counts: SharedCounters, name: str, number: float = 1) -> None:
     counts.values[counts.slot(name)] += number
 
 
@@ -35,7 +35,7 @@ def no_room() -> Iterator[None]:
 
 
 def test_without_a_folder_they_are_in_memory() -> None:
-    counts = Counts()
+    counts = SharedCounters()
     add(counts, "a", 2)
     add(counts, "b", 0.5)
     add(counts, "a", 2)
