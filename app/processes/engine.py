@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 import uvloop
@@ -29,6 +30,8 @@ from app.telemetry.metrics import Metrics
 logger = logging.getLogger("app")
 
 _BEAT_SECONDS = 1.0
+# The socket outlives this process. From Python 3.13 on, who stops listening would remove its file.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class EngineServer:
@@ -45,7 +48,8 @@ class EngineServer:
 
     async def serve(self, listener: socket.socket) -> None:
         """Until it is cancelled."""
-        server = await asyncio.get_running_loop().create_unix_server(lambda: _FrontEnd(self), sock=listener)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: _FrontEnd(self), sock=listener, **_KEEP_FILE)
         try:
             while True:
                 await asyncio.sleep(_BEAT_SECONDS)
