@@ -21,7 +21,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Serves the checkpoints of a store. Flags win over FLAMBEAU_<NAME> in the environment, and that over a .env file."""
+    """Serves the checkpoints of a store. Flags win over FLAMBEAU_<NAME> in the environment, and both over .env."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

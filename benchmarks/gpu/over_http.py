@@ -12,7 +12,7 @@ from benchmarks.gpu.utilization import busy_percent, median
 from benchmarks.harness import seeded
 from benchmarks.harness.barrier import together
 from benchmarks.harness.clients import Outcome, Plan
-from benchmarks.harness.contestants import Competitor
+from benchmarks.harness.contestants import Contestant
 from benchmarks.harness.load import body_of
 from benchmarks.harness.processes import Server, running
 from benchmarks.harness.seeded import store_of
@@ -60,14 +60,14 @@ def http(
     front_ends = max(1, usable_cores() - 1)
     with store_of(network) as store:
         for precision in precisions:
-            competitor = Competitor(
+            contestant = Contestant(
                 "flambeau",
                 f"-m app --port {{port}} --store {{store}} --device {device} --precision {precision}"
                 f" --front-ends {front_ends} --log-level warning",
             )
             checkpoint = store / network / "1.safetensors"
             with (
-                running(competitor, _ask, checkpoint=checkpoint, store=store, log=store.parent / "log") as server,
+                running(contestant, _ask, checkpoint=checkpoint, store=store, log=store.parent / "log") as server,
                 server.turn(),
             ):
                 measured = partial(_http, server, network=network, precision=precision, photos=photos, device=device)

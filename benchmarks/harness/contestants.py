@@ -13,7 +13,7 @@ _FLAMBEAU = "-m app --port {port} --store {store} --log-level warning"
 
 
 @dataclass(frozen=True, slots=True)
-class Competitor:
+class Contestant:
     """A server that may take part.
 
     Args:
@@ -41,20 +41,20 @@ class Competitor:
         return {**os.environ, "CHECKPOINT": checkpoint, "TMPDIR": scratch, **self.environment}
 
 
-PLAIN = Competitor("plain endpoint", _PLAIN)
+PLAIN = Contestant("plain endpoint", _PLAIN)
 
 FLAMBEAU = (
-    Competitor("flambeau, one process", f"{_FLAMBEAU} --front-ends 0"),
-    Competitor("flambeau, front end", f"{_FLAMBEAU} --front-ends 1"),
+    Contestant("flambeau, one process", f"{_FLAMBEAU} --front-ends 0"),
+    Contestant("flambeau, front end", f"{_FLAMBEAU} --front-ends 1"),
 )
 
 ALL = (
     PLAIN,
     # Two threads of torch in each of two workers would wait for one another: 50 requests/s in all, not 2,000.
-    Competitor("plain, two workers", f"{_PLAIN} --workers 2", environment={"OMP_NUM_THREADS": "1"}),
+    Contestant("plain, two workers", f"{_PLAIN} --workers 2", environment={"OMP_NUM_THREADS": "1"}),
     *FLAMBEAU,
-    Competitor("LitServe", "-m benchmarks.servers.litserve_server {port}", takes_form=False, package="litserve"),
-    Competitor(
+    Contestant("LitServe", "-m benchmarks.servers.litserve_server {port}", takes_form=False, package="litserve"),
+    Contestant(
         "Mosec",
         "-m benchmarks.servers.mosec_server --address 127.0.0.1 --port {port} --timeout 30000 --log-level error",
         takes_form=False,

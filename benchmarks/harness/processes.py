@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.contestants import Competitor
+from benchmarks.harness.contestants import Contestant
 
 PATIENCE = 120.0  # seconds within which a server has to answer
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -69,7 +69,7 @@ class Server:
 
 @contextmanager
 def running(
-    competitor: Competitor, ask: Callable[[Server], object], *, checkpoint: Path, store: Path, log: Path
+    contestant: Contestant, ask: Callable[[Server], object], *, checkpoint: Path, store: Path, log: Path
 ) -> Iterator[Server]:
     """A server that answers, held still until its turn; ends the benchmark where it does not.
 
@@ -80,14 +80,14 @@ def running(
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *competitor.arguments(port=port, store=str(store))],
-            cwd=competitor.tree,
-            env=competitor.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
+            [sys.executable, *contestant.arguments(port=port, store=str(store))],
+            cwd=contestant.tree,
+            env=contestant.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends its servers
         )
-    server = Server(competitor.name, process.pid, port, competitor.takes_form, 0.0)
+    server = Server(contestant.name, process.pid, port, contestant.takes_form, 0.0)
     try:
         if not _answers(server, process, ask):
             sys.exit(f"{server.name} does not answer:\n{log.read_text(errors='replace')[-4000:]}")

@@ -17,7 +17,7 @@ from benchmarks.harness.processes import Server
 # By index: the probability.
 Answer = dict[int, float]
 # Measures one more contestant, which is no server, for so many seconds under a load.
-Contestant = Callable[[Load, int], Figures]
+Turn = Callable[[Load, int], Figures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Plan:
 
 
 def measured(
-    plan: Plan, servers: Sequence[Server], *, reference: Server, beside: Sequence[Contestant], folder: Path
+    plan: Plan, servers: Sequence[Server], *, reference: Server, beside: Sequence[Turn], folder: Path
 ) -> list[Figures]:
     """The figures of each round. `folder` is for what wrk reads; ends the benchmark where an answer is wrong."""
     with reference.turn():
@@ -71,7 +71,7 @@ def _warm(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) 
         measure(server, Load(max(load.clients for load in plan.loads)), bodies, seconds=1, folder=folder)
 
 
-def _turn(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) -> Contestant:
+def _turn(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) -> Turn:
     def turn(load: Load, seconds: int) -> Figures:
         count = len(plan.images)
         requests = [[i % count for i in range(start, start + load.images)] for start in range(0, count, load.images)]

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import chart, report, seeded
-from benchmarks.harness.contestants import ALL, FLAMBEAU, PLAIN, Competitor
+from benchmarks.harness.contestants import ALL, FLAMBEAU, PLAIN, Contestant
 from benchmarks.harness.load import Figures, Load
 from benchmarks.harness.processes import Server, running
-from benchmarks.harness.rounds import Contestant, Plan, answers, measured, medians
+from benchmarks.harness.rounds import Plan, Turn, answers, measured, medians
 from benchmarks.serving.ideal_photos import Ideal, Rate
 
 IDEAL = "ideal, without HTTP"
@@ -40,7 +40,7 @@ class Scenario:
 
     make: Callable[[Path], Path]
     images: Path | Callable[[], Sequence[bytes]]
-    competitors: Sequence[Competitor]
+    contestants: Sequence[Contestant]
     loads: Sequence[Load]
     seconds: int
     baseline: str | None
@@ -50,7 +50,7 @@ SCENARIOS = {
     "mnist": Scenario(
         make=seeded.digits,
         images=partial(seeded.drawings, 1),
-        competitors=ALL,
+        contestants=ALL,
         loads=(Load(1), Load(32), Load(64)),
         seconds=5,
         baseline=PLAIN.name,
@@ -58,7 +58,7 @@ SCENARIOS = {
     "photos": Scenario(
         make=seeded.photos,
         images=Path("../shared/data/photos"),
-        competitors=ALL,
+        contestants=ALL,
         loads=(Load(8), Load(32)),
         seconds=15,
         baseline=IDEAL,
@@ -66,7 +66,7 @@ SCENARIOS = {
     "several": Scenario(
         make=seeded.digits,
         images=partial(seeded.drawings, 32),
-        competitors=FLAMBEAU,
+        contestants=FLAMBEAU,
         loads=(Load(32), Load(1, images=32), Load(2, images=32)),
         seconds=5,
         baseline=None,
@@ -81,8 +81,8 @@ def main() -> None:
     loads = [Load(clients) for clients in arguments.clients or ()] or scenario.loads
     images = _images(arguments.images or scenario.images)
     plan = Plan(images, loads, arguments.rounds, arguments.seconds or scenario.seconds)
-    taking_part = [each for each in scenario.competitors if each.installed]
-    left_out = [each.name for each in scenario.competitors if not each.installed]
+    taking_part = [each for each in scenario.contestants if each.installed]
+    left_out = [each.name for each in scenario.contestants if not each.installed]
     with tempfile.TemporaryDirectory() as name:
         checkpoint = arguments.checkpoint or scenario.make(Path(name) / "seeded.safetensors")
         ideal = Ideal(checkpoint, images) if scenario.baseline == IDEAL else None
@@ -136,8 +136,8 @@ def _images(source: Path | Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
 
 def _figures(
     plan: Plan,
-    taking_part: Sequence[Competitor],
-    beside: Sequence[Contestant],
+    taking_part: Sequence[Contestant],
+    beside: Sequence[Turn],
     *,
     checkpoint: Path,
     folder: Path,
@@ -149,9 +149,9 @@ def _figures(
     ask = partial(answers, images=plan.images[:1])
     with ExitStack() as stack:
 
-        def started(competitor: Competitor) -> Server:
-            log = folder / f"{competitor.name}.log"
-            return stack.enter_context(running(competitor, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
+        def started(contestant: Contestant) -> Server:
+            log = folder / f"{contestant.name}.log"
+            return stack.enter_context(running(contestant, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
 
         servers = {each: started(each) for each in dict.fromkeys([PLAIN, *taking_part])}
         return measured(
@@ -159,7 +159,7 @@ def _figures(
         )
 
 
-def _turn_of(ideal: Ideal, best: Rate) -> Contestant:
+def _turn_of(ideal: Ideal, best: Rate) -> Turn:
     def turn(load: Load, seconds: int) -> Figures:
         rate = ideal.rate(best.setup, seconds)
         speed = rate.images_per_second

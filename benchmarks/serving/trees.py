@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report, seeded
-from benchmarks.harness.contestants import FLAMBEAU, ROOT, Competitor
+from benchmarks.harness.contestants import FLAMBEAU, ROOT, Contestant
 from benchmarks.harness.load import Figures, Load
 from benchmarks.harness.processes import Server, running
 from benchmarks.harness.rounds import Plan, answers, measured, medians
@@ -106,14 +106,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _started(
-    contestant: Competitor, *, plan: Plan, checkpoint: Path, store: Path, folder: Path, stack: ExitStack
+    contestant: Contestant, *, plan: Plan, checkpoint: Path, store: Path, folder: Path, stack: ExitStack
 ) -> Server:
     ask = partial(answers, images=plan.images[:1])
     log = folder / f"{contestant.name}.log"
     return stack.enter_context(running(contestant, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
 
 
-def _start_seconds(contestants: Sequence[Competitor], start: "partial[Server]") -> dict[str, float]:
+def _start_seconds(contestants: Sequence[Contestant], start: "partial[Server]") -> dict[str, float]:
     """The median time until each tree's first answer, started by turns and alone."""
     seconds: dict[str, list[float]] = {each.name: [] for each in contestants}
     for _ in range(STARTS):
