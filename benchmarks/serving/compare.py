@@ -1,12 +1,13 @@
-"""How fast /predict answers: flambeau beside a plain endpoint, LitServe and Mosec, by turns on the same machine.
+"""Measures how fast /predict answers: flambeau, a plain endpoint, LitServe and Mosec by turns on the same machine.
 
     python -m benchmarks.serving.compare mnist      one 28x28 PNG per request
     python -m benchmarks.serving.compare photos     JPEG photos in turns, beside the most that this machine could do
     python -m benchmarks.serving.compare several    32 images in a request, beside one in each of 32 requests at once
 
-Figures are medians of interleaved rounds; answers are compared with the plain endpoint's before each. Where no
-checkpoint is given, one with seeded weights is made: its answers mean nothing, its speed is any other's. Needs wrk;
-LitServe and Mosec come with `pip install -c constraints.txt -e '.[rivals]'`, and are left out where they are not.
+The figures are medians of interleaved rounds. Before each turn, the answers are compared with those of the plain
+endpoint. Without --checkpoint, one with seeded weights is made: its answers mean nothing, and its speed is that of any
+other. Needs wrk. LitServe and Mosec come with `pip install -c constraints.txt -e '.[rivals]'`. A server that is not
+installed is left out.
 """
 
 import argparse
@@ -32,10 +33,14 @@ IDEAL = "ideal, without HTTP"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Args:
-    make: a checkpoint at that path.
-    images: a folder of them, or how to make them.
-    baseline: whose rate the others are compared with; None: each one's own under the first load.
+    """What is compared with what.
+
+    Args:
+        make: makes a checkpoint at a path.
+        images: a folder of images, or a function that makes them.
+        seconds: how long one turn is.
+        baseline: the contestant whose rate the others are compared with. None compares each one with itself under the
+            first load.
     """
 
     make: Callable[[Path], Path]
@@ -76,7 +81,7 @@ SCENARIOS = {
 
 def main() -> None:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and ends its servers, which may be held still
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that it ends its servers, which may be stopped
     scenario = SCENARIOS[arguments.scenario]
     loads = [Load(clients) for clients in arguments.clients or ()] or scenario.loads
     images = _images(arguments.images or scenario.images)
@@ -112,13 +117,15 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("--checkpoint", type=Path, help="instead of one with seeded weights")
-    parser.add_argument("--images", type=Path, help="a file, or a folder whose files are sent in turns")
-    parser.add_argument("--clients", type=int, nargs="+", help="instead of the scenario's")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint to use instead of one with seeded weights")
+    parser.add_argument("--images", type=Path, help="a file to send, or a folder whose files are sent in turns")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", help="the numbers of clients, instead of those of the scenario"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, help="of each turn, instead of the scenario's")
-    parser.add_argument("--json", type=Path, help="where the medians and all rounds are kept")
-    parser.add_argument("--plot", type=Path, help="where the picture is kept: .svg or .png")
+    parser.add_argument("--seconds", type=int, help="the length of each turn, instead of that of the scenario")
+    parser.add_argument("--json", type=Path, help="the file to write the medians and all rounds to")
+    parser.add_argument("--plot", type=Path, help="the file to write the picture to, .svg or .png")
     arguments = parser.parse_args()
     if arguments.scenario == "several" and (arguments.plot or arguments.clients):
         parser.error("`several` has its own loads, and no picture")
@@ -142,7 +149,11 @@ def _figures(
     checkpoint: Path,
     folder: Path,
 ) -> list[Figures]:
-    """Of each round; `folder` is for the store, the servers' logs and what wrk reads."""
+    """Starts the servers and measures them by turns. Returns the figures of each turn.
+
+    Args:
+        folder: where the store, the servers' logs and the files for wrk are written.
+    """
     store = folder / "store"
     (store / "benchmark").mkdir(parents=True)
     shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
