@@ -132,7 +132,8 @@ def _rows_of(stage: Stage, failures: dict[str, str]) -> Iterator[Row]:
 
     The stage has a process of its own, because after an error of CUDA nothing works in its process any more.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which has imported torch, and never used a device
+    context.set_forkserver_preload([function.__module__ for function in (forward, engine, http)])
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_send_rows, args=(stage.rows, sending), name=stage.name)
     end = time.monotonic() + stage.budget
