@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.support.raw import PATIENCE
+from tests.support.server import PATIENCE
 
 _PAUSE = 0.005  # seconds
 
