@@ -59,7 +59,8 @@ class Supervisor:
     async def run(self) -> int:
         """Starts all processes and keeps them running until a signal, or until one of them cannot go on.
 
-        Returns: The exit code: 0 after a signal, else that of the process that could not go on.
+        Returns: The exit code: 0 after a signal, 1 if a process cannot go on, 2 if a process says what has to be put
+            right first.
         Raises: CannotStart, where a process, its folder or its socket cannot be made.
         """
         loop = asyncio.get_running_loop()
@@ -93,19 +94,22 @@ class Supervisor:
         self._stopping.set()
 
     async def _keep(self, child: "_Child") -> None:
-        """Runs one process after the other, until the server stops or there is no point. Its end stops the server."""
+        """Starts a process, and starts it again whenever it ends, until the server stops or the process is given up.
+
+        In the end it stops the server.
+        """
         policy = self._restart_policy()
         try:
             process: asyncio.subprocess.Process | None = await self._start(child)
             while process is not None:
                 policy.started()
                 code = await process.wait()
-                wait = policy.ended()
                 if self._stopping.is_set():
                     return
                 if code == 2:  # it has said itself what has to be put right
                     self._code = 2
                     return
+                wait = policy.ended()
                 if wait is None:
                     self._give_up("a process ends again and again", process=child.name, code=code)
                     return
@@ -115,7 +119,7 @@ class Supervisor:
             self._stopping.set()
 
     async def _start_again(self, child: "_Child", wait: float) -> asyncio.subprocess.Process | None:
-        """None: the server stops."""
+        """Waits, then starts the process once more. Returns None if the server stops instead."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), wait)
             return None
@@ -127,7 +131,7 @@ class Supervisor:
             return None
 
     async def _start(self, child: "_Child") -> asyncio.subprocess.Process:
-        """Raises: CannotStart."""
+        """Starts a process and tells it its configuration. Raises: CannotStart."""
         config = ChildConfig(
             settings=self._settings,
             process=child.name,
@@ -148,7 +152,7 @@ class Supervisor:
         if process.stdin is not None:
             process.stdin.write(config.line())
         self._processes[child.name] = process
-        if self._stopping.is_set():  # while it was started: it is not among those that were told
+        if self._stopping.is_set():  # meanwhile; it was not among those that were told
             self._signal([child.name])
         return process
 

@@ -147,7 +147,7 @@ async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Path) -> None:
-    """Often 1024, for programs that use select()."""
+    """It is often 1024, for the sake of programs that use select()."""
     publish(tmp_path, 1, checkpoint())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with contextlib.AsyncExitStack() as several:

@@ -1,4 +1,4 @@
-"""The processes of one server, real ones: what dies comes back, what is told to end ends, and nothing is left."""
+"""The real processes of one server: what dies comes back, what is told to end ends, and nothing is left behind."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ COUNTED = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Two front-ends and the engine, of which each test leaves as many as it found."""
+    """Two front-ends and the engine. Each test leaves as many processes as it found."""
     store = tmp_path_factory.mktemp("store")
     publish(store, 1, checkpoint())
     with serving(store, "--device", "cpu", "--front-ends", "2") as process:
@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the server makes its temporary folder."""
+    """The folder in which the server makes its temporary folder."""
     folder = tmp_path / "t"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -77,7 +77,7 @@ def children(process: int) -> list[int]:
 
 
 def those_of(server: ServerProcess, module: str) -> list[int]:
-    """Its processes that run this module, as long as they have not ended."""
+    """Returns those of its processes that run this module and have not ended."""
     found = []
     for child in children(server.process.pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -96,7 +96,7 @@ def front_ends_of(server: ServerProcess) -> list[int]:
 
 
 def state(process: int) -> str:
-    """The letter that `ps` shows; "gone" for a process that there is no more, or whose parent only has yet to look."""
+    """Returns the letter that `ps` shows, or "gone" if the process has ended, even if its parent has yet to notice."""
     try:
         letter = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -106,7 +106,7 @@ def state(process: int) -> str:
 
 @contextmanager
 def stopped(process: int) -> Iterator[None]:
-    """It does nothing meanwhile."""
+    """Stops a process until the block is left."""
     os.kill(process, signal.SIGSTOP)
     try:
         block_until(lambda: state(process) in ("T", "gone"))
@@ -135,7 +135,7 @@ def counted(server: ServerProcess) -> list[float]:
 
 
 def restarts(server: ServerProcess) -> dict[str, float]:
-    """Of each process."""
+    """Returns how often each process was started again."""
     numbers = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
     return {dict(labels)["process"]: value for (name, labels), value in numbers.items() if "restarts_total" in name}
 
@@ -215,7 +215,7 @@ async def test_an_engine_process_that_is_killed_comes_back_and_until_then_the_an
             kill(engine)
         answers = [await client.response()]
         block_until(lambda: len(those_of(server, "app.processes.engine")) == 1)
-        with stopped(engine_of(server)):  # for as long as is looked at what its absence means
+        with stopped(engine_of(server)):  # so that it stays absent while the answers are looked at
             await client.send(request(body=png()))
             answers.append(await client.response())
             for path in ("/health/ready", "/models", "/models/digits"):
@@ -265,7 +265,7 @@ def test_a_signal_ends_all_with_0_and_nothing_is_left(number: signal.Signals, st
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_signal_that_reaches_every_process_at_once_lets_them_finish_all_the_same(store: Path) -> None:
-    """As systemd sends it."""
+    """This is how systemd ends a service."""
     upload = request(body=png())
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         async with connection(server.port) as client:
@@ -372,7 +372,7 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
 def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     blocks: int, store: Path, temporary: Path
 ) -> None:
-    """To who writes, a limit of what a file may hold is a full disk, or one that can only be read."""
+    """A limit of the size of files looks like a full disk, or like one that can only be read."""
     server = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"]
     ended = run("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *server)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)

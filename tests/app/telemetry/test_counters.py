@@ -1,4 +1,4 @@
-"""Numbers of several processes in one folder: added up, and not lost with the process that counted them."""
+"""Numbers of several processes in one folder are added up, and are not lost with the process that counted them."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Start = Callable[[str], SharedCounters]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """A process of that name begins to count."""
+    """Returns a function by which a process of that name begins to count."""
     with ExitStack() as started:
         yield lambda name: started.enter_context(closing(SharedCounters(tmp_path / name)))
 
@@ -25,7 +25,7 @@ def add(counts: SharedCounters, name: str, number: float = 1) -> None:
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """No file grows: to who writes, that is a full disk."""
+    """Lets no file grow, which looks like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -98,7 +98,7 @@ def test_more_names_than_there_is_room_for_share_a_number_and_leave_the_others_a
 
 
 def test_a_full_disk_is_an_error_when_a_process_begins(start: Start) -> None:
-    """And not the end of the process when it counts: what cannot be written to a mapped file kills."""
+    """If it were noticed only when the process counts, it would kill: so does a failed write to a mapped file."""
     with no_room(), pytest.raises(OSError, match="File too large"):
         start("one")
 
