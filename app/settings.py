@@ -1,4 +1,4 @@
-"""All settings of the server: FLAMBEAU_* in the environment, a `.env` file, and flags of the same names."""
+"""All settings of the server: flags, FLAMBEAU_* in the environment, and a `.env` file. Imports no torch."""
 
 import difflib
 import os
@@ -17,11 +17,11 @@ _DAY = 86_400  # seconds; timers have an end
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the message names the setting, one line each."""
+    """Some settings cannot be used. The message has a line for each, which names it."""
 
 
 class Settings(BaseSettings):
-    """Serves the checkpoints of a store. Each flag is FLAMBEAU_<NAME> in the environment or in .env, too; flags win."""
+    """Serves the checkpoints of a store. Flags win over FLAMBEAU_<NAME> in the environment, and both over .env."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -37,65 +37,91 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,  # --compile, not --compile true
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    store: Path = Field(Path("models_store"), description="folder of published checkpoints")
-    device: str = Field("auto", description="cuda, cuda:1, mps, cpu; auto takes the first that is there")
-    model: str | None = Field(None, description="the model that answers when a request names none")
+    host: str = Field("127.0.0.1", description="The address to listen on. 0.0.0.0 means all addresses.")
+    port: int = Field(8000, ge=0, le=65535, description="The port to listen on. 0 takes a free one.")
+    store: Path = Field(Path("models_store"), description="The folder of published checkpoints.")
+    device: str = Field(
+        "auto", description="Where networks compute: cuda, cuda:1, mps or cpu. auto takes the first that is there."
+    )
+    model: str | None = Field(None, description="The model that answers when a request names none.")
 
     front_ends: int | None = Field(
         None,
         ge=0,
         le=256,
-        description="processes that answer HTTP and decode, beside one that has the models; 0: one process does it "
-        "all; one fewer than there are cores, if not set",
+        description="How many processes answer HTTP and decode images. One more process has the models. 0 means that "
+        "one process does it all. If it is not set, there is one fewer than there are cores.",
     )
-    max_batch: int = Field(64, ge=1, le=4096, description="images in one batch")
-    max_batch_ms: float = Field(150, gt=0, description="how long one batch may take, by a running estimate")
-    max_queue: int = Field(1024, ge=1, description="images that may wait for a batch")
-    max_requests: int = Field(1024, ge=1, description="predictions that may be in progress in one process")
-    max_connections: int = Field(4096, ge=1, description="connections that may be open to one process")
-    max_files: int = Field(32, ge=1, description="images in one request")
-    max_upload_mb: float = Field(20, gt=0, description="size of one request's body")
-    max_pending_mb: float = Field(512, gt=0, description="bytes of all bodies held at once")
-    max_megapixels: float = Field(50, gt=0, le=178, description="size of one image")
-    max_pending_megapixels: float = Field(200, gt=0, description="of all images being decoded at once")
-    decode_threads: int = Field(0, ge=0, le=1024, description="for large images; 0 takes one for each core")
+    max_batch: int = Field(64, ge=1, le=4096, description="How many images one batch may have.")
+    max_batch_ms: float = Field(
+        150, gt=0, description="How many milliseconds one batch may take. The server estimates it from earlier batches."
+    )
+    max_queue: int = Field(1024, ge=1, description="How many images may wait for a batch.")
+    max_requests: int = Field(1024, ge=1, description="How many predictions may be in progress in one process.")
+    max_connections: int = Field(4096, ge=1, description="How many connections may be open to one process.")
+    max_files: int = Field(32, ge=1, description="How many images one request may have.")
+    max_upload_mb: float = Field(20, gt=0, description="How many megabytes the body of one request may have.")
+    max_pending_mb: float = Field(
+        512, gt=0, description="How many megabytes the bodies of all requests in progress may have together."
+    )
+    max_megapixels: float = Field(50, gt=0, le=178, description="How many megapixels one image may have.")
+    max_pending_megapixels: float = Field(
+        200, gt=0, description="How many megapixels all images that are being decoded may have together."
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=1024, description="How many threads decode large images. 0 means one for each core."
+    )
     jpeg_draft: bool = Field(
-        False, description="decode large JPEGs at a half, a quarter or an eighth: quicker, not quite the same pixels"
+        False,
+        description="Decode large JPEGs at a half, a quarter or an eighth of their size. It is quicker, and the pixels "
+        "are not quite the same.",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of the network; in bf16 answers are not quite those of training, and up to twice as quick"
+        "fp32",
+        description="The numbers that networks compute with. bf16 is up to twice as quick, and its answers are not "
+        "quite those of training.",
     )
     torch_threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="of one batch on a CPU, and one batch at a time; 0 takes all cores but one, or, for a large "
-        "network, all, which the batches in progress share",
+        description="How many threads compute one batch on a CPU. With a number, there is one batch at a time. 0 means "
+        "all cores but one. For a large network 0 means all cores, which the batches in progress share.",
     )
     compile: bool = Field(
         False,
-        description="compile each network when it is loaded, with torch.compile: up to a third quicker, after half a "
-        "minute or more; on a CPU it takes a C++ compiler, and one batch is computed at a time",
+        description="Compile each network with torch.compile when it is loaded. It is up to a third quicker. Loading "
+        "takes half a minute longer, or more. On a CPU it needs a C++ compiler, and there is one batch at a time.",
     )
 
     deadline_seconds: float = Field(
-        30, gt=0, le=_DAY, description="after which a prediction, or the wait for a reload, is given up"
+        30, gt=0, le=_DAY, description="After how many seconds a prediction, or the wait for a reload, is given up."
     )
-    upload_seconds: float = Field(20, gt=0, le=_DAY, description="within which a request's body must have come")
-    header_seconds: float = Field(10, gt=0, le=_DAY, description="within which a request's head must have come")
-    keep_alive_seconds: int = Field(75, ge=1, le=_DAY, description="how long an idle connection stays open")
-    grace_seconds: float = Field(30, gt=0, le=_DAY, description="for accepted requests after SIGTERM")
+    upload_seconds: float = Field(
+        20, gt=0, le=_DAY, description="Within how many seconds the body of a request must have come."
+    )
+    header_seconds: float = Field(
+        10, gt=0, le=_DAY, description="Within how many seconds the headers of a request must have come."
+    )
+    keep_alive_seconds: int = Field(
+        75, ge=1, le=_DAY, description="For how many seconds an idle connection stays open."
+    )
+    grace_seconds: float = Field(
+        30, gt=0, le=_DAY, description="How many seconds accepted requests get to be answered after SIGTERM."
+    )
     poll_seconds: float = Field(
-        10, ge=0.1, le=_DAY, description="how long a new checkpoint may stay unseen at the most"
+        10, ge=0.1, le=_DAY, description="For how many seconds at most a new checkpoint may stay unseen."
     )
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="origins whose pages may call this server, separated by commas; * for all"
+        (), description="The origins whose pages may call this server, separated by commas. * means all origins."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of what is logged")
-    log_format: Literal["lines", "json"] = Field("lines", description="for people or for machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level of events that are logged."
+    )
+    log_format: Literal["lines", "json"] = Field(
+        "lines", description="How events are logged: as lines for people, or as JSON for machines."
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -112,10 +138,10 @@ class Settings(BaseSettings):
         return value
 
     def share_of(self, processes: int) -> Self:
-        """What each of so many processes may hold, of what the server may.
+        """Returns the settings of one of so many front-ends: its share of the bytes, pixels and threads of the server.
 
-        Numbers of connections and requests are not divided: whoever accepts first gets them, and one process may well
-        have most of them while the others have room. `max_queue` is counted for all by the engine.
+        Numbers of connections and requests are not divided. The process that accepts first gets them, so one process
+        may well have most of them while the others have room. The engine counts `max_queue` for all.
         """
         return self.model_copy(
             update={
@@ -127,7 +153,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> Self:
-        """From flags, the environment and `.env`. `--help` and flags that are not known end the process.
+        """Reads flags, the environment and `.env`. `--help` and unknown flags end the process.
 
         Raises: SettingsError.
         """
@@ -141,7 +167,7 @@ class Settings(BaseSettings):
 
 
 def _refuse_unknown_names(names: Mapping[str, object], where: str, settings: type[Settings]) -> None:
-    """A setting that is misspelt would silently do nothing."""
+    """Refuses a setting that is misspelt, which would silently do nothing. Raises: SettingsError."""
     known = [name.upper() for name in settings.model_fields]
     for name in names:
         if name.upper().startswith(PREFIX) and name.upper().removeprefix(PREFIX) not in known:

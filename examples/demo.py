@@ -1,8 +1,8 @@
-"""The main job, end to end, with real processes: train, publish, serve, ask, swap, and lose nothing.
+"""Shows the main job from end to end with real processes: train, publish, serve, ask and swap, without a lost request.
 
     python examples/demo.py
 
-Ends with 0, or with 1 if anything was lost or wrong. Leaves a good model in the store, and no more than five versions.
+The exit code is 0, or 1 if anything was lost or wrong. A good model stays in the store, in at most five versions.
 """
 
 import argparse
@@ -45,27 +45,31 @@ BOUNDARY = "flambeau-demo"
 
 
 class Wrong(Exception):
-    """Something was lost or is not as it should be."""
+    """Something was lost, or is not as it should be."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What clients saw; shared by their threads, which only append, each image being one thread's."""
+    """What the clients saw. Their threads share it: they only append, and each image belongs to one of them."""
 
-    seconds: list[float] = field(default_factory=list)
-    by: list[int] = field(default_factory=list)  # versions, one for each answer
-    answers: dict[int, str] = field(default_factory=dict)
-    lost: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # that each answer took
+    by: list[int] = field(default_factory=list)  # the version of each answer
+    answers: dict[int, str] = field(default_factory=dict)  # the likeliest label of each image
+    lost: list[str] = field(default_factory=list)  # the error of each request that was lost
 
     @property
     def versions(self) -> Counter[int]:
+        """How many answers each version gave."""
         return Counter(self.by)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train, publish, serve, ask, swap; with real processes.")
-    parser.add_argument("--store", type=Path, default=PROJECT / "models_store", help="where the model is published")
-    parser.add_argument("--runs", type=Path, default=PROJECT / "runs", help="scratch of training")
+    """Runs the demo. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Train, publish, serve, ask and swap, with real processes.")
+    parser.add_argument(
+        "--store", type=Path, default=PROJECT / "models_store", help="the folder where the model is published"
+    )
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs", help="the folder where training keeps its files")
     arguments = parser.parse_args()
     began = time.monotonic()
     try:
@@ -77,68 +81,68 @@ def main() -> int:
         print(f"\nthe demo cannot go on: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; what was published stays", file=sys.stderr)
+        print("\ninterrupted; what was published stays in the store", file=sys.stderr)
         return 130
-    print(f"\nall of it took {time.monotonic() - began:.0f} s. Next: make serve, and open http://127.0.0.1:8000/")
+    print(f"\nThe demo took {time.monotonic() - began:.0f} s. Next: run `make serve` and open http://127.0.0.1:8000/")
     return 0
 
 
 def _demo(store: Path, runs: Path) -> None:
     newest = _newest(store)
     if newest is None:
-        _say("1. train the seeds' CNN on digits that the project draws itself, and publish it")
+        _say("1. Train a small network on digits that the project draws itself, and publish it")
         _train(store, runs)
         newest = _published(store, after=0)
     else:
-        _say(f"1. train: done before, {_shown(newest)} is in the store")
+        _say(f"1. Train: not needed, {_shown(newest)} is in the store already")
     manifest = Checkpoint.load(newest).manifest
     images, labels = _test_digits(manifest, runs)
 
-    _say("2. start the server on a free port")
+    _say("2. Start the server on a free port")
     with _server(store) as (address, port, server):
         print(f"   {address} serves {MODEL} {_version(newest)}")
 
         seven = PROJECT / "seven.png"
         seven.write_bytes(images[_typical(images, labels, "7")])
-        _say(f"3. ask it what {seven.name} shows")
+        _say(f"3. Ask it what {seven.name} shows")
         _bars(_post(HTTPConnection("127.0.0.1", port, timeout=60), seven.read_bytes()))
-        print(f"   the same by hand:  curl -F file=@{seven.name} {address}/predict")
+        print(f"   You can do the same:  curl -F file=@{seven.name} {address}/predict")
 
-        _say(f"4. post all {len(images):,} test digits, {CLIENTS} clients at once")
+        _say(f"4. Post all {len(images):,} test digits, with {CLIENTS} clients at once")
         crowd, seconds = _post_all(port, images)
         _check(not crowd.lost, f"{len(crowd.lost)} requests were lost; the first: {crowd.lost[:1]}")
         right = sum(crowd.answers.get(i) == label for i, label in enumerate(labels))
-        print(f"   {right / len(labels):.2%} are read rightly")
+        print(f"   {right / len(labels):.2%} of the answers are right")
         if manifest.metrics is not None and manifest.metrics.samples == len(labels):
             _check(
                 right == round(manifest.metrics.accuracy * len(labels)),
-                f"over HTTP {right} digits are right; training counted {manifest.metrics.accuracy:.2%}",
+                f"over HTTP {right} answers are right, but training measured {manifest.metrics.accuracy:.2%}",
             )
 
-        _say("5. train it one epoch further and publish that, while posting goes on")
+        _say("5. Train for one more epoch and publish a new version, while clients go on posting")
         with _posting(port, images) as meanwhile:
             _train(store, runs, "--epochs", "1", "--from", str(newest))
             following = _published(store, after=_version(newest))
             _wait_for_answers_of(_version(following), meanwhile)
         told = ", ".join(f"{count:,} by version {version}" for version, count in sorted(meanwhile.versions.items()))
-        print(f"   answered meanwhile: {told}; the answers moved to {_shown(following)}")
+        print(f"   Answers meanwhile: {told}. Now {_shown(following)} answers")
 
-        _say("6. stop the server")
+        _say("6. Stop the server")
         server.send_signal(signal.SIGTERM)
         _check(server.wait(60) == 0, f"the server ended with {server.returncode}")
     _prune(store)
 
     lost = [*crowd.lost, *meanwhile.lost]
     percentiles = quantiles(crowd.seconds, n=100)
-    _say("measured")
+    _say("Measured")
     print(f"   accuracy over HTTP   {right / len(labels):.2%} of {len(labels):,} digits")
     print(
-        f"   requests/s           {len(crowd.seconds) / seconds:,.0f} ({CLIENTS} clients written in Python beside it)"
+        f"   requests/s           {len(crowd.seconds) / seconds:,.0f} ({CLIENTS} clients in Python share the processor)"
     )
     print(f"   p50 / p99            {percentiles[49] * 1000:.1f} ms / {percentiles[98] * 1000:.1f} ms")
     print(f"   swaps                {len(meanwhile.versions) - 1}")
     print(f"   lost requests: {len(lost)}")
-    _check(not lost, f"the first that was lost: {lost[:1]}")
+    _check(not lost, f"the first lost request: {lost[:1]}")
 
 
 def _say(text: str) -> None:
@@ -154,7 +158,7 @@ def _check(holds: bool, otherwise: str) -> None:
 
 
 def _newest(store: Path) -> Path | None:
-    """The highest version that is sound."""
+    """Returns the path of the highest version that can be loaded, or None."""
     for found in (scan(store / MODEL, {}) or {}).values():
         try:
             Checkpoint.load(found.path)
@@ -195,7 +199,11 @@ def _prune(store: Path) -> None:
 
 @contextmanager
 def _server(store: Path) -> "Iterator[tuple[str, int, subprocess.Popen[str]]]":
-    """`python -m app` once it is ready: its address, its port, its process."""
+    """Starts `python -m app`, and ends it when the block is left.
+
+    Yields: Its address, its port and its process, once it is ready.
+    Raises: Wrong.
+    """
     flags = ["--store", str(store), "--model", MODEL, "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]
     command = [sys.executable, "-m", "app", *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAMBEAU_")}
@@ -218,7 +226,7 @@ def _until_ready(server: "subprocess.Popen[str]") -> dict[str, Any]:
             continue
         if "address" in event:
             _check(event["event"] == "ready", f"the server is not ready: {event}")
-            # Read on, or the server would wait for room in the pipe one day.
+            # Somebody has to go on reading, or one day the server would wait for room in the pipe.
             threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
             return event
     raise Wrong("the server ended before it was ready")
@@ -228,7 +236,7 @@ def _until_ready(server: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]]:
-    """PNG files of the digits that the model was tested on, and what they show. Training never saw them."""
+    """Returns PNG files of the digits that the model was tested on, and what they show. Training never saw them."""
     recipe = builtin("strokes") if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
     dataset = datasets.load(recipe, folder=runs, scratch=runs, progress=Progress.silent())
     files = []
@@ -242,7 +250,7 @@ def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]
 
 
 def _typical(images: Sequence[bytes], labels: Sequence[str], label: str) -> int:
-    """The number of the image of `label` that is nearest to the mean of all of them."""
+    """Returns the index of the image that is nearest to the mean of all images with this label."""
     of_label = [i for i, each in enumerate(labels) if each == label]
     pixels = np.stack([np.asarray(Image.open(BytesIO(images[i])), dtype=np.float32) for i in of_label])
     return of_label[int(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=(1, 2)).argmin())]
@@ -260,7 +268,7 @@ def _post(connection: HTTPConnection, image: bytes) -> dict[str, Any]:
 
 
 def _post_all(port: int, images: Sequence[bytes]) -> tuple[Tally, float]:
-    """Each image once."""
+    """Posts each image once. Returns what the clients saw, and the seconds that it took."""
     tally = Tally()
     work = iter(list(enumerate(images)))
     began = time.monotonic()
@@ -270,7 +278,7 @@ def _post_all(port: int, images: Sequence[bytes]) -> tuple[Tally, float]:
 
 @contextmanager
 def _posting(port: int, images: Sequence[bytes]) -> Iterator[Tally]:
-    """Posts at a moderate pace until the block is left: training needs the processor, too."""
+    """Posts until the block is left, at a moderate pace, because training needs the processor too."""
     tally, over = Tally(), threading.Event()
 
     def paced() -> Iterator[tuple[int, bytes]]:
@@ -288,7 +296,7 @@ def _posting(port: int, images: Sequence[bytes]) -> Iterator[Tally]:
 
 
 def _client(port: int, work: Iterator[tuple[int, bytes]], tally: Tally) -> threading.Thread:
-    """One that posts on one connection until the work is done or a request is lost."""
+    """Starts a thread that posts on one connection, until the work is done or a request is lost."""
 
     def post() -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)

@@ -6,10 +6,11 @@ read once the batch's rows are on their way, and is the next batch. No lock, and
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,7 +24,9 @@ from app.ipc.corked import Corked
 from app.lifecycle.loaded import LoadedVersions
 from app.telemetry.metrics import Metrics
 
-HEARTBEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
+# The socket outlives this process. From Python 3.13 on, who stops listening would remove its file.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class ServedModels(Protocol):
@@ -58,10 +61,11 @@ class EngineServer:
 
     async def serve(self, listener: socket.socket) -> None:
         """Serves until it is cancelled."""
-        server = await asyncio.get_running_loop().create_unix_server(lambda: _FrontEnd(self), sock=listener)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: _FrontEnd(self), sock=listener, **_KEEP_FILE)
         try:
             while True:
-                await asyncio.sleep(HEARTBEAT_SECONDS)
+                await asyncio.sleep(_HEARTBEAT_SECONDS)
                 self._metrics.note_waiting()
                 for each in self._front_ends:
                     each.write(wire.frame(wire.HEARTBEAT))

@@ -1,8 +1,10 @@
 """What a child process is told when it starts, and that it ends with its parent. Imports no torch.
 
-Its standard input is a pipe that only the parent can write to: its first line is the orders, its end the parent's.
+Its standard input is a pipe that only the parent can write to. The first line is its configuration. The end of the
+pipe is the end of the parent.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -12,8 +14,10 @@ import time
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr
+from pydantic_core import to_jsonable_python
 
+from app.processes.folder import counters, engine_socket
 from app.settings import Settings
 from app.telemetry.log import configure
 
@@ -22,15 +26,16 @@ from app.telemetry.log import configure
 STOP = signal.SIGUSR1
 
 
-class Orders(BaseModel):
+class ChildConfig(BaseModel):
     """What one child process needs to know.
 
     Args:
+        settings: those of the whole server.
         process: its name, the same when it is started again.
         listener: the file descriptor of the socket that it accepts connections on.
         folder: of this server alone, while it runs: the engine's socket, and what every process counts.
         front_ends: how many processes answer HTTP.
-        address: what people are told.
+        address: the URL that the log names.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,26 +49,44 @@ class Orders(BaseModel):
 
     @property
     def engine_socket(self) -> Path:
-        return self.folder / "engine"
+        """Where the engine process listens."""
+        return engine_socket(self.folder)
 
     @property
-    def counts(self) -> Path:
-        return self.folder / "counts"
+    def counters(self) -> Path:
+        """The folder in which every process counts."""
+        return counters(self.folder)
+
+    def line(self) -> bytes:
+        """All of it as one line of JSON, secrets included: only the child can read the pipe."""
+        return json.dumps(self.model_dump(), default=_revealed).encode() + b"\n"
 
     @classmethod
     def read(cls) -> Self:
-        """From standard input; then logging is as the settings say, and the process ends by or with its parent."""
+        """Reads the line from standard input.
+
+        From then on the process logs as the settings say. It ignores SIGTERM and SIGINT, and ends when its parent says
+        so or has ended.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        orders = cls.model_validate_json(sys.stdin.readline())
-        configure(level=orders.settings.log_level, json_lines=orders.settings.log_format == "json")
-        threading.Thread(target=orders.end_with_parent, name="parent", daemon=True).start()
-        return orders
+        config = cls.model_validate_json(sys.stdin.readline())
+        configure(level=config.settings.log_level, json_lines=config.settings.log_format == "json")
+        threading.Thread(target=config._end_with_parent, name="parent", daemon=True).start()
+        return config
 
-    def end_with_parent(self) -> None:
+    def _end_with_parent(self) -> None:
+        """Waits for the parent's end, then ends this process as a signal would, and at last by force."""
         while sys.stdin.read(1):
             pass
         shutil.rmtree(self.folder, ignore_errors=True)  # as the parent would have, had it not been killed
         os.kill(os.getpid(), STOP)
         time.sleep(self.settings.grace_seconds + 1)
         os._exit(1)
+
+
+def _revealed(value: object) -> object:
+    """What JSON cannot say by itself, as pydantic says it, but for secrets: pydantic would say asterisks."""
+    if isinstance(value, Secret | SecretStr | SecretBytes):
+        return value.get_secret_value()
+    return to_jsonable_python(value)

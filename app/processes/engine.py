@@ -9,34 +9,37 @@ import uvloop
 
 from app.inference.local_engine import LocalEngine
 from app.ipc.engine_server import EngineServer
-from app.processes.child import STOP, Orders
-from app.processes.gc_tuning import settle, unsettle
-from app.telemetry.log import announce
+from app.processes.announce import announce
+from app.processes.child import STOP, ChildConfig
+from app.processes.gc_tuning import tune_gc, untune_gc
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("app")
 
 
 def main() -> int:
-    """As a child of the supervisor. The exit code: 0 after a signal, 1 after a failure, 2 for what to put right."""
-    orders = Orders.read()
-    metrics = Metrics(orders.counts, orders.process)
+    """Runs as a child of the supervisor.
+
+    Returns the exit code: 0 after a signal, 1 after a failure, 2 for what a person has to put right.
+    """
+    config = ChildConfig.read()
+    metrics = Metrics(config.counters, config.process)
     try:
-        engine = LocalEngine(orders.settings, metrics, owns_loop=True)
+        engine = LocalEngine(config.settings, metrics, owns_loop=True)
     except (ImportError, ValueError) as error:
         print(f"flambeau: {error}", file=sys.stderr)
         return 2
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(EngineServer(engine, metrics), engine, orders))
+        return runner.run(_run(engine, EngineServer(engine, metrics), config))
 
 
-async def _run(server: EngineServer, engine: LocalEngine, orders: Orders) -> int:
+async def _run(engine: LocalEngine, server: EngineServer, config: ChildConfig) -> int:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(STOP, stopped.set)
     await engine.start()
     tasks = {
-        "serving": asyncio.create_task(server.serve(socket.socket(fileno=orders.listener))),
-        "announcing": asyncio.create_task(_announce(server, engine, orders)),
+        "serving": asyncio.create_task(server.serve(socket.socket(fileno=config.listener))),
+        "announcing": asyncio.create_task(_announce(engine, server, config)),
         "stopped": asyncio.create_task(stopped.wait()),
         "failed": asyncio.create_task(engine.failed()),
     }
@@ -50,15 +53,15 @@ async def _run(server: EngineServer, engine: LocalEngine, orders: Orders) -> int
     for task in tasks.values():
         task.cancel()
     await asyncio.wait(tasks.values())
-    unsettle()
+    untune_gc()
     return code
 
 
-async def _announce(server: EngineServer, engine: LocalEngine, orders: Orders) -> None:
+async def _announce(engine: LocalEngine, server: EngineServer, config: ChildConfig) -> None:
     await engine.started()
-    await server.ready(orders.front_ends)
-    settle()
-    announce(await engine.status(), orders.address)
+    await server.ready(config.front_ends)
+    tune_gc()
+    announce(await engine.status(), config.address)
 
 
 if __name__ == "__main__":

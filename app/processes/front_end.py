@@ -7,25 +7,23 @@ import sys
 import uvloop
 
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.child import STOP, Orders
-from app.processes.gc_tuning import settle
+from app.processes.child import STOP, ChildConfig
 from app.processes.serving import serve
 from app.telemetry.metrics import Metrics
 
 
 def main() -> int:
-    """As a child of the supervisor. The exit code."""
-    orders = Orders.read()
+    """Runs as a child of the supervisor. Returns the exit code: 0 after a signal, 1 after a failure."""
+    config = ChildConfig.read()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(orders))
+        return runner.run(_serve(config))
 
 
-async def _serve(orders: Orders) -> int:
-    settings = orders.settings.share_of(orders.front_ends)
-    metrics = Metrics(orders.counts, orders.process)
-    engine = RemoteEngine(orders.engine_socket, max_waiting=settings.max_queue)
-    settle()
-    return await serve(engine, settings, metrics, socket.socket(fileno=orders.listener), stop=(STOP,))
+async def _serve(config: ChildConfig) -> int:
+    settings = config.settings.share_of(config.front_ends)
+    metrics = Metrics(config.counters, config.process)
+    engine = RemoteEngine(config.engine_socket, max_waiting=settings.max_queue)
+    return await serve(engine, settings, metrics, socket.socket(fileno=config.listener), stop=(STOP,))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An engine behind uvicorn, until a signal, or until the engine has failed."""
+"""An engine behind HTTP, until a signal, or until the engine has failed. Imports no torch."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from app.api.application import create_app
 from app.engine.interface import ControlledEngine
 from app.http.server import Server
+from app.processes.gc_tuning import tune_gc
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -24,9 +25,12 @@ async def serve(
     *,
     stop: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> int:
-    """The exit code: 0 after one of the signals `stop`, 1 after a failure.
+    """Answers HTTP on the listener until one of the signals `stop`, or until the engine has failed.
 
-    Sets `listening` once connections are accepted.
+    Args:
+        listening: is set once connections are accepted.
+
+    Returns: The exit code: 0 after a signal, 1 after a failure.
     """
     app = create_app(engine, settings, metrics)
     server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes, listening=listening)
@@ -34,7 +38,9 @@ async def serve(
     for number in stop:
         loop.add_signal_handler(number, server.stop)
     watching = asyncio.create_task(_watch(engine, server))
+    tuning = asyncio.create_task(_tune_gc_when_started(engine, server))
     await server.serve(sockets=[listener])
+    tuning.cancel()
     return watching.result() if watching.done() else 0
 
 
@@ -45,3 +51,10 @@ async def _watch(engine: ControlledEngine, server: Server) -> int:
     logger.error("the engine has failed", exc_info=error)
     server.stop()
     return 1
+
+
+async def _tune_gc_when_started(engine: ControlledEngine, server: Server) -> None:
+    """Only then all is loaded that lives as long as the process."""
+    await server.listening.wait()
+    await engine.started()
+    tune_gc()

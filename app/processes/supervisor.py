@@ -1,59 +1,83 @@
 """The supervisor: starts the engine process and the front-ends, starts again what dies, and ends all of them.
 
-It holds what outlives them: the port, the engine's socket, and the folder of what they count.
+It holds what outlives them: the port, the engine's socket, and the folder of what they count. Imports no torch.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 import sys
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from app.processes.child import STOP, Orders
+from app.processes.child import STOP, ChildConfig
+from app.processes.errors import CannotStart
+from app.processes.folder import counters, listen, temporary_folder
+from app.processes.restarts import RestartPolicy
 from app.settings import Settings
-from app.telemetry.counters import Counts
+from app.telemetry.counters import SharedCounters, series
 from app.telemetry.log import event
 
 logger = logging.getLogger("app")
 
-# A process that ends so soon, so many times in a row, will not live: whoever runs this server should know.
-_SOON_SECONDS = 10.0
-_MAX_EARLY_ENDS = 3
-_LAST_SECONDS = 5.0  # beyond the grace period, until a process is killed
+_SUPERVISOR = "supervisor"
 _ENGINE = "engine"
+_LAST_SECONDS = 5.0  # beyond the grace period, until a process is killed
 
 
 class Supervisor:
-    """The processes of one server."""
+    """The processes of one server.
 
-    def __init__(self, settings: Settings, *, front_ends: int, listener: socket.socket, address: str) -> None:
+    Args:
+        front_ends: how many front-ends are kept running; from 1.
+        listener: the bound socket that all front-ends accept connections on.
+        address: the URL that the log names.
+        restart_policy: makes the policy of each process.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        front_ends: int,
+        listener: socket.socket,
+        address: str,
+        restart_policy: Callable[[], RestartPolicy] = RestartPolicy,
+    ) -> None:
         self._settings = settings
         self._front_ends = front_ends
         self._listener = listener
         self._address = address
+        self._restart_policy = restart_policy
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
 
     async def run(self) -> int:
-        """The exit code: 0 after a signal, else that of the process that could not go on.
+        """Starts all processes and keeps them running until a signal, or until one of them cannot go on.
 
-        Raises: OSError, for what a process cannot be started without.
+        Returns: The exit code: 0 after a signal, 1 if a process cannot go on, 2 if a process says what has to be put
+            right first.
+        Raises: CannotStart, where a process, its folder or its socket cannot be made.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         front_ends = [f"front-end-{i}" for i in range(self._front_ends)]
-        with _folder([_ENGINE, *front_ends]) as folder, socket.socket(socket.AF_UNIX) as engine_socket:
-            _listen(engine_socket, folder / _ENGINE)
-            work = [self._keep(_ENGINE, "app.processes.engine", engine_socket, folder)]
-            work += [self._keep(name, "app.processes.front_end", self._listener, folder) for name in front_ends]
-            keeping = [asyncio.create_task(each) for each in work]
+        with (
+            temporary_folder([_SUPERVISOR, _ENGINE, *front_ends]) as folder,
+            closing(SharedCounters(counters(folder) / _SUPERVISOR)) as numbers,
+            socket.socket(socket.AF_UNIX) as engine_socket,
+        ):
+            listen(engine_socket, folder)
+            children = [_Child(_ENGINE, "app.processes.engine", engine_socket, folder, numbers)]
+            children += [
+                _Child(name, "app.processes.front_end", self._listener, folder, numbers) for name in front_ends
+            ]
+            keeping = [asyncio.create_task(self._keep(each)) for each in children]
             await self._stopping.wait()
             self._listener.close()  # so that nobody connects whom no front-end will accept
             await self._end(front_ends)
@@ -64,96 +88,113 @@ class Supervisor:
         return self._code
 
     def _stop(self) -> None:
-        """The second time, without waiting for connections."""
+        """Stops the server. The second time, it does not wait for connections."""
         if self._stopping.is_set():
             self._signal(list(self._processes))
         self._stopping.set()
 
-    async def _keep(self, name: str, module: str, listener: socket.socket, folder: Path) -> None:
-        """One process after the other, until the server stops or there is no point. Its end stops the server."""
-        early = 0
+    async def _keep(self, child: "_Child") -> None:
+        """Starts a process, and starts it again whenever it ends, until the server stops or the process is given up.
+
+        In the end it stops the server.
+        """
+        policy = self._restart_policy()
         try:
-            while not self._stopping.is_set():
-                began = time.monotonic()
-                process = await self._start(name, module, listener, folder)
-                self._processes[name] = process
-                if self._stopping.is_set():  # while it was started: it is not among those that were told
-                    self._signal([name])
+            process: asyncio.subprocess.Process | None = await self._start(child)
+            while process is not None:
+                policy.started()
                 code = await process.wait()
-                early = early + 1 if time.monotonic() - began < _SOON_SECONDS else 0
                 if self._stopping.is_set():
                     return
                 if code == 2:  # it has said itself what has to be put right
                     self._code = 2
                     return
-                if early == _MAX_EARLY_ENDS:
-                    self._code = 1
-                    event(logger, "a process ends again and again", level=logging.ERROR, process=name, code=code)
+                wait = policy.ended()
+                if wait is None:
+                    self._give_up("a process ends again and again", process=child.name, code=code)
                     return
-                event(logger, "a process has ended; it is started again", level=logging.ERROR, process=name, code=code)
+                _log_error("a process has ended; it is started again", process=child.name, code=code, wait=wait or None)
+                process = await self._start_again(child, wait)
         finally:
             self._stopping.set()
 
-    async def _start(self, name: str, module: str, listener: socket.socket, folder: Path) -> asyncio.subprocess.Process:
-        orders = Orders(
+    async def _start_again(self, child: "_Child", wait: float) -> asyncio.subprocess.Process | None:
+        """Waits, then starts the process once more. Returns None if the server stops instead."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), wait)
+            return None
+        child.count_restart()
+        try:
+            return await self._start(child)
+        except CannotStart as error:
+            self._give_up("a process cannot be started again", process=child.name, error=error)
+            return None
+
+    async def _start(self, child: "_Child") -> asyncio.subprocess.Process:
+        """Starts a process and tells it its configuration. Raises: CannotStart."""
+        config = ChildConfig(
             settings=self._settings,
-            process=name,
-            listener=listener.fileno(),
-            folder=folder,
+            process=child.name,
+            listener=child.listener.fileno(),
+            folder=child.folder,
             front_ends=self._front_ends,
             address=self._address,
         )
-        line = orders.model_dump_json().encode() + b"\n"
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module),
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=[listener.fileno()],
-            process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", child.module),
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=[child.listener.fileno()],
+                process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
+            )
+        except OSError as error:
+            raise CannotStart(f"no process can be started: {error}") from error
         if process.stdin is not None:
-            process.stdin.write(line)
+            process.stdin.write(config.line())
+        self._processes[child.name] = process
+        if self._stopping.is_set():  # meanwhile; it was not among those that were told
+            self._signal([child.name])
         return process
 
+    def _give_up(self, message: str, **values: object) -> None:
+        self._code = 1
+        _log_error(message, **values)
+
     async def _end(self, names: list[str]) -> None:
+        """Tells these processes to end, waits for them, and kills those that are late."""
         self._signal(names)
         waiting = [asyncio.create_task(self._processes[name].wait()) for name in names if name in self._processes]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=self._settings.grace_seconds + _LAST_SECONDS)
             if late:
-                event(logger, "killing what did not end in time", level=logging.ERROR, processes=len(late))
-                for name in names:
-                    if name in self._processes and self._processes[name].returncode is None:
-                        self._processes[name].kill()
+                _log_error("killing what did not end in time", processes=len(late))
+                for process in self._running(names):
+                    process.kill()
                 await asyncio.wait(late)
 
     def _signal(self, names: list[str]) -> None:
-        for name in names:
-            if name in self._processes and self._processes[name].returncode is None:
-                self._processes[name].send_signal(STOP)
+        for process in self._running(names):
+            process.send_signal(STOP)
+
+    def _running(self, names: list[str]) -> list[asyncio.subprocess.Process]:
+        processes = [self._processes[name] for name in names if name in self._processes]
+        return [each for each in processes if each.returncode is None]
 
 
-@contextmanager
-def _folder(processes: Iterable[str]) -> Iterator[Path]:
-    """Of this server alone, with room for all that its processes count. Raises: OSError, saying what to do."""
-    with ExitStack() as stack:
-        try:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="flambeau-", ignore_cleanup_errors=True))
-            folder = Path(name)
-            (folder / "counts").mkdir()
-            for process in processes:
-                Counts(folder / "counts" / process).close()
-        except OSError as error:
-            raise OSError(
-                f"no temporary folder can be made ({error.strerror}): set TMPDIR to a folder that can be written to, "
-                "or --front-ends 0, which needs none"
-            ) from error
-        yield folder
+class _Child:
+    """What stays the same when a process is started again, and how often it was."""
+
+    def __init__(self, name: str, module: str, listener: socket.socket, folder: Path, numbers: SharedCounters) -> None:
+        self.name = name
+        self.module = module
+        self.listener = listener
+        self.folder = folder
+        self._numbers = numbers
+        self._restarts = numbers.slot(series("flambeau_restarts", name))
+
+    def count_restart(self) -> None:
+        self._numbers.values[self._restarts] += 1
 
 
-def _listen(listener: socket.socket, path: Path) -> None:
-    """Raises: OSError, saying what to do."""
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        raise OSError(f"no socket can be made in {path.parent} ({error}): set TMPDIR to another folder") from error
-    listener.listen()
+def _log_error(message: str, **values: object) -> None:
+    event(logger, message, level=logging.ERROR, **values)

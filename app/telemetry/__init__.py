@@ -1,4 +1,4 @@
-"""What the server counts and says of itself: metrics, counters, the log.
+"""What the server counts and reports about itself: metrics, counters, the log.
 
 May import no other room of `app`. Imports no torch.
 """

@@ -1,9 +1,11 @@
-"""Counts: numbers that the processes of one server keep, each in files of its own, and that any of them adds up.
+"""Numbers that the processes of one server count, each in files of its own, and that any of them adds up.
 
-A file outlives its process: what has been counted is not lost when a process dies, and goes on where it was.
+The files outlive their process. When a process dies, its numbers are kept, and the next process of its name goes on
+from there. Imports no torch.
 """
 
 import contextlib
+import json
 import mmap
 from pathlib import Path
 from typing import TextIO
@@ -11,14 +13,16 @@ from typing import TextIO
 _MAX_SERIES = 1 << 14  # 128 KiB of a file
 
 
-class Counts:
-    """The numbers of one process, by name.
+class SharedCounters:
+    """The numbers of one process, by name. One thread writes them.
+
+    `values` is an array of float64 that others read while it is written. `slot` says where in it a number is.
 
     Args:
-        path: of its two files, without a suffix: `.values`, float64, and `.names`, a line each. None: of this process
-            alone, in memory.
+        path: of the two files, without a suffix. `.values` has the numbers, `.names` has the name of each on a line.
+            None keeps the numbers in memory, for this process alone.
 
-    Raises: OSError, where there is no room for the files. A disk that becomes full later only hides new names.
+    Raises: OSError, if there is no room for the files. A disk that becomes full later only hides new names.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -37,7 +41,7 @@ class Counts:
         self._slots = {name.rstrip("\n"): slot for slot, name in enumerate(self._names)}
 
     def slot(self, name: str) -> int:
-        """Where in `values` the number of this name is; the last one is that of all for which there is no room."""
+        """Returns where in `values` the number of this name is. Names that find no room share the last place."""
         slot = self._slots.get(name)
         if slot is None:
             if len(self._slots) >= _MAX_SERIES - 1:
@@ -50,15 +54,22 @@ class Counts:
         return slot
 
     def close(self) -> None:
+        """Closes the file of names. The numbers can still be written."""
         if self._names is not None:
             self._names.close()
 
     def items(self) -> dict[str, float]:
+        """Returns the numbers of this process by name."""
         return {name: self.values[slot] for name, slot in self._slots.items()}
 
 
+def series(metric: str, *labels: str) -> str:
+    """Returns the name under which the number of a metric with these values of its labels is counted."""
+    return json.dumps((metric, *labels))
+
+
 def total(folder: Path) -> dict[str, float]:
-    """The sums over all processes that keep their numbers in `folder`."""
+    """Returns the sums over all processes that keep their numbers in `folder`, by name."""
     sums: dict[str, float] = {}
     for path in sorted(folder.glob("*.names")):
         try:

@@ -1,4 +1,4 @@
-"""Events with values, as lines for people or as JSON for machines."""
+"""The log: events with values, as lines for people or as JSON for machines. Imports no torch."""
 
 import json
 import logging
@@ -7,31 +7,28 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine.model_info import Status
-
 
 def event(logger: logging.Logger, message: str, *, level: int = logging.INFO, **values: Any) -> None:
-    """Logs what happened and the values that belong to it, e.g. `serving model=mnist version=3`."""
+    """Logs what happened and the values that belong to it, such as `serving model=mnist version=3`.
+
+    A value that is None is left out of a line.
+    """
     logger.log(level, message, extra={"values": values})
 
 
-def announce(status: Status, address: str) -> None:
-    """The one line that says what there is now."""
-    logger = logging.getLogger("app")
-    models = ", ".join(f"{name} {version}" for name, version in status.served.items()) or "none"
-    event(logger, "ready" if status.ready else "not ready", address=address, models=models, device=status.device)
-    if not status.ready:
-        event(logger, status.detail, level=logging.WARNING)
-
-
 def configure(*, level: str, json_lines: bool) -> None:
-    """Sends all logging of this process to standard error."""
+    """Sends all logging of this process to standard error.
+
+    Args:
+        level: the least level that is written: debug, info, warning or error.
+        json_lines: whether each event is a JSON document, and not a line for people.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if json_lines else _LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
-    # They warn of every request that is not sound: what a client sends would fill the log.
+    # They warn of every malformed request, so a client could fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
@@ -61,17 +58,18 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _quoted(value: object) -> str:
-    """A value on one line, whatever a file name or a client put into it."""
+    """Writes a value on one line, whatever a file name or a client put into it."""
     text = str(value)
     return json.dumps(text, ensure_ascii=not text.isprintable()) if set(' ="') & set(text) else _printable(text)
 
 
 def _printable(text: str) -> str:
-    """Line ends, terminal codes and the like are escaped."""
+    """Escapes line ends, terminal codes and the like."""
     return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def _is_json(value: object) -> bool:
+    """JSON has no infinity, and nothing that is not a number."""
     return not isinstance(value, float) or math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""What `GET /metrics` shows, in one place: kept as plain numbers, which cost nearly nothing, of all processes."""
+"""What `GET /metrics` shows, for all processes of a server. Counting is adding to a plain number. Imports no torch."""
 
 import json
 from bisect import bisect_left
@@ -11,24 +11,25 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app.telemetry.counters import Counts, total
+from app.telemetry.counters import SharedCounters, series, total
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 
-# name: what it says, and its labels
+# By name: what the metric says, and its labels.
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_requests": ("Requests answered", ("method", "route", "status")),
     "flambeau_errors": ("Answers that are problems, by code", ("code",)),
     "flambeau_loads": ("Versions that passed and went live", ("model",)),
     "flambeau_refusals": ("Versions that were refused", ("model",)),
+    "flambeau_restarts": ("Restarts of a process that had ended", ("process",)),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_requests_in_flight": ("Requests being answered", ()),
     "flambeau_waiting_items": ("Images waiting for a batch", ()),
     "flambeau_served_version": ("The version that answers", ("model",)),
 }
-# And the upper bounds of its buckets.
+# The same, and the upper bounds of the buckets.
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     "flambeau_stage_seconds": ("Time of one request in each stage", ("stage",), _SECONDS),
     "flambeau_batch_seconds": ("Time to compute one batch", (), _SECONDS),
@@ -37,20 +38,22 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
 
 
 class Metrics:
-    """All metrics of one process.
+    """All metrics of one process. Everything here is called on its event loop.
 
     Args:
-        folder: where all processes of this server keep their numbers; None: this is the only one.
+        folder: where all processes of this server keep their numbers. None means that this is the only process.
         process: its name, the same after it was started again.
+
+    Raises: OSError, if there is no room for the numbers in the folder.
     """
 
     def __init__(self, folder: Path | None = None, process: str = "") -> None:
         self._folder = folder
-        self._counts = counts = Counts(None if folder is None else folder / process)
+        self._counts = counts = SharedCounters(None if folder is None else folder / process)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Exposed(self._total))
         self._slots: dict[tuple[str, ...], int] = {}
-        for name in counts.items():  # what an earlier process of this name saw of the present is the past
+        for name in counts.items():  # an earlier process of this name left what was true when it ended
             if json.loads(name)[0] in _GAUGES:
                 counts.values[counts.slot(name)] = 0
         self.waiting_items: Callable[[], float] = lambda: 0
@@ -63,33 +66,38 @@ class Metrics:
         self.batch_items = self._histogram("flambeau_batch_items")
 
     def began(self) -> None:
-        """A request."""
+        """Counts a request that has begun."""
         self._counts.values[self._in_flight] += 1
 
     def ended(self) -> None:
+        """Counts a request that is over, answered or not."""
         self._counts.values[self._in_flight] -= 1
 
     def answered(self, method: str, route: str, status: int, problem: str | None) -> None:
+        """Counts an answer, and its error code if it is a problem document."""
         self._add("flambeau_requests", method, route, str(status))
         if problem is not None:
             self.error(problem)
 
     def error(self, code: str) -> None:
+        """Counts a problem, of a whole request or of one image, by its error code."""
         self._add("flambeau_errors", code)
 
     def refused(self, model: str) -> None:
+        """Counts a version that was refused."""
         self._add("flambeau_refusals", model)
 
     def went_live(self, model: str, version: int) -> None:
+        """Counts a version that was loaded, and notes that it answers now."""
         self._add("flambeau_loads", model)
         self._counts.values[self._slot("flambeau_served_version", model)] = version
 
     def note_waiting(self) -> None:
-        """What `waiting_items` says now; another process may ask for it."""
+        """Notes what `waiting_items` says now, for other processes that are asked for the metrics."""
         self._counts.values[self._waiting] = self.waiting_items()
 
     def exposition(self) -> bytes:
-        """Of all processes, in Prometheus's text format."""
+        """Returns the metrics of all processes in Prometheus's text format."""
         self.note_waiting()
         return generate_latest(self._registry)
 
@@ -102,7 +110,7 @@ class Metrics:
     def _slot(self, *name: str) -> int:
         slot = self._slots.get(name)
         if slot is None:
-            slot = self._slots[name] = self._counts.slot(json.dumps(name))
+            slot = self._slots[name] = self._counts.slot(series(*name))
         return slot
 
     def _histogram(self, name: str, *labels: str) -> Callable[[float], None]:
@@ -118,7 +126,7 @@ class Metrics:
 
 
 class _Exposed(Collector):
-    """Numbers by their names, as the families that Prometheus knows."""
+    """Makes the families that Prometheus knows of numbers by their names."""
 
     def __init__(self, numbers: Callable[[], dict[str, float]]) -> None:
         self._numbers = numbers
@@ -136,7 +144,7 @@ class _Exposed(Collector):
         for name, (documentation, labels) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, documentation, labels=labels)
             for values, number in by_family.get(name, {}).items():
-                if number or not labels:  # a model that is served no longer has no version
+                if number or not labels:  # 0 was left by an earlier process, see Metrics
                     gauge.add_metric(values, number)
             yield gauge
         for name, (documentation, labels, bounds) in _HISTOGRAMS.items():

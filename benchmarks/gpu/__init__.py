@@ -1,4 +1,4 @@
-"""What a GPU brings, all in one call: `python -m benchmarks.gpu.run`.
+"""What a GPU brings: `python -m benchmarks.gpu.run` measures it all.
 
 May import `harness`, and `app` and `classifier`.
 """

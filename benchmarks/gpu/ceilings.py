@@ -1,4 +1,7 @@
-"""What bounds a server with a GPU: the bare forward pass, and the decoding of photos, by the processor or the GPU."""
+"""Measures what bounds a server with a GPU: the bare forward pass, and the decoding of photos.
+
+Photos are decoded by the processor, and by the GPU.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +18,12 @@ from classifier.architectures import build
 from classifier.cores import usable_cores
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-JPEGS = 32  # in one batch on the GPU
+JPEGS = 32  # photos in one batch on the GPU
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The network alone; its input lies on the device already."""
+    """The network alone. Its input is on the device already."""
 
     network: str
     precision: str
@@ -31,7 +34,7 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """From JPEG bytes in memory to pixels."""
+    """The way from JPEG bytes in memory to pixels."""
 
     how: str
     photos_per_second: float
@@ -41,11 +44,14 @@ class Decoding:
 def forward(
     networks: list[str], precisions: list[str], batches: list[int], *, device: torch.device, seconds: float
 ) -> Iterator[Forward]:
-    """At each size of batch, for so many seconds; on CUDA as a graph, with the best kernels that cuDNN tries."""
+    """Measures each network in each precision at each size of batch, for so many seconds.
+
+    On CUDA the network is a graph, with the best kernels that cuDNN finds by trying.
+    """
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # the stubs lack it
     torch.backends.cudnn.benchmark = True
-    torch.set_num_threads(max(1, usable_cores() - 1))  # of a CPU: as the engine, which leaves one to the others
+    torch.set_num_threads(max(1, usable_cores() - 1))  # as the engine, which leaves one core to the others
     for name in networks:
         preprocess, labels = (DIGITS, 10) if name == "mnist_cnn" else (PHOTOS, 1000)
         height, width, channels = preprocess.shape
@@ -61,12 +67,12 @@ def forward(
 
 
 def _seconds_of(network: nn.Module, images: torch.Tensor, *, seconds: float) -> float:
-    """Of one forward pass, the mean of as many as fit."""
+    """Returns the mean seconds of one forward pass, of as many as fit."""
     with torch.inference_mode():
         if images.device.type != "cuda":
             network(images)
             return _mean(lambda: network(images), seconds=seconds)
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # what is captured has to be warmed up on another stream
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # a capture needs a warm-up on another stream
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(3):
@@ -89,7 +95,10 @@ def _mean(once: Callable[[], object], *, seconds: float) -> float:
 
 
 def _mean_on_gpu(graph: torch.cuda.CUDAGraph, *, seconds: float) -> float:
-    """By events around replays that are all in the queue: the processor's part does not count."""
+    """Returns the mean seconds of one replay.
+
+    Two events stand around replays that are all in the queue, so the processor's part does not count.
+    """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     count = 2
     while True:
@@ -105,7 +114,7 @@ def _mean_on_gpu(graph: torch.cuda.CUDAGraph, *, seconds: float) -> float:
 
 
 def decoding(photos: Path, *, seconds: float) -> Iterator[Decoding]:
-    """`app.decoding.image.decode` on all cores: by threads of one process, and by processes of one thread."""
+    """Measures the server's decoder on all cores: threads of one process, then processes of one thread."""
     cores = usable_cores()
     for processes, threads in dict.fromkeys([(1, cores), (cores, 1)]):
         arguments = [str(photos), PHOTOS.model_dump_json(), f"{threads}", f"{seconds}"]
@@ -115,8 +124,8 @@ def decoding(photos: Path, *, seconds: float) -> Iterator[Decoding]:
 
 
 def decoding_on_gpu(photos: Path, *, device: torch.device, seconds: float) -> Iterator[Decoding]:
-    """torchvision's decoder (nvJPEG) in batches of 32: alone, and with resize and crop on the GPU behind it."""
-    # Here, not above: torchvision takes a second or two to import, and most processes do without it.
+    """Measures torchvision's decoder (nvJPEG) in batches of 32: alone, then with resize and crop on the GPU."""
+    # Here, not above: importing torchvision takes a second or two, and most processes do not need it.
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import functional as transforms
 

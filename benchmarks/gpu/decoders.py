@@ -1,10 +1,8 @@
-"""One process of those that decode photos with a pool of threads, as fast as they can.
-
-See `benchmarks.harness.barrier`.
+"""One process that decodes photos with a pool of threads, as fast as it can, and prints the photos per second.
 
     python -m benchmarks.gpu.decoders PHOTOS PREPROCESS THREADS SECONDS
 
-Imports no torch, as front-ends do not. Says how many photos it decoded per second.
+Several such processes begin together, see `benchmarks.harness.barrier`. Imports no torch, as front-ends do not.
 """
 
 import itertools
@@ -31,7 +29,7 @@ def _rate(photos: list[bytes], preprocess: Preprocess, *, threads: int, seconds:
     end = time.perf_counter() + seconds
 
     def one_after_another(first: int) -> float:
-        """Photos per second of one thread."""
+        """Decodes photos in this thread until the end. Returns photos per second."""
         began = now = time.perf_counter()
         done = 0
         for photo in itertools.islice(itertools.cycle(photos), first, None):

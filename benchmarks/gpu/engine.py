@@ -1,4 +1,4 @@
-"""What the engine makes of a GPU, without HTTP: LocalEngine under submits of pixels."""
+"""Measures the engine on a GPU without HTTP: LocalEngine under submits of pixels."""
 
 import asyncio
 import time
@@ -20,11 +20,13 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """LocalEngine alone.
+    """What LocalEngine did.
 
     Args:
-        items: of one submit.
-        busy: % of the time in which the GPU computed something, the median of samples; None where nobody says.
+        max_batch: the setting of that name.
+        items: how many images one submit has.
+        busy: the percentage of the time in which the GPU computed something, the median of samples. None if it is not
+            known.
     """
 
     network: str
@@ -38,7 +40,7 @@ class Engine:
 def engine(
     networks: Sequence[str], precisions: Sequence[str], max_batches: Sequence[int], *, device: str, seconds: float
 ) -> Iterator[Engine]:
-    """Submits of one image and of 32, with four batches on their way at all times."""
+    """Measures submits of one image and of 32 images, with four batches on their way at all times."""
     for network in networks:
         with store_of(network) as store:
             for precision in precisions:
@@ -60,7 +62,10 @@ def engine(
 async def _engine_rates(
     settings: Settings, several_items: Sequence[int], seconds: float
 ) -> dict[int, tuple[float, float | None]]:
-    """Images per second, and how busy the GPU was, by items of a submit."""
+    """Returns images per second, and how busy the GPU was, for each number of items in a submit.
+
+    Raises: RuntimeError, if the engine has nothing to serve.
+    """
     local = LocalEngine(settings, Metrics())
     await local.start()
     try:

@@ -1,4 +1,4 @@
-"""What reaches users of a GPU: the whole server under HTTP clients that send photos."""
+"""Measures what reaches users of a GPU: the whole server under HTTP clients that send photos."""
 
 import json
 import statistics
@@ -12,26 +12,27 @@ from benchmarks.gpu.utilization import busy_percent, median
 from benchmarks.harness import seeded
 from benchmarks.harness.barrier import together
 from benchmarks.harness.clients import Outcome, Plan
-from benchmarks.harness.contestants import Competitor
+from benchmarks.harness.contestants import Contestant
 from benchmarks.harness.load import body_of
 from benchmarks.harness.processes import Server, running
 from benchmarks.harness.seeded import store_of
 from classifier.cores import usable_cores
 
-PART = 0.7  # of the most that the server can do, where latency is measured
-CORES_FOR_ONE = 8  # one process of clients for so many cores; it sends 10,000 photos a second or more
+PART = 0.7  # latency is measured at this part of the server's best rate
+CORES_FOR_ONE = 8  # so many cores get one process of clients, which sends 10,000 photos a second or more
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """`python -m app`, one photo in each request.
+    """What `python -m app` did, with one photo in each request.
 
     Args:
-        rate: requests per second that were due; None: in a closed loop.
-        p50, p99: milliseconds; None where nothing was answered.
+        rate: how many requests per second were due. None is a closed loop.
+        p50, p99: milliseconds until a request was answered. None if nothing was answered.
+        busy: the percentage of the time in which the GPU computed something. None if it is not known.
         cpu_us: microseconds of CPU for a request, of all the server's processes.
-        failed: requests by what became of them, as of benchmarks.harness.clients.
-        clients_cpu: of the busiest process of clients, at most 1; near 1, the clients are the limit.
+        failed: the number of failed requests by reason, see `benchmarks.harness.clients.Outcome`.
+        clients_cpu: the part of a core that the busiest process of clients used. Near 1, the clients are the limit.
     """
 
     network: str
@@ -56,18 +57,18 @@ def http(
     device: str,
     seconds: float,
 ) -> Iterator[Http]:
-    """In closed loops with so many clients; then at a part of the best of their rates."""
+    """Measures closed loops with each number of clients, and then a fixed rate, which is a part of the best one."""
     front_ends = max(1, usable_cores() - 1)
     with store_of(network) as store:
         for precision in precisions:
-            competitor = Competitor(
+            contestant = Contestant(
                 "flambeau",
                 f"-m app --port {{port}} --store {{store}} --device {device} --precision {precision}"
                 f" --front-ends {front_ends} --log-level warning",
             )
             checkpoint = store / network / "1.safetensors"
             with (
-                running(competitor, _ask, checkpoint=checkpoint, store=store, log=store.parent / "log") as server,
+                running(contestant, _ask, checkpoint=checkpoint, store=store, log=store.parent / "log") as server,
                 server.turn(),
             ):
                 measured = partial(_http, server, network=network, precision=precision, photos=photos, device=device)
@@ -113,7 +114,7 @@ def _http(
 
 
 def _outcomes(port: int, clients: int, *, rate: float | None, seconds: float, photos: Path) -> list[Outcome]:
-    """Of each process that has some of the clients."""
+    """Divides the clients among processes. Returns what each process has seen."""
     processes = min(clients, max(1, usable_cores() // CORES_FOR_ONE))
     plans = [
         Plan(

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu/run.py has found: each row beside its ceiling, tables for people, and JSON."""
+"""Reports what `benchmarks.gpu.run` has measured: each row beside its ceiling, as tables for people and as JSON."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,15 +13,20 @@ from benchmarks.gpu.over_http import Http
 
 Row = Forward | Decoding | Engine | Http
 
-OF_THE_GPU = 0.95  # what the engine should reach of the forward pass at its best batch
-OF_THE_CEILING = 0.9  # what the server should, of the lower of forward pass and decoding
-BUSY = 90.0  # %, where the forward pass is the lower of the two
-P99 = 25.0  # milliseconds, at the fixed rate
+# The targets.
+OF_THE_GPU = 0.95  # the engine's rate over that of the forward pass at its best batch
+OF_THE_CEILING = 0.9  # the server's rate over the lower one of forward pass and decoding
+BUSY = 90.0  # percent of the time, if the forward pass is the lower of the two
+P99 = 25.0  # milliseconds at the fixed rate
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Args: at_most: the target is an upper bound, or else a lower one."""
+    """A value beside its target.
+
+    Args:
+        at_most: whether the target is an upper bound. Otherwise it is a lower one.
+    """
 
     what: str
     value: float
@@ -30,11 +35,15 @@ class Finding:
 
     @property
     def met(self) -> bool:
+        """Whether the value reaches the target."""
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
 class Ceilings:
-    """The best of what was measured; None of what was not."""
+    """The best rates that were measured, which bound the engine and the server. None stands for what was not measured.
+
+    `best` has the best forward pass of each network and precision, `decoding` the photos per second of the processor.
+    """
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.best: dict[tuple[str, str], Forward] = {}
@@ -48,11 +57,12 @@ class Ceilings:
                 self.decoding = max(row.photos_per_second, self.decoding or 0)
 
     def gpu(self, row: Engine | Http) -> float | None:
+        """Returns the images per second of the forward pass at its best batch."""
         best = self.best.get((row.network, row.precision))
         return best.images_per_second if best else None
 
     def of(self, row: Engine | Http) -> float | None:
-        """Images per second that it cannot exceed."""
+        """Returns the images per second that this row cannot exceed."""
         gpu = self.gpu(row)
         if isinstance(row, Engine) or gpu is None or self.decoding is None:
             return gpu if isinstance(row, Engine) else None
@@ -60,7 +70,7 @@ class Ceilings:
 
 
 def findings(rows: Sequence[Row]) -> list[Finding]:
-    """The best of each network and precision beside the targets."""
+    """Sets the best row of each network and precision beside the targets."""
     ceilings = Ceilings(rows)
     found: list[Finding] = []
     served = [row for row in rows if isinstance(row, Engine | Http)]
@@ -85,11 +95,13 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
 
 
 def line(row: Row) -> str:
+    """Writes a row as one line."""
     values = asdict(row).items()
     return ", ".join(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in values)
 
 
 def show(rows: Sequence[Row], found: Sequence[Finding], *, device: str) -> None:
+    """Prints a table for each stage, and a line for each finding."""
     console, ceilings = Console(width=120), Ceilings(rows)
     tables = (
         _forward([row for row in rows if isinstance(row, Forward)], ceilings, device),
@@ -106,6 +118,7 @@ def show(rows: Sequence[Row], found: Sequence[Finding], *, device: str) -> None:
 
 
 def document(rows: Sequence[Row], found: Sequence[Finding]) -> dict[str, Any]:
+    """Returns all rows and findings as values for JSON."""
     ceilings = Ceilings(rows)
     stages: dict[str, list[dict[str, Any]]] = {kind.__name__.lower(): [] for kind in (Forward, Decoding, Engine, Http)}
     for row in rows:
@@ -128,7 +141,7 @@ def _ratio(row: Engine | Http, ceilings: Ceilings) -> float | None:
 
 
 def _forward(rows: Sequence[Forward], ceilings: Ceilings, device: str) -> Table:
-    """A row for each batch."""
+    """Makes a table with a row for each size of batch. A star marks the best."""
     table = _table(f"forward pass on {device}, images/s", "batch")
     for network, precision in ceilings.best:
         table.add_column(f"{network}\n{precision}", justify="right")

@@ -1,15 +1,16 @@
-"""How much of a GPU reaches users: the ceilings of forward pass and decoding, the engine, the whole server over HTTP.
+"""Measures how much of a GPU reaches users: the forward pass and decoding, the engine, the whole server over HTTP.
 
     python -m benchmarks.gpu.run                                       some seven minutes on an H100 with 16 cores
     python -m benchmarks.gpu.run --device cpu --networks mnist_cnn resnet18 --batches 1 4 --seconds 0.2    does it work?
 
-Each stage has a process and a time of its own: one that fails says why and the others go on, one that takes too long
-is ended and what it had measured is kept; either makes the exit code 1. Weights are seeded: answers mean nothing.
+Each stage has a process and a time limit of its own. If a stage fails, it says why, and the others go on. If a stage
+takes too long, it is ended, and what it has measured is kept. In both cases the exit code is 1. The weights are seeded,
+so the answers mean nothing. wrk is not needed, because the clients are our own.
 
-No wrk: the clients are our own. A lent machine that has torch, torchvision, uvloop and safetensors, but no FastAPI,
-needs wheels of fastapi starlette annotated-doc opentelemetry-api uvicorn pydantic pydantic-core pydantic-settings
-annotated-types typing-inspection python-dotenv python-multipart httptools watchfiles rich pillow, in the versions of
-constraints.txt, on PYTHONPATH; and --photos, where the folder lies elsewhere.
+A machine that has torch, torchvision, uvloop and safetensors, but no FastAPI, needs wheels of fastapi starlette
+annotated-doc opentelemetry-api uvicorn pydantic pydantic-core pydantic-settings annotated-types typing-inspection
+python-dotenv python-multipart httptools watchfiles rich pillow, in the versions of constraints.txt, on PYTHONPATH.
+Where the folder of photos is elsewhere, it needs --photos.
 """
 
 import argparse
@@ -36,19 +37,19 @@ from benchmarks.harness import report
 from classifier.device import choose
 
 NETWORKS = ("resnet50", "mnist_cnn", "resnet18", "vit_b_16", "convnext_tiny")
-IN_THE_ENGINE = ("resnet50", "mnist_cnn")  # those of the networks; or all, where none is
+IN_THE_ENGINE = ("resnet50", "mnist_cnn")  # those of these that are asked for; if none is, all that are asked for
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-USUAL_BATCH = 64  # of Settings
+USUAL_BATCH = 64  # the default of the setting max_batch
 CLIENTS = {"cuda": (8, 32, 128, 512)}
-FEW_CLIENTS = (2, 8)  # of any other device, which would take a minute to answer 512
-# Seconds of each stage; together they stay below eight minutes.
+FEW_CLIENTS = (2, 8)  # on any other device, which would take a minute to answer 512
+# The seconds of each stage, below eight minutes in all.
 BUDGETS = {"forward": 110.0, "decoding": 30.0, "gpu-decoding": 30.0, "engine": 120.0, "http": 180.0}
 PATIENCE = 20.0  # seconds for a stage's process to end what it has started
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Args: budget: seconds after which it is ended."""
+    """One thing to measure. It is ended after `budget` seconds."""
 
     name: str
     rows: Callable[[], Iterable[Row]]
@@ -79,15 +80,19 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", help="cuda, cpu; auto takes the first that is there")
+    parser.add_argument("--device", default="auto", help="cuda or cpu; auto takes the first that is there")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--clients", nargs="+", type=int, help="at once, of each closed loop")
+    parser.add_argument("--clients", nargs="+", type=int, help="how many clients each closed loop has")
     parser.add_argument("--photos", type=Path, default=Path("../shared/data/photos"), help="a folder of JPEGs")
-    parser.add_argument("--seconds", type=float, default=2, help="the measure of how long each thing is measured")
+    parser.add_argument(
+        "--seconds", type=float, default=2, help="the time for one measurement; some take a part or a multiple of it"
+    )
     parser.add_argument("--stages", nargs="+", default=list(BUDGETS), choices=BUDGETS)
-    parser.add_argument("--json", type=Path, help="where it is kept; on CUDA benchmarks/results/gpu-<device>.json")
+    parser.add_argument(
+        "--json", type=Path, help="the file to write; on CUDA the default is benchmarks/results/gpu-<device>.json"
+    )
     arguments = parser.parse_args()
     try:
         arguments.device = choose(arguments.device)
@@ -123,8 +128,12 @@ def _stages(arguments: argparse.Namespace) -> Iterator[Stage]:
 
 
 def _rows_of(stage: Stage, failures: dict[str, str]) -> Iterator[Row]:
-    """As they come, from a process of its own: after an error of CUDA nothing works any more in the one that had it."""
-    context = multiprocessing.get_context("spawn")
+    """Yields the rows of a stage as they come. If the stage fails, its reason is put into `failures`.
+
+    The stage has a process of its own, because after an error of CUDA nothing works in its process any more.
+    """
+    context = multiprocessing.get_context("forkserver")  # which has imported torch, and never used a device
+    context.set_forkserver_preload([function.__module__ for function in (forward, engine, http)])
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_send_rows, args=(stage.rows, sending), name=stage.name)
     end = time.monotonic() + stage.budget
@@ -147,7 +156,7 @@ def _rows_of(stage: Stage, failures: dict[str, str]) -> Iterator[Row]:
 
 
 def _send_rows(rows: Callable[[], Iterable[Row]], sending: Connection) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and ends what it has started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that it ends its servers
     for row in rows():
         sending.send(row)
 

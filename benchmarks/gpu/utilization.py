@@ -1,4 +1,4 @@
-"""How busy a GPU is while something else goes on, by nvidia-smi."""
+"""Asks nvidia-smi how busy a GPU is while something else goes on."""
 
 import shutil
 import statistics
@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def busy_percent(device: str) -> Iterator[list[float]]:
-    """What nvidia-smi says each tenth of a second, complete after the block; empty where there is none of it."""
+    """Samples the percentage of time in which the GPU is busy, each tenth of a second until the block is left.
+
+    The list is complete after the block. It stays empty if there is no CUDA device or no nvidia-smi.
+    """
     samples: list[float] = []
     if not device.startswith("cuda") or shutil.which("nvidia-smi") is None:
         yield samples
@@ -27,5 +30,8 @@ def busy_percent(device: str) -> Iterator[list[float]]:
 
 
 def median(samples: Sequence[float]) -> float | None:
-    """The first and the last are of the time before and after the load."""
+    """Returns the median, or None if there are no samples.
+
+    A mean would count the first and the last sample, from before and after the load.
+    """
     return statistics.median(samples) if samples else None

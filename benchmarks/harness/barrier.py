@@ -1,6 +1,7 @@
-"""Processes that begin at the same moment: each says that it is ready, waits for the word, and says what came of it.
+"""Processes that begin to work at the same moment, for work that one Python process cannot do fast enough.
 
-For work that one Python process cannot do fast enough. A process is a module of this package that imports no torch.
+Each process is a module that imports no torch. It says that it is ready, waits for the word to begin, and prints one
+line of JSON in the end.
 """
 
 import json
@@ -15,7 +16,10 @@ _READY = "ready"
 
 
 def together(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
-    """What each process said, from JSON. Raises: RuntimeError, where one ended before."""
+    """Runs the module once with each of these arguments, and returns what each process printed.
+
+    Raises: RuntimeError, if a process ends before it has printed its line.
+    """
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", module, *each], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -35,7 +39,7 @@ def together(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
 
 
 def wait_for_the_others() -> None:
-    """Of such a process: returns when all are ready."""
+    """Is called by such a process when it is ready. Returns when all of them are."""
     print(_READY, flush=True)
     sys.stdin.readline()
 

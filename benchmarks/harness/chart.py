@@ -1,4 +1,4 @@
-"""The figures as a picture for light and dark pages: requests per second against clients, a line for each server."""
+"""Draws figures for light and dark pages: requests per second against clients, with a line for each server."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -21,7 +21,7 @@ Line = Sequence[tuple[int, float]]
 
 
 def draw(path: Path, medians: Sequence[Figures]) -> None:
-    """Written in the format that the path's suffix names."""
+    """Writes the picture in the format that the suffix of the path names."""
     lines: dict[str, list[tuple[int, float]]] = {}
     for each in medians:
         lines.setdefault(each.server, []).append((each.clients, each.requests_per_second))
@@ -73,7 +73,10 @@ def _prepare(axes: Axes, lines: Mapping[str, Line]) -> None:
 
 
 def _heights(ends: Mapping[str, float], top: float) -> dict[str, float]:
-    """Where labels stand: at the ends of their lines, or as near as the others and the top leave room."""
+    """Returns how high each label stands.
+
+    A label stands at the end of its line, or as near as the other labels and the top of the picture leave room.
+    """
     heights: dict[str, float] = {}
     names, gap = sorted(ends, key=lambda name: ends[name]), LABEL_GAP * top
     for below, name in zip([None, *names], names, strict=False):

@@ -1,10 +1,11 @@
-"""One process of HTTP clients that send photos: in a closed loop, or at a fixed rate; see `benchmarks.harness.barrier`.
+"""One process of HTTP clients that send photos, in a closed loop or at a fixed rate.
 
-    python -m benchmarks.harness.clients PLAN        as JSON, of what Plan has
+    python -m benchmarks.harness.clients PLAN        a Plan as JSON
 
-Closed: each client sends the next request as soon as its last one is answered. At a rate: requests are due at even
-distances whatever the server does; one that finds no free client waits for it, and its time runs from when it was
-due. (wrk knows only the closed loop.) The event loop's timer ticks each millisecond: so much may a request be late.
+In a closed loop, each client sends its next request as soon as the last one is answered. At a rate, requests are due
+at even distances, whatever the server does. A request that finds no free client waits for one, and its time runs from
+when it was due. (wrk knows only the closed loop.) A request may be a millisecond late: so often does the timer tick.
+Several such processes begin together, see `benchmarks.harness.barrier`.
 """
 
 import asyncio
@@ -23,15 +24,21 @@ import uvloop
 from benchmarks.harness.barrier import wait_for_the_others
 from benchmarks.harness.load import body_of, request_of
 
-TICK = 0.001  # seconds; asked for less, uvloop would not wait at all, and take a core for it
-PATIENCE = 10.0  # seconds after the end, within which what was sent has to be answered
+TICK = 0.001  # seconds; for a shorter wait, uvloop would not wait at all but take a whole core
+PATIENCE = 10.0  # seconds after the end, within which every request has to be answered
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Args:
-    rate: requests per second; None: a closed loop.
-    warm_up: seconds before the others, in which the same is done and nothing measured.
+    """What one process of clients does.
+
+    Args:
+        port: of the server, on the loopback address.
+        photos: a folder, whose files are sent in turns.
+        clients: how many connections there are.
+        rate: requests per second. None is a closed loop.
+        warm_up: seconds in which the clients already send, and nothing is measured.
+        seconds: how long is measured after that.
     """
 
     port: int
@@ -44,12 +51,14 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """Args:
-    measured: answers with 200 that came within the measured seconds.
-    latencies: milliseconds, of those requests with 200 that were sent, or due, within them.
-    answered: all answers, those of the warm-up too.
-    failed: requests by what became of them: a status other than 200, "lost" with the connection, "not answered".
-    cpu: of this process, while it ran: where it is near 1, the clients are what is measured.
+    """What one process of clients has seen.
+
+    Args:
+        measured: how many answers with status 200 came within the measured seconds.
+        latencies: milliseconds of the requests with status 200 that were sent, or due, within the measured seconds.
+        answered: how many answers came in all, those of the warm-up and of other statuses too.
+        failed: the number of failed requests by reason: a status, "lost" with its connection, or "not answered".
+        cpu: the part of a core that this process used. Near 1, the clients are the limit, and not the server.
     """
 
     measured: int = 0
@@ -60,21 +69,22 @@ class Outcome:
 
 
 class Clients:
-    """Hands what is due to those that are free. Times are those of `time.monotonic`."""
+    """Gives each request that is due to a client that is free. Times are those of `time.monotonic`."""
 
     def __init__(self, plan: Plan, requests: Iterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self.outcome = Outcome()
         self._plan = plan
         self._requests = requests
         self._loop = loop
-        self._free: deque[Client] = deque()  # who was idle longest is next: all front-ends get some
-        self._due: deque[float] = deque()  # those for which there was no free client
+        self._free: deque[Client] = deque()  # the one that was idle longest is next, so that all front-ends get some
+        self._due: deque[float] = deque()  # the times of those requests that found no free client
         self._at_work = 0
         self._begin = self._end = 0.0
         self._ending = False
         self._over = asyncio.Event()
 
     async def run(self) -> Outcome:
+        """Connects, waits for the other processes, sends for as long as the plan says, and waits for the answers."""
         connecting = [
             self._loop.create_connection(lambda: Client(self), "127.0.0.1", self._plan.port)
             for _ in range(self._plan.clients)
@@ -103,6 +113,7 @@ class Clients:
         return self.outcome
 
     def answered(self, client: "Client", since: float, status: int) -> None:
+        """Is called by a client whose request has its answer; `since` is when the request was sent, or due."""
         now, outcome = time.monotonic(), self.outcome
         self._at_work -= 1
         outcome.answered += 1
@@ -121,7 +132,10 @@ class Clients:
         self._end_if_idle()
 
     def lost(self, client: "Client", *, at_work: bool) -> None:
-        """Its connection; it comes back no more, so that a server that refuses is not flooded."""
+        """Is called by a client whose connection is lost.
+
+        The client does not connect again, so that a server that refuses connections is not flooded.
+        """
         if at_work:
             self._at_work -= 1
             self._fail("lost", 1)
@@ -130,7 +144,7 @@ class Clients:
             self._free.remove(client)
 
     async def _keep_to(self, rate: float, started: float) -> None:
-        """Sends what is due, or keeps it for the next free client, until the end."""
+        """Sends requests as they become due, or keeps them for the next free client, until the end."""
         number = 0
         while (due := started + number / rate) < self._end:
             wait = due - time.monotonic()

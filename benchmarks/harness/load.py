@@ -1,4 +1,4 @@
-"""Load by wrk, one thread of it: what is sent, and the figures that come of it."""
+"""Load by wrk with one thread: what it sends, and the figures that it measures."""
 
 import json
 import subprocess
@@ -10,9 +10,9 @@ from typing import NamedTuple
 from benchmarks.harness.processes import Server
 
 BOUNDARY = "flambeau-benchmark"
-TIMEOUT = 10  # seconds; wrk counts an answer that takes longer as an error, and leaves it out of the percentiles
+TIMEOUT = 10  # seconds; a slower answer is an error to wrk, and not in the percentiles
 
-# Bodies from files, in turns; the figures as one line of JSON.
+# Sends the bodies from files in turns, and prints the figures as one line of JSON.
 _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "{content_type}"
@@ -46,7 +46,12 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Clients that send so many images in a request, and the next one as soon as the last one is answered."""
+    """A closed loop: each client sends its next request as soon as the last one is answered.
+
+    Args:
+        clients: how many connections there are.
+        images: how many images each request has.
+    """
 
     clients: int
     images: int = 1
@@ -54,14 +59,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one server under one load.
+    """What one server did under one load.
 
     Args:
-        p50, p95, p99: milliseconds until a request is answered; None of what answers no requests.
+        p50, p95, p99: milliseconds until a request is answered. None for a contestant that answers no requests.
         cpu_us: microseconds of CPU for a request, of all the server's processes.
-        refused: answers that were not 2xx or 3xx.
-        late: answers after more than TIMEOUT.
-        broken: connections that could not be made, read or written.
+        refused: how many answers had a status other than 2xx or 3xx.
+        late: how many answers took longer than TIMEOUT.
+        broken: how many connections could not be made, read or written.
     """
 
     server: str
@@ -79,21 +84,28 @@ class Figures:
 
     @property
     def load(self) -> Load:
+        """The load under which it was measured."""
         return Load(self.clients, self.images)
 
     @property
     def failed(self) -> int:
+        """How many requests had no good answer in time."""
         return self.refused + self.late + self.broken
 
 
 class Body(NamedTuple):
+    """The body of a request, with its type, and the query that belongs to it."""
+
     data: bytes
     content_type: str
     query: str = ""
 
 
 def body_of(images: Sequence[bytes], *, form: bool) -> Body:
-    """What a request is made of; only a form takes several images."""
+    """Makes a request's body of images. Only a form takes several.
+
+    Raises: ValueError, if there are several images and no form.
+    """
     if not form:
         (image,) = images
         return Body(image, "application/octet-stream")
@@ -103,13 +115,19 @@ def body_of(images: Sequence[bytes], *, form: bool) -> Body:
 
 
 def request_of(body: Body) -> bytes:
-    """As it goes over a connection."""
+    """Returns the whole request, headers and body, as it goes over a connection."""
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {body.content_type}\r\n"
     return f"{head}Content-Length: {len(body.data)}\r\n\r\n".encode() + body.data
 
 
 def measure(server: Server, load: Load, bodies: Sequence[Body], *, seconds: int, folder: Path) -> Figures:
-    """Each client sends the bodies in turns; `folder` is for the script and what it reads."""
+    """Runs wrk against the server for so many seconds. Each client sends the bodies in turns.
+
+    Args:
+        folder: where wrk's script and the bodies are written.
+
+    Raises: CalledProcessError, if wrk fails.
+    """
     for number, body in enumerate(bodies, start=1):
         (folder / str(number)).write_bytes(body.data)
     script = folder / "post.lua"

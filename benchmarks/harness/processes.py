@@ -1,6 +1,6 @@
-"""Servers as processes: started, held still while it is another's turn, asked for their CPU time, ended.
+"""Servers as processes: they are started, take turns, are asked for their CPU time, and are ended.
 
-Those that wait for their turn are stopped (SIGSTOP): some burn a core while they are idle.
+A server that waits for its turn is stopped by SIGSTOP, because some servers use a core while they are idle.
 """
 
 import json
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.contestants import Competitor
+from benchmarks.harness.contestants import Contestant
 
 PATIENCE = 120.0  # seconds within which a server has to answer
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -25,7 +25,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One that runs; `started_in` is the time, in seconds, from its start until it first answered."""
+    """A server that runs.
+
+    Args:
+        takes_form: whether an image comes in a multipart form.
+        started_in: the seconds from its start to its first answer.
+    """
 
     name: str
     pid: int
@@ -35,30 +40,31 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Where it takes images."""
         return f"http://127.0.0.1:{self.port}/predict"
 
     def post(self, body: bytes, content_type: str, *, query: str = "") -> Any:
-        """Its answer, from JSON. Raises: OSError."""
+        """Posts a body, and returns the document that the server answers. Raises: OSError."""
         request = urllib.request.Request(self.url + query, body, {"Content-Type": content_type})  # noqa: S310  loopback
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310  loopback
             return json.load(response)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """It runs, and it alone."""
+        """Lets this server run until the block is left, while all others are stopped."""
         self._signal(signal.SIGCONT)
         try:
             yield
         finally:
-            time.sleep(1)  # what clients have left behind is answered
+            time.sleep(1)  # it answers what the clients have left behind
             self._signal(signal.SIGSTOP)
 
     def cpu_seconds(self) -> float:
-        """Of all its processes so far, with those that have ended."""
+        """Returns the CPU time of all its processes so far, those that have ended included."""
         return sum(seconds for _, seconds in _family(self.pid).values())
 
     def memory_mb(self) -> float:
-        """Of all its processes now; pages that they share count once for each."""
+        """Returns the memory of all its processes now. Shared pages count once for each process."""
         return sum(_resident_mb(pid) for pid in _family(self.pid))
 
     def _signal(self, number: signal.Signals) -> None:
@@ -69,25 +75,28 @@ class Server:
 
 @contextmanager
 def running(
-    competitor: Competitor, ask: Callable[[Server], object], *, checkpoint: Path, store: Path, log: Path
+    contestant: Contestant, ask: Callable[[Server], object], *, checkpoint: Path, store: Path, log: Path
 ) -> Iterator[Server]:
-    """A server that answers, held still until its turn; ends the benchmark where it does not.
+    """Starts a server, waits until it answers, and stops it until its turn. In the end it is ended.
+
+    A server that does not answer ends the benchmark, with the last of its log.
 
     Args:
-        ask: asks it something. Raises: OSError, as long as it does not answer.
+        ask: asks the server something. It raises OSError as long as there is no answer.
+        log: the file that the server's output goes to. Its folder takes the temporary files.
     """
     port = _free_port()
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *competitor.arguments(port=port, store=str(store))],
-            cwd=competitor.tree,
-            env=competitor.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
+            [sys.executable, *contestant.arguments(port=port, store=str(store))],
+            cwd=contestant.tree,
+            env=contestant.environment_with(checkpoint=str(checkpoint), scratch=str(log.parent)),
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the benchmark, which ends its servers
         )
-    server = Server(competitor.name, process.pid, port, competitor.takes_form, 0.0)
+    server = Server(contestant.name, process.pid, port, contestant.takes_form, 0.0)
     try:
         if not _answers(server, process, ask):
             sys.exit(f"{server.name} does not answer:\n{log.read_text(errors='replace')[-4000:]}")
@@ -116,14 +125,17 @@ def _end(server: Server, process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(15)
-    for pid in family:  # what it has not ended itself
+    for pid in family:  # the processes that it has not ended itself
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
 def _family(pid: int) -> dict[int, tuple[int, float]]:
-    """A process and all its descendants: each one's parent, and the seconds of CPU of it and its ended children."""
+    """Finds a process and all its descendants.
+
+    Returns: By process: its parent, and the CPU seconds of it and of its children that have ended.
+    """
     processes: dict[int, tuple[int, float]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended meanwhile

@@ -1,4 +1,4 @@
-"""What came of it: a table for people, and JSON with the machine, the medians and each round."""
+"""Reports figures: as a table for people, and as JSON with the machine, the medians and each round."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "pillow", "fastapi", "uvicorn", "litserve",
 
 
 def show(medians: Sequence[Figures], *, title: str, baseline: str | None) -> None:
-    """Prints the table; `baseline` as in `ratios`."""
+    """Prints the table. For `baseline` see `ratios`."""
     table = Table(title=title, title_justify="left")
     table.add_column("clients", justify="right")
     table.add_column("server")
@@ -53,7 +53,7 @@ def keep(
     about: Mapping[str, Any],
     baseline: str | None,
 ) -> None:
-    """Writes the JSON; `baseline` as in `ratios`."""
+    """Writes the JSON, with the values of `about` first. For `baseline` see `ratios`."""
     rows = [
         _row(each) | {"ratio": round(ratio, 3)} for each, ratio in zip(medians, ratios(medians, baseline), strict=True)
     ]
@@ -62,7 +62,10 @@ def keep(
 
 
 def ratios(medians: Sequence[Figures], baseline: str | None) -> list[float]:
-    """Each rate of images over the baseline's under the same load; if that is None, over its own under the first."""
+    """Divides each rate of images by that of the server `baseline` under the same load.
+
+    Without a baseline, each rate is divided by the server's own rate under the first load.
+    """
     rates = {(each.server, each.load): each.images_per_second for each in medians}
     first = medians[0].load
     return [
@@ -76,7 +79,7 @@ def _row(figures: Figures) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describes what the figures were measured on: processor, system, load and versions."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "processor": models[0].partition(":")[2].strip() if models else platform.processor(),

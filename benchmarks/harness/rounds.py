@@ -1,6 +1,6 @@
-"""Rounds: under each load the servers take turns, so that a busy moment of the machine meets them all.
+"""Rounds: under each load the servers take turns, so that a busy moment of the machine meets all of them.
 
-Before its turn each server has to answer as the plain endpoint does.
+Before its turn, each server has to give the answers of the reference server.
 """
 
 import math
@@ -14,14 +14,16 @@ from typing import Any
 from benchmarks.harness.load import Figures, Load, body_of, measure
 from benchmarks.harness.processes import Server
 
-# By index: the probability.
+# The probability of each class, by index.
 Answer = dict[int, float]
-# Measures one more contestant, which is no server, for so many seconds under a load.
-Contestant = Callable[[Load, int], Figures]
+# Measures one contestant under a load for so many seconds.
+Turn = Callable[[Load, int], Figures]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """What is sent, under which loads, in how many rounds, and the seconds of each turn."""
+
     images: Sequence[bytes]
     loads: Sequence[Load]
     rounds: int
@@ -29,9 +31,17 @@ class Plan:
 
 
 def measured(
-    plan: Plan, servers: Sequence[Server], *, reference: Server, beside: Sequence[Contestant], folder: Path
+    plan: Plan, servers: Sequence[Server], *, reference: Server, beside: Sequence[Turn], folder: Path
 ) -> list[Figures]:
-    """The figures of each round. `folder` is for what wrk reads; ends the benchmark where an answer is wrong."""
+    """Measures all servers under all loads. A wrong answer ends the benchmark.
+
+    Args:
+        reference: the server whose answers count as right.
+        beside: the turns of contestants that are no servers.
+        folder: where the files for wrk are written.
+
+    Returns: The figures of each turn.
+    """
     with reference.turn():
         expected = [answers(reference, [image])[0] for image in plan.images]
     for server in servers:
@@ -48,7 +58,7 @@ def measured(
 
 
 def answers(server: Server, images: Sequence[bytes]) -> list[Answer]:
-    """Of one request with these images. Raises: OSError."""
+    """Returns a server's answers to one request with these images. Raises: OSError."""
     body = body_of(images, form=server.takes_form)
     document = server.post(body.data, body.content_type)
     results = document.get("results", [document])
@@ -56,7 +66,7 @@ def answers(server: Server, images: Sequence[bytes]) -> list[Answer]:
 
 
 def medians(figures: Sequence[Figures]) -> list[Figures]:
-    """Of the rounds of each server under each load; what failed is summed up."""
+    """Returns the medians of the rounds, for each server under each load. Failures are summed up."""
     groups: dict[tuple[Load, str], list[Figures]] = {}
     for each in figures:
         groups.setdefault((each.load, each.server), []).append(each)
@@ -71,7 +81,7 @@ def _warm(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) 
         measure(server, Load(max(load.clients for load in plan.loads)), bodies, seconds=1, folder=folder)
 
 
-def _turn(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) -> Contestant:
+def _turn(server: Server, plan: Plan, expected: Sequence[Answer], folder: Path) -> Turn:
     def turn(load: Load, seconds: int) -> Figures:
         count = len(plan.images)
         requests = [[i % count for i in range(start, start + load.images)] for start in range(0, count, load.images)]
@@ -91,7 +101,7 @@ def _check(server: Server, images: Sequence[bytes], expected: Sequence[Answer]) 
 
 
 def _same(found: Answer, expected: Answer) -> bool:
-    """Within 1 % of each probability; the last of five may be another that is as likely."""
+    """Compares probabilities within 1 %. The last class of five may be another one that is as likely."""
     both = found.keys() & expected.keys()
     return len(both) >= len(expected) - 1 and all(
         math.isclose(found[index], expected[index], rel_tol=0.01, abs_tol=1e-5) for index in both

@@ -1,6 +1,6 @@
-"""Checkpoints with seeded weights: as quick to serve as trained ones, and made in a second.
+"""Checkpoints with seeded weights, which are as quick to serve as trained ones and are made in a second.
 
-Their manifests say all that makes a server work: a temperature, and a threshold that a score must reach.
+Their manifests have all that costs a server time: a temperature, and a threshold that a score must reach.
 """
 
 import io
@@ -27,17 +27,17 @@ PHOTOS = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0.485, 0.456,
 
 
 def digits(path: Path) -> Path:
-    """The MNIST network, of ten labels."""
+    """Saves the MNIST network with ten labels."""
     return _saved(path, model="digits", architecture="mnist_cnn", labels=10, preprocess=DIGITS)
 
 
 def photos(path: Path) -> Path:
-    """ResNet-18, of ImageNet's thousand labels."""
+    """Saves ResNet-18 with a thousand labels, as ImageNet has."""
     return _saved(path, model="photos", architecture="resnet18", labels=1000, preprocess=PHOTOS)
 
 
 def of(architecture: str, path: Path) -> Path:
-    """Any network, so that every precision passes its proof: the answer is the same one for all images."""
+    """Saves any network. Its answer is the same for all images, so that every precision passes the server's proof."""
     digits = architecture == "mnist_cnn"
     labels, preprocess = (10, DIGITS) if digits else (1000, PHOTOS)
     return _saved(
@@ -47,7 +47,7 @@ def of(architecture: str, path: Path) -> Path:
 
 @contextmanager
 def store_of(network: str) -> Iterator[Path]:
-    """A store with that network alone, for as long as the block lasts."""
+    """Makes a store with that network alone, until the block is left."""
     with tempfile.TemporaryDirectory() as name:
         store = Path(name) / "store"
         (store / network).mkdir(parents=True)
@@ -56,7 +56,7 @@ def store_of(network: str) -> Iterator[Path]:
 
 
 def drawings(count: int) -> list[bytes]:
-    """Strokes in images of 28x28 pixels as PNG, white on black."""
+    """Draws white strokes on black in images of 28x28 pixels, as PNG files."""
     random = np.random.default_rng(SEED)
     images = [Image.new("L", (28, 28)) for _ in range(count)]
     for image in images:
@@ -71,7 +71,7 @@ def _saved(
     torch.manual_seed(SEED)
     network = build(architecture, labels).eval().requires_grad_(False)
     if steady:
-        _settle(network)
+        _steady(network)
     height, width, channels = preprocess.shape
     colors = torch.randint(256, (4, 7, 7, channels), dtype=torch.uint8).numpy()
     images = [Image.fromarray(each.squeeze()).resize((width, height)) for each in colors]
@@ -89,8 +89,11 @@ def _saved(
     return path
 
 
-def _settle(network: nn.Module) -> None:
-    """Small logits, and one that stands out: fresh deep networks give large ones, which bfloat16 moves past others."""
+def _steady(network: nn.Module) -> None:
+    """Makes all logits small but one.
+
+    Fresh deep networks give large logits, and in bfloat16 their order changes.
+    """
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     head.weight.mul_(0.01)
     head.bias.zero_()[0] = 8

@@ -1,12 +1,13 @@
-"""How fast /predict answers: flambeau beside a plain endpoint, LitServe and Mosec, by turns on the same machine.
+"""Measures how fast /predict answers: flambeau, a plain endpoint, LitServe and Mosec by turns on the same machine.
 
     python -m benchmarks.serving.compare mnist      one 28x28 PNG per request
     python -m benchmarks.serving.compare photos     JPEG photos in turns, beside the most that this machine could do
     python -m benchmarks.serving.compare several    32 images in a request, beside one in each of 32 requests at once
 
-Figures are medians of interleaved rounds; answers are compared with the plain endpoint's before each. Where no
-checkpoint is given, one with seeded weights is made: its answers mean nothing, its speed is any other's. Needs wrk;
-LitServe and Mosec come with `pip install -c constraints.txt -e '.[rivals]'`, and are left out where they are not.
+The figures are medians of interleaved rounds. Before each turn, the answers are compared with those of the plain
+endpoint. Without --checkpoint, one with seeded weights is made: its answers mean nothing, and its speed is that of any
+other. Needs wrk. LitServe and Mosec come with `pip install -c constraints.txt -e '.[rivals]'`. A server that is not
+installed is left out.
 """
 
 import argparse
@@ -21,10 +22,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import chart, report, seeded
-from benchmarks.harness.contestants import ALL, FLAMBEAU, PLAIN, Competitor
+from benchmarks.harness.contestants import ALL, FLAMBEAU, PLAIN, Contestant
 from benchmarks.harness.load import Figures, Load
 from benchmarks.harness.processes import Server, running
-from benchmarks.harness.rounds import Contestant, Plan, answers, measured, medians
+from benchmarks.harness.rounds import Plan, Turn, answers, measured, medians
 from benchmarks.serving.ideal_photos import Ideal, Rate
 
 IDEAL = "ideal, without HTTP"
@@ -32,15 +33,19 @@ IDEAL = "ideal, without HTTP"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Args:
-    make: a checkpoint at that path.
-    images: a folder of them, or how to make them.
-    baseline: whose rate the others are compared with; None: each one's own under the first load.
+    """What is compared with what.
+
+    Args:
+        make: makes a checkpoint at a path.
+        images: a folder of images, or a function that makes them.
+        seconds: how long one turn is.
+        baseline: the contestant whose rate the others are compared with. None compares each one with itself under the
+            first load.
     """
 
     make: Callable[[Path], Path]
     images: Path | Callable[[], Sequence[bytes]]
-    competitors: Sequence[Competitor]
+    contestants: Sequence[Contestant]
     loads: Sequence[Load]
     seconds: int
     baseline: str | None
@@ -50,7 +55,7 @@ SCENARIOS = {
     "mnist": Scenario(
         make=seeded.digits,
         images=partial(seeded.drawings, 1),
-        competitors=ALL,
+        contestants=ALL,
         loads=(Load(1), Load(32), Load(64)),
         seconds=5,
         baseline=PLAIN.name,
@@ -58,7 +63,7 @@ SCENARIOS = {
     "photos": Scenario(
         make=seeded.photos,
         images=Path("../shared/data/photos"),
-        competitors=ALL,
+        contestants=ALL,
         loads=(Load(8), Load(32)),
         seconds=15,
         baseline=IDEAL,
@@ -66,7 +71,7 @@ SCENARIOS = {
     "several": Scenario(
         make=seeded.digits,
         images=partial(seeded.drawings, 32),
-        competitors=FLAMBEAU,
+        contestants=FLAMBEAU,
         loads=(Load(32), Load(1, images=32), Load(2, images=32)),
         seconds=5,
         baseline=None,
@@ -76,13 +81,13 @@ SCENARIOS = {
 
 def main() -> None:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and ends its servers, which may be held still
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that it ends its servers, which may be stopped
     scenario = SCENARIOS[arguments.scenario]
     loads = [Load(clients) for clients in arguments.clients or ()] or scenario.loads
     images = _images(arguments.images or scenario.images)
     plan = Plan(images, loads, arguments.rounds, arguments.seconds or scenario.seconds)
-    taking_part = [each for each in scenario.competitors if each.installed]
-    left_out = [each.name for each in scenario.competitors if not each.installed]
+    taking_part = [each for each in scenario.contestants if each.installed]
+    left_out = [each.name for each in scenario.contestants if not each.installed]
     with tempfile.TemporaryDirectory() as name:
         checkpoint = arguments.checkpoint or scenario.make(Path(name) / "seeded.safetensors")
         ideal = Ideal(checkpoint, images) if scenario.baseline == IDEAL else None
@@ -112,13 +117,15 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("--checkpoint", type=Path, help="instead of one with seeded weights")
-    parser.add_argument("--images", type=Path, help="a file, or a folder whose files are sent in turns")
-    parser.add_argument("--clients", type=int, nargs="+", help="instead of the scenario's")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint to use instead of one with seeded weights")
+    parser.add_argument("--images", type=Path, help="a file to send, or a folder whose files are sent in turns")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", help="the numbers of clients, instead of those of the scenario"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, help="of each turn, instead of the scenario's")
-    parser.add_argument("--json", type=Path, help="where the medians and all rounds are kept")
-    parser.add_argument("--plot", type=Path, help="where the picture is kept: .svg or .png")
+    parser.add_argument("--seconds", type=int, help="the length of each turn, instead of that of the scenario")
+    parser.add_argument("--json", type=Path, help="the file to write the medians and all rounds to")
+    parser.add_argument("--plot", type=Path, help="the file to write the picture to, .svg or .png")
     arguments = parser.parse_args()
     if arguments.scenario == "several" and (arguments.plot or arguments.clients):
         parser.error("`several` has its own loads, and no picture")
@@ -136,22 +143,26 @@ def _images(source: Path | Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
 
 def _figures(
     plan: Plan,
-    taking_part: Sequence[Competitor],
-    beside: Sequence[Contestant],
+    taking_part: Sequence[Contestant],
+    beside: Sequence[Turn],
     *,
     checkpoint: Path,
     folder: Path,
 ) -> list[Figures]:
-    """Of each round; `folder` is for the store, the servers' logs and what wrk reads."""
+    """Starts the servers and measures them by turns. Returns the figures of each turn.
+
+    Args:
+        folder: where the store, the servers' logs and the files for wrk are written.
+    """
     store = folder / "store"
     (store / "benchmark").mkdir(parents=True)
     shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
     ask = partial(answers, images=plan.images[:1])
     with ExitStack() as stack:
 
-        def started(competitor: Competitor) -> Server:
-            log = folder / f"{competitor.name}.log"
-            return stack.enter_context(running(competitor, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
+        def started(contestant: Contestant) -> Server:
+            log = folder / f"{contestant.name}.log"
+            return stack.enter_context(running(contestant, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
 
         servers = {each: started(each) for each in dict.fromkeys([PLAIN, *taking_part])}
         return measured(
@@ -159,7 +170,7 @@ def _figures(
         )
 
 
-def _turn_of(ideal: Ideal, best: Rate) -> Contestant:
+def _turn_of(ideal: Ideal, best: Rate) -> Turn:
     def turn(load: Load, seconds: int) -> Figures:
         rate = ideal.rate(best.setup, seconds)
         speed = rate.images_per_second

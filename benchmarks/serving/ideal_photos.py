@@ -1,11 +1,11 @@
-"""The most that photos could be served with here: decoding and forward passes overlapped in one process, no HTTP.
+"""Measures the most that this machine could serve of photos: decoding and forward passes in one process, no HTTP.
 
     python -m benchmarks.serving.ideal_photos CHECKPOINT PHOTOS [--seconds 3]
 
-A pool of threads decodes the next batch while each lane, a thread, computes one; batch sizes, lanes and torch's
-threads are tried. The ideal is the best of float32 as torch computes it. The other variants show what flambeau's own
-changes to the network bring (`app.inference.optimize.optimize`), and bfloat16, whose logits differ by more than a
-checkpoint's proof allows for float32.
+A pool of threads decodes the next batch while each lane computes one. A lane is a thread. Sizes of batches, numbers of
+lanes and numbers of torch's threads are tried. The ideal is the best of float32 as torch computes it. The other
+variants show what flambeau's own changes to the network bring (`app.inference.optimize.optimize`), and bfloat16.
+The logits of bfloat16 differ by more than the proof of a checkpoint allows for float32.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Pixels, Preprocess
 
 BATCHES = (1, 4, 8, 16, 32)
-# Lanes, and torch's threads in each.
+# Numbers of lanes, and of torch's threads in each.
 SHAPES = ((1, 1), (1, 2), (2, 1))
 
 Compute = Callable[[Sequence[Pixels]], object]
@@ -37,6 +37,8 @@ Compute = Callable[[Sequence[Pixels]], object]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
+    """A variant of the network, the images in a batch, the lanes, and torch's threads in each lane."""
+
     variant: str
     batch: int
     lanes: int
@@ -45,7 +47,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Of images per second, and the microseconds of CPU that each took."""
+    """What a setup reached: images per second, and microseconds of CPU for an image."""
 
     setup: Setup
     images_per_second: float
@@ -53,7 +55,13 @@ class Rate:
 
 
 class Ideal:
-    """Encoded photos in memory, and the network's variants."""
+    """Measures setups on encoded photos in memory.
+
+    Args:
+        photos: JPEG or PNG files, which are decoded in turns.
+
+    Raises: CheckpointError, OSError.
+    """
 
     def __init__(self, checkpoint: Path, photos: Sequence[bytes]) -> None:
         content = Checkpoint.load(checkpoint)
@@ -74,7 +82,7 @@ class Ideal:
         }
 
     def tried(self, seconds: float) -> list[Rate]:
-        """The best of each variant; the first is the ideal."""
+        """Tries all setups for so many seconds each. Returns the best of each variant; the first is the ideal."""
         best: list[Rate] = []
         for variant in self._variants:
             # What is best for float32 in lanes and threads is best for the others.
@@ -84,7 +92,7 @@ class Ideal:
         return best
 
     def rate(self, setup: Setup, seconds: float) -> Rate:
-        """Measured for so many seconds, after a batch in each lane that is not."""
+        """Measures a setup for so many seconds, after one batch in each lane to warm up."""
         compute, photos = self._variants[setup.variant], itertools.cycle(self._photos)
         with ThreadPoolExecutor(usable_cores()) as pool, ThreadPoolExecutor(setup.lanes) as lanes:
 
@@ -103,7 +111,7 @@ class Ideal:
 
 
 def _lane(compute: Compute, decoded: Callable[[], "Future[Pixels]"], *, batch: int, seconds: float) -> float:
-    """Images per second of one lane, of whole batches, with the next one always on its way."""
+    """Returns the images per second of one lane. The next batch is always being decoded, and batches are whole."""
     waiting = [decoded() for _ in range(batch)]
     wait(waiting)
     start, images = time.perf_counter(), 0
@@ -131,8 +139,8 @@ def _compute(network: nn.Module, dtype: torch.dtype, preprocess: Preprocess) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("photos", type=Path, help="a folder")
-    parser.add_argument("--seconds", type=float, default=3, help="of each setup")
+    parser.add_argument("photos", type=Path, help="a folder of photos")
+    parser.add_argument("--seconds", type=float, default=3, help="how long each setup is measured")
     arguments = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(arguments.photos.iterdir())]
     for best in Ideal(arguments.checkpoint, photos).tried(arguments.seconds):

@@ -1,9 +1,9 @@
-"""What `--jpeg-draft` gains, and what it changes: photos of a camera's size, decoded with it and without.
+"""Measures what `--jpeg-draft` gains and what it changes, on photos of a camera's size.
 
     python -m benchmarks.serving.jpeg_draft CHECKPOINT PHOTOS [--edge 4000]
 
-The photos (a folder, with its subfolders) are enlarged until the longer edge is a camera's, and saved at quality 90.
-A checkpoint that was trained shows how many keep their likeliest class.
+PHOTOS is a folder, whose subfolders count too. Each photo is enlarged until its longer edge has so many pixels, and
+saved at quality 90. With a trained checkpoint, the figures show how many photos keep their likeliest class.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--edge", type=int, default=4000, help="pixels of the longer one")
+    parser.add_argument("--edge", type=int, default=4000, help="pixels of the longer edge")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(arguments.checkpoint)
     preprocess = checkpoint.manifest.preprocess
@@ -85,7 +85,7 @@ def _decoded(photo: bytes, preprocess: Preprocess, *, draft: bool) -> Pixels:
 
 
 def _probabilities(checkpoint: Checkpoint, pixels: Sequence[Pixels]) -> npt.NDArray[np.float64]:
-    """[photos, classes]."""
+    """Returns the probabilities, [photos, classes]."""
     labels = len(checkpoint.manifest.labels)
     predictor = Predictor(checkpoint.build(), checkpoint.manifest, device=torch.device("cpu"), max_items=1)
     rows = np.zeros((len(pixels), labels))

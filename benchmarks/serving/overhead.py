@@ -1,9 +1,10 @@
-"""Where the CPU time of one small prediction goes, stage by stage, and what each safeguard costs.
+"""Measures where the CPU time of one small prediction goes, stage by stage, and what each safeguard costs.
 
     python -m benchmarks.serving.overhead [--rounds 9] [--json FILE]
 
-In this process: the kernel's part of HTTP is not in it, that of the way to the engine and back is. Each stage runs as
-in the server, for 32 requests at a time; figures are the least of several rounds, in us of CPU for one request.
+All runs in this process, so the kernel's part of HTTP is not in the figures. Its part of the way to the engine and back
+is. Each stage runs as in the server, for 32 requests at a time. A figure is the least of several rounds, in
+microseconds of CPU for one request.
 """
 
 import argparse
@@ -54,7 +55,7 @@ Turn = Callable[[], Awaitable[object]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
@@ -91,7 +92,7 @@ async def _measured(folder: Path, rounds: int) -> dict[str, float]:
 
 
 async def _least(turn: Turn, rounds: int) -> float:
-    """us of CPU for one request."""
+    """Returns microseconds of CPU for one request."""
     least = float("inf")
     for _ in range(rounds):
         began = time.process_time()
@@ -109,7 +110,7 @@ async def _each(step: Callable[[T], object], values: Sequence[T]) -> None:
 async def _engine_figures(
     folder: Path, settings: Settings, checkpoint: Path, images: Sequence[bytes], rounds: int
 ) -> dict[str, float]:
-    """Computing, and the way there and back: all of a submit less what computing takes."""
+    """Measures computing, and the way to the engine and back, which is a whole submit less computing."""
     engine = LocalEngine(settings, Metrics(), owns_loop=True)
     remote = RemoteEngine(folder / "engine", max_waiting=AT_ONCE)
     predictor = verify(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
@@ -147,7 +148,7 @@ async def _engine_figures(
 
 
 def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
-    """What a bare server would leave out; they are parts of the stages above, or beside them."""
+    """Returns what a bare server would leave out. Most of it is part of the stages above."""
     metrics = Metrics()
     admission = Admission(requests=1024, body_bytes=1e9, items=1024, pixels=1e9)
 
@@ -199,7 +200,7 @@ async def _decode(decoder: Decoder, images: Sequence[bytes]) -> list[Any]:
 
 
 def _http(settings: Settings, bodies: Sequence[Body], *, below_asgi: bool) -> Turn:
-    """Requests through all of a front-end, from bytes to bytes."""
+    """Returns a turn of requests through all of a front-end, from bytes to bytes."""
     metrics = Metrics()
     app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
     server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes if below_asgi else ())
@@ -247,7 +248,7 @@ class _Transport(asyncio.Transport):
 
 
 class _Instant(RemoteEngine):
-    """Answers at once, and knows the answer before."""
+    """An engine that answers at once, and always the same."""
 
     def resolve(self, model: str | None, version: int | None) -> ResolvedModel:  # noqa: ARG002
         return ResolvedModel(_ENTRY, version)
@@ -266,6 +267,8 @@ class _Instant(RemoteEngine):
 
 
 class _Given:
+    """What was put into that engine."""
+
     def cancel(self) -> None:
         pass
 

@@ -1,9 +1,9 @@
-"""How cost grows as work grows: requests per second, CPU time and memory against one thing at a time.
+"""Measures how cost grows as work grows: images per second, CPU time and memory against one thing at a time.
 
     python -m benchmarks.serving.scaling [--seconds 3] [--json FILE] [--plot FILE]
 
-Against the edge of the image, the images in one request, the number of models that are asked in turns, and the number
-of clients. Each point is one measurement of wrk on a server of seeded weights in its usual shape. Needs wrk.
+The things are the edge of the image, the images in one request, the models that are asked in turns, and the clients.
+Each point is one measurement of wrk on a server with one front-end and seeded weights. Needs wrk.
 """
 
 import argparse
@@ -34,12 +34,17 @@ EDGES = (28, 64, 128, 256, 512, 1024)
 IMAGES = (1, 2, 4, 8, 16, 32)
 MODELS = (1, 10, 50)
 CLIENTS = (1, 4, 16, 64, 256, 1000)
-USUAL = 32  # clients, where something else is varied
+USUAL = 32  # clients, while something else varies
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """memory_mb: of all processes, shared pages once for each."""
+    """One measurement: the thing that varies, its value, and what the server did.
+
+    Args:
+        p99: milliseconds until a request was answered.
+        memory_mb: of all processes. Shared pages count once for each process.
+    """
 
     against: str
     value: int
@@ -53,8 +58,8 @@ class Point:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
-    parser.add_argument("--plot", type=Path, help="where the picture is kept: .svg or .png")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
+    parser.add_argument("--plot", type=Path, help="the file to write the picture to, .svg or .png")
     arguments = parser.parse_args()
     points: list[Point] = []
     with tempfile.TemporaryDirectory() as name:
@@ -118,7 +123,7 @@ def _point(
 
 
 def _photo(edge: int) -> bytes:
-    """A JPEG of smooth colours with some noise, which compresses about as photos do."""
+    """Makes a JPEG of smooth colours with some noise, which compresses about as well as a photo."""
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((edge, edge))
     noisy = np.asarray(coarse, np.int16) + random.integers(-12, 13, (edge, edge, 3))

@@ -1,12 +1,12 @@
-"""Whether a change made the server slower: two trees of this project, by turns on the same machine.
+"""Measures whether a change made the server slower: two trees of this project by turns on the same machine.
 
     git worktree add /tmp/old main
     python -m benchmarks.serving.trees /tmp/old [--new .] [--clients 1 32 64] [--rounds 10] [--seconds 5]
 
-The old tree takes part twice: how far its two servers differ is what this machine cannot tell apart. The new one is
-slower where its median rate is more than 3 % below the old one's, and further below than the control is. All have the
-same checkpoint with seeded weights, and a front-end each. Start-up and memory are compared as well. Needs wrk. The exit
-code is 1 where the new tree is slower.
+The old tree takes part twice. Its second server is the control: how far it is from the first is noise. The new tree is
+slower if its median rate is more than 3 % below the old one's, and further away than the control. All servers have the
+same checkpoint with seeded weights, and one front-end. Start-up and memory are compared too. Needs wrk. The exit code
+is 1 if the new tree is slower.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report, seeded
-from benchmarks.harness.contestants import FLAMBEAU, ROOT, Competitor
+from benchmarks.harness.contestants import FLAMBEAU, ROOT, Contestant
 from benchmarks.harness.load import Figures, Load
 from benchmarks.harness.processes import Server, running
 from benchmarks.harness.rounds import Plan, answers, measured, medians
@@ -35,7 +35,7 @@ STARTS = 5  # of each tree
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one load: rates over the old tree's, and whether the new tree is slower than the noise explains."""
+    """What came of one load: the rates of the new tree and of the control, over that of the old tree."""
 
     clients: int
     new: float
@@ -43,13 +43,14 @@ class Verdict:
 
     @property
     def slower(self) -> bool:
+        """Whether the new tree is slower than noise explains."""
         loss, noise = 1 - self.new, abs(1 - self.control)
         return loss > max(ALLOWED, noise)
 
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and ends its servers, which may be held still
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that it ends its servers, which may be stopped
     trees = {OLD: arguments.old.resolve(), NEW: arguments.new.resolve(), CONTROL: arguments.old.resolve()}
     one_process, front_end = FLAMBEAU
     shape = one_process if arguments.one_process else front_end
@@ -93,9 +94,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--new", type=Path, default=ROOT, help="the folder of the other tree (default: this one)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 32, 64])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=int, default=5, help="of each turn")
-    parser.add_argument("--one-process", action="store_true", help="with --front-ends 0 instead of one front-end")
-    parser.add_argument("--json", type=Path, help="where the medians and all rounds are kept")
+    parser.add_argument("--seconds", type=int, default=5, help="the length of each turn")
+    parser.add_argument("--one-process", action="store_true", help="start the servers with --front-ends 0 instead of 1")
+    parser.add_argument("--json", type=Path, help="the file to write the medians and all rounds to")
     arguments = parser.parse_args()
     for tree in (arguments.old, arguments.new):
         if not (tree / "app" / "__main__.py").is_file():
@@ -106,15 +107,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def _started(
-    contestant: Competitor, *, plan: Plan, checkpoint: Path, store: Path, folder: Path, stack: ExitStack
+    contestant: Contestant, *, plan: Plan, checkpoint: Path, store: Path, folder: Path, stack: ExitStack
 ) -> Server:
     ask = partial(answers, images=plan.images[:1])
     log = folder / f"{contestant.name}.log"
     return stack.enter_context(running(contestant, ask, checkpoint=checkpoint.resolve(), store=store, log=log))
 
 
-def _start_seconds(contestants: Sequence[Competitor], start: "partial[Server]") -> dict[str, float]:
-    """The median time until each tree's first answer, started by turns and alone."""
+def _start_seconds(contestants: Sequence[Contestant], start: "partial[Server]") -> dict[str, float]:
+    """Starts each tree several times, by turns and alone. Returns the median seconds until the first answer."""
     seconds: dict[str, list[float]] = {each.name: [] for each in contestants}
     for _ in range(STARTS):
         for each in contestants:

@@ -1,4 +1,4 @@
-"""Settings: from flags, the environment and `.env`; what is misspelt or cannot be is told of, in one line each."""
+"""Settings come from flags, the environment and `.env`. What is misspelt or impossible is reported in one line each."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from app.settings import Settings, SettingsError
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the server is started, which may hold a `.env`."""
+    """The folder in which the server is started. It may hold a `.env`."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""The real server process, on a free loopback port."""
+"""The real server as a process, on a free port of the loopback address."""
 
 import json
 import os
@@ -19,7 +19,11 @@ Event = dict[str, Any]
 
 
 class ServerProcess:
-    """`python -m app`, with its log at hand."""
+    """A running `python -m app`, whose log can be waited for.
+
+    `events` are the logged events that a test has waited for or passed over. A line that is no JSON is an event, too.
+    `url` and `port` are where the server answers.
+    """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -31,7 +35,10 @@ class ServerProcess:
         self.port = int(self.url.rpartition(":")[2])
 
     def wait_for(self, wanted: Callable[[Event], bool]) -> Event:
-        """The next logged event that is wanted, which may have come already; fails the test if it does not come."""
+        """Returns the next logged event that is wanted. It may have come already.
+
+        The test fails if the event does not come in time, or if the server ends before.
+        """
         while True:
             event = self._queue.get(timeout=PATIENCE)
             self.events.append(event)
@@ -40,7 +47,7 @@ class ServerProcess:
             assert event["event"] != "ended", f"the server has ended: {self.events}"
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """The exit code."""
+        """Sends a signal, waits for the end of the server, and returns its exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
@@ -56,7 +63,7 @@ class ServerProcess:
 
 @contextmanager
 def serving(store: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """A server of `store`, once it has said what it serves."""
+    """Starts a server of `store`, and yields it once it has logged what it serves. The server ends with the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--log-format", "json", *flags],
         cwd=PROJECT,

@@ -16,6 +16,7 @@ import pytest
 from tests.support.checkpoints import PHOTOS, checkpoint, png, publish
 from tests.support.raw import connection, request
 from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.support.waiting import block_until, until
 
 
 def run(*flags: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -146,7 +147,7 @@ async def test_what_is_not_over_when_the_grace_period_is_gets_a_problem_document
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_shells_limit_of_open_files_is_none_of_connections(tmp_path: Path) -> None:
-    """Often 1024, for programs that use select()."""
+    """It is often 1024, for the sake of programs that use select()."""
     publish(tmp_path, 1, checkpoint())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with contextlib.AsyncExitStack() as several:
@@ -179,14 +180,37 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     assert "RuntimeError: a bug" in ended.stderr
 
 
+@pytest.mark.slow
+def test_an_error_while_it_serves_is_a_traceback_and_1_whatever_its_type(tmp_path: Path) -> None:
+    """It is a fault of the program, and nothing that a person could put right first."""
+    breaks = (
+        "import sys, app.http.server\n"
+        "async def broken(self): raise ValueError('a bug')\n"
+        "app.http.server.Server.main_loop = broken\n"
+        "from app.__main__ import main\n"
+        f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0', '--front-ends', '0']))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", breaks], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.endswith("ValueError: a bug\n")
+
+
 def is_admitted(server: ServerProcess) -> None:
     """Returns when the server counts a request besides the one that asks."""
-    while "flambeau_requests_in_flight 2.0" not in httpx2.get(f"{server.url}/metrics").text:
-        pass
+    block_until(lambda: "flambeau_requests_in_flight 2.0" in httpx2.get(f"{server.url}/metrics").text)
 
 
 async def nobody_listens(port: int) -> None:
-    with contextlib.suppress(ConnectionError):
-        while True:
+    """Returns when a connection is refused."""
+
+    async def is_refused() -> bool:
+        try:
             async with connection(port):
-                pass
+                return False
+        except ConnectionError:
+            return True
+
+    await until(is_refused)

@@ -1,4 +1,4 @@
-"""Swapping while clients post: nothing is lost, and every answer is that of a version that was published."""
+"""While clients post and versions are swapped, no request is lost, and every answer is that of a published version."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ async def test_32_clients_see_20_swaps_and_3_bad_files_without_a_failed_answer(t
 
 
 class Answers:
-    """What the clients got; each distinct answer once."""
+    """What the clients got, with each distinct answer once."""
 
     def __init__(self) -> None:
         self.seen: set[tuple[int, tuple[tuple[str, float], ...]]] = set()

@@ -1,24 +1,29 @@
-"""The processes of one server, real ones: what dies comes back, what is told to end ends, and nothing is left."""
+"""The real processes of one server: what dies comes back, what is told to end ends, and nothing is left behind."""
 
 import asyncio
 import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from app.processes.announce import address_of
+from app.processes.restarts import RestartPolicy
+from app.processes.supervisor import Supervisor
+from app.settings import Settings
 from tests.app.telemetry.test_metrics import samples
 from tests.support.checkpoints import checkpoint, png, publish
 from tests.support.raw import Connection, connection, request
 from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.support.waiting import block_until
 from tests.system.test_process import nobody_listens
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="there is no /proc to find processes in")
@@ -33,7 +38,7 @@ COUNTED = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Two front-ends and the engine, of which each test leaves as many as it found."""
+    """Two front-ends and the engine. Each test leaves as many processes as it found."""
     store = tmp_path_factory.mktemp("store")
     publish(store, 1, checkpoint())
     with serving(store, "--device", "cpu", "--front-ends", "2") as process:
@@ -42,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the server makes its temporary folder."""
+    """The folder in which the server makes its temporary folder."""
     folder = tmp_path / "t"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -72,7 +77,7 @@ def children(process: int) -> list[int]:
 
 
 def those_of(server: ServerProcess, module: str) -> list[int]:
-    """Its processes that run this module, as long as they have not ended."""
+    """Returns those of its processes that run this module and have not ended."""
     found = []
     for child in children(server.process.pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -91,7 +96,7 @@ def front_ends_of(server: ServerProcess) -> list[int]:
 
 
 def state(process: int) -> str:
-    """The letter that `ps` shows; "gone" for a process that there is no more, or whose parent only has yet to look."""
+    """Returns the letter that `ps` shows, or "gone" if the process has ended, even if its parent has yet to notice."""
     try:
         letter = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -99,18 +104,12 @@ def state(process: int) -> str:
     return "gone" if letter in "ZX" else letter
 
 
-def until(happens: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < end, "it has not happened"
-
-
 @contextmanager
 def stopped(process: int) -> Iterator[None]:
-    """It does nothing meanwhile."""
+    """Stops a process until the block is left."""
     os.kill(process, signal.SIGSTOP)
     try:
-        until(lambda: state(process) in ("T", "gone"))
+        block_until(lambda: state(process) in ("T", "gone"))
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -119,7 +118,7 @@ def stopped(process: int) -> Iterator[None]:
 
 def kill(process: int) -> None:
     os.kill(process, signal.SIGKILL)
-    until(lambda: state(process) == "gone")
+    block_until(lambda: state(process) == "gone")
 
 
 def predict(url: str) -> httpx2.Response:
@@ -127,12 +126,18 @@ def predict(url: str) -> httpx2.Response:
 
 
 def until_it_predicts(server: ServerProcess) -> None:
-    until(lambda: predict(server.url).status_code == 200)
+    block_until(lambda: predict(server.url).status_code == 200)
 
 
 def counted(server: ServerProcess) -> list[float]:
     numbers = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
     return [numbers.get(name, 0) for name in COUNTED]
+
+
+def restarts(server: ServerProcess) -> dict[str, float]:
+    """Returns how often each process was started again."""
+    numbers = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
+    return {dict(labels)["process"]: value for (name, labels), value in numbers.items() if "restarts_total" in name}
 
 
 @contextlib.asynccontextmanager
@@ -170,7 +175,8 @@ async def test_a_front_end_that_is_killed_is_started_again_while_the_other_one_a
 ) -> None:
     killed, other = front_ends_of(server)
     upload = request(body=png())
-    before = counted(server)
+    before, restarts_before = counted(server), restarts(server)
+    assert restarts_before.keys() == {"engine", "front-end-0", "front-end-1"}
     async with (
         connected_to_a_front_end_other_than(other, server) as lost,
         connected_to_a_front_end_other_than(killed, server) as kept,
@@ -187,10 +193,12 @@ async def test_a_front_end_that_is_killed_is_started_again_while_the_other_one_a
         await kept.send(upload[-10:])
         assert (await kept.response()).status_code == 200
     await asyncio.to_thread(server.wait_for, lambda event: event.get("code") == -signal.SIGKILL)
-    until(lambda: len(front_ends_of(server)) == 2)
+    block_until(lambda: len(front_ends_of(server)) == 2)
     with stopped(other):
         await asyncio.to_thread(until_it_predicts, server)
         assert counted(server) == [*(number + 4 for number in before[:3]), 1]  # what the dead one counted, too
+        assert sum(restarts(server).values()) == sum(restarts_before.values()) + 1
+        assert restarts(server)["engine"] == restarts_before["engine"]
 
 
 @pytest.mark.slow
@@ -203,11 +211,11 @@ async def test_an_engine_process_that_is_killed_comes_back_and_until_then_the_an
     async with connection(server.port) as client:
         with stopped(engine):
             await client.send(request(body=png()))
-            await asyncio.to_thread(until, lambda: in_flight(server) == 2)  # with the one that asks
+            await asyncio.to_thread(block_until, lambda: in_flight(server) == 2)  # with the one that asks
             kill(engine)
         answers = [await client.response()]
-        until(lambda: len(those_of(server, "app.processes.engine")) == 1)
-        with stopped(engine_of(server)):  # for as long as is looked at what its absence means
+        block_until(lambda: len(those_of(server, "app.processes.engine")) == 1)
+        with stopped(engine_of(server)):  # so that it stays absent while the answers are looked at
             await client.send(request(body=png()))
             answers.append(await client.response())
             for path in ("/health/ready", "/models", "/models/digits"):
@@ -257,12 +265,12 @@ def test_a_signal_ends_all_with_0_and_nothing_is_left(number: signal.Signals, st
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_signal_that_reaches_every_process_at_once_lets_them_finish_all_the_same(store: Path) -> None:
-    """As systemd sends it."""
+    """This is how systemd ends a service."""
     upload = request(body=png())
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         async with connection(server.port) as client:
             await client.send(upload[:-10])
-            await asyncio.to_thread(until, lambda: in_flight(server) == 2)  # with the one that asks
+            await asyncio.to_thread(block_until, lambda: in_flight(server) == 2)  # with the one that asks
             for process in (*children(server.process.pid), server.process.pid):
                 os.kill(process, signal.SIGTERM)
             await nobody_listens(server.port)
@@ -281,7 +289,7 @@ def test_a_signal_while_the_processes_are_being_started_ends_all_with_0(
     command = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "2"]
     with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as server:
         try:
-            until(lambda: len(children(server.pid)) >= started)
+            block_until(lambda: len(children(server.pid)) >= started)
             server.terminate()
             assert server.communicate(timeout=PATIENCE)[1] == ""
         finally:
@@ -290,12 +298,18 @@ def test_a_signal_while_the_processes_are_being_started_ends_all_with_0(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each engine process ends at once."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif 'app.processes.engine' in sys.orig_argv:\n    os._exit(7)\n"
     )
-    ended = run(sys.executable, "-m", "app", "--store", str(store), "--port", "0", PYTHONPATH=str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, no_engine: None) -> None:
+    ended = run(sys.executable, "-m", "app", "--store", str(store), "--port", "0")
     assert ended.returncode == 1
     *again, last = ended.stderr.splitlines()
     assert all("process=engine code=7" in line for line in [*again, last])
@@ -303,16 +317,37 @@ def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, 
     assert len(again) == 2
 
 
+class StopsWhileItWaits(RestartPolicy):
+    """Would wait for an hour, and sends the signal to stop as the wait begins."""
+
+    def ended(self) -> float | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 3600.0
+
+
+@pytest.mark.process
+def test_a_signal_ends_a_server_that_waits_before_it_starts_a_process_again(store: Path, no_engine: None) -> None:
+    settings = Settings(store=store, device="cpu")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address_of(settings.host, listener)
+        supervisor = Supervisor(
+            settings, front_ends=1, listener=listener, address=address, restart_policy=StopsWhileItWaits
+        )
+        assert asyncio.run(supervisor.run()) == 0
+
+
 @pytest.mark.slow
-def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line(store: Path) -> None:
+def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line_and_1(store: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         (front_end,) = front_ends_of(server)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, hard))
         kill(front_end)
         server.wait_for(lambda event: event["event"] == "ended")
-        assert server.process.wait(PATIENCE) == 2
-    assert server.events[-2]["event"].startswith("flambeau: [Errno 24] Too many open files")
+        assert server.process.wait(PATIENCE) == 1
+    last = server.events[-2]
+    assert (last["event"], last["process"]) == ("a process cannot be started again", "front-end-0")
+    assert "Too many open files" in last["error"]
 
 
 @pytest.mark.slow
@@ -337,7 +372,7 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
 def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     blocks: int, store: Path, temporary: Path
 ) -> None:
-    """To who writes, a limit of what a file may hold is a full disk, or one that can only be read."""
+    """A limit of the size of files looks like a full disk, or like one that can only be read."""
     server = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"]
     ended = run("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *server)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)

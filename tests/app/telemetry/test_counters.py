@@ -1,4 +1,4 @@
-"""Numbers of several processes in one folder: added up, and not lost with the process that counted them."""
+"""Numbers of several processes in one folder are added up, and are not lost with the process that counted them."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from app.telemetry.counters import Counts, total
+from app.telemetry.counters import SharedCounters, total
 
-Start = Callable[[str], Counts]
+Start = Callable[[str], SharedCounters]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """A process of that name begins to count."""
+    """Returns a function by which a process of that name begins to count."""
     with ExitStack() as started:
-        yield lambda name: started.enter_context(closing(Counts(tmp_path / name)))
+        yield lambda name: started.enter_context(closing(SharedCounters(tmp_path / name)))
 
 
-def add(counts: Counts, name: str, number: float = 1) -> None:
+def add(counts: SharedCounters, name: str, number: float = 1) -> None:
     counts.values[counts.slot(name)] += number
 
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """No file grows: to who writes, that is a full disk."""
+    """Lets no file grow, which looks like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -35,7 +35,7 @@ def no_room() -> Iterator[None]:
 
 
 def test_without_a_folder_they_are_in_memory() -> None:
-    counts = Counts()
+    counts = SharedCounters()
     add(counts, "a", 2)
     add(counts, "b", 0.5)
     add(counts, "a", 2)
@@ -98,7 +98,7 @@ def test_more_names_than_there_is_room_for_share_a_number_and_leave_the_others_a
 
 
 def test_a_full_disk_is_an_error_when_a_process_begins(start: Start) -> None:
-    """And not the end of the process when it counts: what cannot be written to a mapped file kills."""
+    """If it were noticed only when the process counts, it would kill: so does a failed write to a mapped file."""
     with no_room(), pytest.raises(OSError, match="File too large"):
         start("one")
 

@@ -27,7 +27,7 @@ NASTY = [
 
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """What has been logged since the last look; afterwards the process logs as before."""
+    """Returns a function that says what has been logged since its last call. Afterwards logging is as before."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     levels = [logger.level for logger in loggers]
     yield lambda: capsys.readouterr().err

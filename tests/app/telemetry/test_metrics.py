@@ -1,4 +1,4 @@
-"""GET /metrics: what is promised is there, and it counts."""
+"""`GET /metrics` has what is promised, and counts it."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def samples(exposition: str) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
 
 
 class Growth:
-    """How much each series has grown since a moment."""
+    """Says how much each series has grown since the object was made."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read

@@ -1,4 +1,4 @@
-"""`benchmarks.gpu.run`: it runs where there is no GPU, what fails is said and the rest kept, and targets are judged."""
+"""`benchmarks.gpu.run` runs where there is no GPU, names what fails and keeps the rest, and judges its targets."""
 
 import json
 import subprocess
