@@ -66,7 +66,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from training.recipes.builtin import builtin, changed, from_file, with_settings
+    from training.recipes.builtin import builtin
+    from training.recipes.overrides import changed, from_file, with_settings
 
     named: str | None = arguments.recipe
     is_file = named is not None and named.endswith(".toml")
@@ -112,7 +113,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from training.commands.import_weights import export
+    from training.commands.export import export
 
     export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
     print(f"wrote {arguments.file}")
@@ -140,7 +141,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from training.publishing.publish import prune
+    from training.commands.prune import prune
 
     removed = prune(arguments.store, arguments.model, keep=arguments.keep)
     print(f"removed {', '.join(map(str, removed)) or 'nothing'}")

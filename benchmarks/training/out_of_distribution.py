@@ -30,8 +30,8 @@ from training.data.strokes import draw as strokes
 from training.data.strokes.glyphs import Glyph
 from training.errors import TrainingError
 from training.evaluation.calibration import auroc
+from training.evaluation.logits import logits_of
 from training.recipes.recipe import TorchvisionSource
-from training.runs.loop import logits_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "out_of_distribution.json"
 BASELINE = "max_probability"

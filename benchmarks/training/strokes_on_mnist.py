@@ -18,9 +18,10 @@ from classifier.normalize import normalizer
 from training.data import torchvision_datasets as torchvision_sets
 from training.data.batches import Stacked
 from training.data.decode import stacked
+from training.evaluation.logits import logits_of
+from training.evaluation.score import Score
 from training.publishing.publish import path_of, versions
 from training.recipes.recipe import TorchvisionSource
-from training.runs.loop import Score, logits_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "strokes_on_mnist.json"
 

@@ -23,7 +23,8 @@ import torch
 
 from classifier.checkpoint import Header
 from training.commands.train import train
-from training.recipes.builtin import builtin, changed
+from training.recipes.builtin import builtin
+from training.recipes.overrides import changed
 from training.recipes.recipe import Recipe
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer_digits.json"

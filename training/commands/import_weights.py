@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a published version, and a published version a file for others."""
+"""Weights from elsewhere become a published version."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -8,14 +8,12 @@ from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Imported, Manifest
 from classifier.preprocess import Preprocess
-from training import atomic_files as files
 from training.errors import TrainingError
 from training.networks.heads import outline
 from training.networks.pretrained import pretrained, source_of
 from training.networks.weights import Weights, fit, read
 from training.progress import Progress
 from training.publishing import example_images as pictures
-from training.publishing.open_checkpoint import reading
 from training.publishing.provenance import library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
@@ -99,22 +97,6 @@ def import_pretrained(
         name=name,
         examples=examples,
     )
-
-
-def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Writes the bare state_dict of a published version, as `torch.load` and `load_state_dict` expect it.
-
-    Raises: TrainingError if there is no sound checkpoint, or already a target; OSError.
-    """
-    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
-        raise TrainingError(f"{target} is the checkpoint itself: choose another name")
-    if target.exists() and not overwrite:
-        raise TrainingError(f"{target} is there already: choose another name, or --force")
-    with reading(checkpoint):
-        own = Checkpoint.load(checkpoint)
-    network = outline(own.manifest.architecture, len(own.manifest.labels))
-    load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
-    files.save(target, network.state_dict())
 
 
 def labels_from(path: Path) -> tuple[str, ...]:

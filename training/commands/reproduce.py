@@ -6,7 +6,8 @@ from pathlib import Path
 from classifier.manifest import Provenance
 from training.errors import TrainingError
 from training.publishing.open_checkpoint import header_of
-from training.recipes.builtin import builtin, settings_from
+from training.recipes.builtin import builtin
+from training.recipes.overrides import settings_from
 from training.recipes.recipe import Recipe
 
 

@@ -22,8 +22,8 @@ from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
 from training.reports import summary as report
 from training.runs.initial_weights import Origin
-from training.runs.learner import precision
 from training.runs.lock import only_run_in
+from training.runs.precision import precision
 from training.runs.run import Run
 from training.runs.state import Best, State
 

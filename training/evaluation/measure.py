@@ -11,8 +11,8 @@ from classifier.preprocess import Preprocess
 from classifier.scores import SCORES
 from training.data.batches import Split
 from training.evaluation import calibration
+from training.evaluation.logits import logits_of
 from training.evaluation.metrics import Figures, figures
-from training.runs.loop import logits_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,6 @@
-"""The built-in recipes by their names, what each data set is trained with by default, and recipes from TOML files."""
+"""The built-in recipes by their names, and what each data set is trained with by default."""
 
 import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from classifier.preprocess import Preprocess
@@ -134,72 +131,6 @@ def default_values(data: str) -> dict[str, Any]:
     return _values(name) | _ADAPTED.get((data, name), {})
 
 
-def from_file(data: str, path: Path) -> Recipe:
-    """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`;
-    "none" takes away what the base has.
-
-    Raises: TrainingError if it cannot be read or is none.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"--recipe {path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, no UTF-8
-        raise TrainingError(f"--recipe {path}: {error}") from error
-    base = values.pop("base", None)
-    if not (base is None or isinstance(base, str)):
-        raise TrainingError(f"--recipe {path}: base is the name of a recipe, not {base!r}")
-    return _changed_by_hand(builtin(data, base), _with_nothing(values))
-
-
-def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """`recipe` with some values replaced; what is nested is changed, not replaced.
-
-    Raises: TrainingError naming the field that is not known or out of range.
-    """
-    return Recipe.checked(_merged(recipe.model_dump(), values))
-
-
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """`recipe` with `key=value` each; a key may be dotted, a value is as in TOML, or a word.
-
-    Raises: TrainingError.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise TrainingError(f"--set {setting}: a key and a value are needed, e.g. --set label_smoothing=0.1")
-        value: Any = _value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        values = _merged(values, value)
-    return _changed_by_hand(recipe, values)
-
-
-def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
-    """What `with_settings` needs to make `recipe` of `base`."""
-    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
-    return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
-
-
-def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    if "name" in values:
-        raise TrainingError("name: a recipe keeps that of the built-in one it was made from; --name names the model")
-    source = values.get("source")
-    if isinstance(source, Mapping) and "kind" in source:
-        raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
-    return changed(recipe, values)
-
-
-def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no word for None; ours is "none"."""
-    return {
-        key: None if value == "none" else _with_nothing(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-    }
-
-
 def _values(name: str) -> dict[str, Any]:
     if name in _NAMED:
         return _NAMED[name]
@@ -222,41 +153,3 @@ def usual_preprocess(architecture: str) -> Preprocess:
     if usual is None:
         raise AssertionError("only mnist_cnn has no weights of torchvision's")
     return usual
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _value(text: str) -> Any:
-    if text in ("none", "null", "None"):
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a word, as most people type one
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"[{','.join(map(_text, value))}]"
-    return str(value)

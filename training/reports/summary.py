@@ -1,8 +1,6 @@
 """What a run leaves for people: a line per epoch in `log.jsonl`, pictures in the run's folder, and a summary."""
 
-import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,26 +9,13 @@ from rich.table import Table
 
 from classifier.manifest import Manifest
 from classifier.scores import SCORES
-from training import atomic_files as files
 from training.data.batches import Split
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import worst
 from training.progress import Progress
 from training.reports import plots as pictures
 
-LOG = "log.jsonl"
 _MOST_CLASSES = 20  # in a table that a person reads
-
-
-def log(folder: Path, record: Mapping[str, object]) -> None:
-    """Adds an epoch's record; what a run that was cut off or started again left behind it goes."""
-    path = folder / LOG
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    kept = [line for line in lines if 0 < _epoch(line) < int(str(record["epoch"]))]
-    files.replace(path, "".join(f"{line}\n" for line in [*kept, json.dumps(record)]).encode())
 
 
 def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
@@ -97,10 +82,3 @@ def _classes(manifest: Manifest) -> Table:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
-
-
-def _epoch(line: str) -> int:
-    try:
-        return int(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off, or somebody else's
-        return 0

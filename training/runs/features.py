@@ -15,10 +15,10 @@ from torch import nn
 from training import atomic_files as files
 from training.data.batches import Split
 from training.errors import TrainingError
+from training.evaluation.logits import Forward, logits_of
 from training.networks import heads
 from training.progress import Progress
 from training.runs.learner import Learner
-from training.runs.loop import Forward, logits_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

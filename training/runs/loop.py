@@ -1,9 +1,7 @@
-"""One epoch of training, and evaluation: the two loops over batches."""
+"""One epoch of training: the loop over its batches."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -12,36 +10,14 @@ from torch import nn
 from training.data.augment import augmented
 from training.data.batches import Split
 from training.errors import TrainingError
+from training.evaluation.logits import Forward
+from training.evaluation.score import Score
 from training.networks import heads
 from training.progress import Advance
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
 
-Forward = Callable[[torch.Tensor], torch.Tensor]  # a batch as a split gives it -> logits [n, classes]
-
-_EVALUATED_BYTES = 1 << 24  # of pixels, in one batch
-_EVALUATED_IMAGES = 1000
 _NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Means over the samples seen: cross-entropy in nats, and the share of right top-1 answers."""
-
-    loss: float
-    accuracy: float
-
-    @classmethod
-    def of(cls, logits: torch.Tensor, targets: torch.Tensor) -> Self:
-        accuracy = float((logits.argmax(1) == targets).double().mean())
-        return cls(loss=float(F.cross_entropy(logits.double(), targets)), accuracy=accuracy)
-
-    def beats(self, other: Self) -> bool:
-        """By its accuracy, and where that is equal by its loss."""
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
-
-    def __str__(self) -> str:
-        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
 
 
 def train_epoch(
@@ -86,28 +62,6 @@ def train_epoch(
             advance(seen - noted, str(score))
             noted = seen
     return score
-
-
-@torch.inference_mode()
-def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: torch.device) -> torch.Tensor:
-    """float32 [n, classes] on the CPU, in the samples' order and in eval mode; the mode it was in comes back.
-
-    Batches have the same size whenever the images have: then they give the same to the last bit.
-    """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    size = evaluation_batch(split, device)
-    everything = torch.split(torch.arange(len(split)), size)
-    logits = [forward(images).float().cpu() for images, _ in split.batches(everything, device=device)]
-    for module, training in modes.items():
-        module.training = training
-    return torch.cat(logits)
-
-
-def evaluation_batch(split: Split, device: torch.device) -> int:
-    """As many samples at once as fit well."""
-    ((first, _),) = split.batches([torch.zeros(1, dtype=torch.int64)], device=device)
-    return max(1, min(_EVALUATED_IMAGES, _EVALUATED_BYTES // first.numel()))
 
 
 def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:

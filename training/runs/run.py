@@ -15,7 +15,7 @@ from training.errors import Interrupted, TrainingError
 from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
-from training.reports import summary as report
+from training.runs import log
 from training.runs.initial_weights import Origin
 from training.runs.learner import Learner
 from training.runs.loop import check_finite, train_epoch
@@ -134,7 +134,7 @@ class Run:
         state = State.of(self._identity, epoch, learner, curve, best)
         state.save(self.folder)
         seconds = time.perf_counter() - started
-        report.log(self.folder, point | {"seconds": seconds, "images_per_second": len(samples.train) / seconds})
+        log.append(self.folder, point | {"seconds": seconds, "images_per_second": len(samples.train) / seconds})
         return state
 
 

@@ -15,8 +15,8 @@ from torch import nn
 from classifier.architectures import load_weights
 from training import atomic_files as files
 from training.errors import TrainingError
+from training.evaluation.score import Score
 from training.runs.learner import Learner
-from training.runs.loop import Score
 
 Weights = dict[str, torch.Tensor]
 

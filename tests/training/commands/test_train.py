@@ -17,10 +17,11 @@ from tests.support.runs import CtrlC, Train, same_weights
 from training.commands.evaluate import evaluate
 from training.data import dataset as data
 from training.errors import Interrupted, TrainingError
+from training.evaluation.logits import logits_of
+from training.evaluation.score import Score
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-from training.runs.loop import Score, logits_of
 
 
 def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:

@@ -1,8 +1,5 @@
 """An epoch: which samples, in which batches, and what it leaves alone."""
 
-import copy
-
-import pytest
 import torch
 from torch import nn
 
@@ -10,7 +7,7 @@ from training.data.batches import Stacked
 from training.networks import heads
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
-from training.runs.loop import Score, batches_of, logits_of, train_epoch
+from training.runs.loop import batches_of, train_epoch
 
 CPU = torch.device("cpu")
 
@@ -85,30 +82,3 @@ def test_what_is_frozen_keeps_its_parameters_and_its_buffers(tiny: Recipe) -> No
     after = epoch(tiny, split(64), ("fc",)).state_dict()
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed == {"fc.weight", "fc.bias"}
-
-
-def test_logits_come_in_the_samples_order_and_the_network_is_left_in_its_mode() -> None:
-    network = Reader()
-    network.norm.eval()
-    modes = [module.training for module in network.modules()]
-    samples = split(40)
-    before = copy.deepcopy(network.state_dict())
-    logits = logits_of(network, samples, forward=network, device=CPU)
-    assert [module.training for module in network.modules()] == modes
-    assert all(before[name].equal(tensor) for name, tensor in network.state_dict().items())
-    network.eval()
-    with torch.no_grad():
-        assert logits.equal(network(samples.images))
-
-
-def test_a_score_beats_another_by_accuracy_and_then_by_loss() -> None:
-    assert Score(loss=2.0, accuracy=0.9).beats(Score(loss=1.0, accuracy=0.8))
-    assert Score(loss=1.0, accuracy=0.9).beats(Score(loss=2.0, accuracy=0.9))
-    assert not Score(loss=1.0, accuracy=0.9).beats(Score(loss=1.0, accuracy=0.9))
-
-
-def test_a_score_is_the_mean_over_the_samples() -> None:
-    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    score = Score.of(logits, torch.tensor([0, 1, 1]))
-    assert score.accuracy == pytest.approx(2 / 3)
-    assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, torch.tensor([0, 1, 1])).item())

@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_digits_whatever_the_number_of_processes(
 def test_where_no_process_can_start_the_same_digits_are_drawn_without(
     drawn: tuple[strokes.Images, strokes.Targets],
 ) -> None:
-    script = "from training import strokes; print(strokes.draw(1500, seed=5, processes=2)[0].tobytes().hex())"
+    script = "from training.data.strokes import draw as d; print(d.draw(1500, seed=5, processes=2)[0].tobytes().hex())"
     command = [sys.executable, "-"]  # a new process would look for this script in a file
     answer = subprocess.run(command, input=script, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
     assert bytes.fromhex(answer.stdout) == drawn[0].tobytes()

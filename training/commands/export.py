@@ -1,0 +1,26 @@
+"""A published version becomes a file that others can load."""
+
+from pathlib import Path
+
+from classifier.architectures import load_weights
+from classifier.checkpoint import Checkpoint
+from training import atomic_files
+from training.errors import TrainingError
+from training.networks.heads import outline
+from training.publishing.open_checkpoint import reading
+
+
+def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Writes the bare state_dict of a published version, as `torch.load` and `load_state_dict` expect it.
+
+    Raises: TrainingError if there is no sound checkpoint, or already a target; OSError.
+    """
+    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
+        raise TrainingError(f"{target} is the checkpoint itself: choose another name")
+    if target.exists() and not overwrite:
+        raise TrainingError(f"{target} is there already: choose another name, or --force")
+    with reading(checkpoint):
+        own = Checkpoint.load(checkpoint)
+    network = outline(own.manifest.architecture, len(own.manifest.labels))
+    load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
+    atomic_files.save(target, network.state_dict())

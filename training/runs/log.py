@@ -1,0 +1,27 @@
+"""`log.jsonl`: one line for each epoch of a run, for programs that draw curves."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from training import atomic_files
+
+LOG = "log.jsonl"
+
+
+def append(folder: Path, record: Mapping[str, object]) -> None:
+    """Adds an epoch's record; what a run that was cut off or started again left behind it goes."""
+    path = folder / LOG
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    kept = [line for line in lines if 0 < _epoch(line) < int(str(record["epoch"]))]
+    atomic_files.replace(path, "".join(f"{line}\n" for line in [*kept, json.dumps(record)]).encode())
+
+
+def _epoch(line: str) -> int:
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):  # a line that was cut off, or somebody else's
+        return 0
