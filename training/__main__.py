@@ -87,12 +87,12 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training.commands import import_weights as imports
+    from training.commands.import_weights import import_pretrained, import_weights, labels_from
     from training.progress import Progress
 
     progress = Progress()
     if arguments.pretrained is not None:
-        path = imports.import_pretrained(
+        path = import_pretrained(
             arguments.pretrained,
             store=arguments.store,
             name=arguments.name,
@@ -100,10 +100,10 @@ def _import(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     else:
-        path = imports.import_weights(
+        path = import_weights(
             arguments.file,
             architecture=arguments.architecture,
-            labels=None if arguments.labels is None else imports.labels_from(arguments.labels),
+            labels=None if arguments.labels is None else labels_from(arguments.labels),
             store=arguments.store,
             name=arguments.name,
             examples=arguments.examples,

@@ -15,7 +15,7 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.normalize import normalizer
-from training.data import torchvision_datasets as torchvision_sets
+from training.data import torchvision_datasets
 from training.data.batches import Stacked
 from training.data.decode import stacked
 from training.evaluation.logits import logits_of
@@ -35,7 +35,7 @@ def main() -> int:
     path = arguments.checkpoint or _newest(arguments.store / "strokes")
     checkpoint = Checkpoint.load(path)
     manifest, cpu = checkpoint.manifest, torch.device("cpu")
-    mnist = torchvision_sets.load(TorchvisionSource(kind="mnist"), arguments.data, seed=0)
+    mnist = torchvision_datasets.load(TorchvisionSource(kind="mnist"), arguments.data, seed=0)
     network, normalize = checkpoint.build(), normalizer(manifest.preprocess, device=cpu)
     images = np.asarray(mnist.pictures)[mnist.test]
     targets = torch.from_numpy(mnist.targets[mnist.test])

@@ -13,8 +13,8 @@ from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import encoded
 from tests.support.server import serving
 from training.commands.train import train
-from training.data import dataset as datasets
 from training.data.batches import Split
+from training.data.dataset import load_dataset
 from training.evaluation.measure import measured
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -42,7 +42,7 @@ async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_on
     path = train(recipe, store=tmp_path / "store", runs=tmp_path / "runs", device="cpu")
     metrics = Checkpoint.load(path).manifest.metrics
     assert metrics is not None
-    test = datasets.load(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
+    test = load_dataset(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
     ((images, _),) = test.batches([torch.arange(len(test))], device=torch.device("cpu"))
     files = [encoded(Image.fromarray(image.squeeze())) for image in images.numpy()]
     truth = [str(target) for target in test.targets.tolist()]

@@ -9,7 +9,7 @@ from rich.table import Table
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Metrics
 from training.commands.reproduce import recipe_of
-from training.data import dataset as datasets
+from training.data.dataset import load_dataset
 from training.device import device_named
 from training.errors import TrainingError
 from training.evaluation import measure
@@ -17,7 +17,7 @@ from training.evaluation.measure import Measured
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-from training.runs import initial_weights as origin
+from training.runs.initial_weights import load_checkpoint
 
 
 def evaluate(
@@ -41,10 +41,10 @@ def evaluate(
     Raises: TrainingError.
     """
     progress = progress or Progress.silent()
-    _, checkpoint = origin.load(path)
+    _, checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest
     on = device_named(device)
-    dataset = datasets.load(
+    dataset = load_dataset(
         _recipe(checkpoint), folder=data, scratch=runs, workers=workers, strict=strict, progress=progress
     )
     if dataset.labels != manifest.labels:

@@ -13,7 +13,7 @@ from training.networks.heads import outline
 from training.networks.pretrained import pretrained, source_of
 from training.networks.weights import Weights, fit, read
 from training.progress import Progress
-from training.publishing import example_images as pictures
+from training.publishing import example_images
 from training.publishing.provenance import library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
@@ -143,7 +143,7 @@ def _published(
     check_name(name)
     network = outline(architecture, len(labels))
     load_weights(network, weights, share=True)
-    pngs = pictures.drawn(preprocess) if examples is None else pictures.from_folder(examples, preprocess)
+    pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
     manifest = Manifest(
         model=name,
         architecture=architecture,

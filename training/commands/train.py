@@ -8,9 +8,8 @@ import torch
 
 from classifier.architectures import load_weights, skeleton
 from classifier.checkpoint import Checkpoint
-from classifier.manifest import Dataset as DatasetSection
-from classifier.manifest import EpochPoint, Manifest, Provenance
-from training.data import dataset as datasets
+from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
+from training.data.dataset import load_dataset
 from training.device import device_named
 from training.errors import Interrupted
 from training.evaluation import measure
@@ -20,7 +19,7 @@ from training.publishing.provenance import code_revision, library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
-from training.reports import summary as report
+from training.reports import summary
 from training.runs.initial_weights import Origin
 from training.runs.lock import only_run_in
 from training.runs.precision import precision
@@ -72,7 +71,7 @@ def train(
     published = None if parent is None else Origin.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
-        dataset = datasets.load(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
+        dataset = load_dataset(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
         origin = published or Origin.of(recipe, None)  # last: it may have to be downloaded
         origin.check_fits(recipe, dataset.labels)
         run = Run(recipe, name, dataset, origin, on, folder, progress)
@@ -86,8 +85,8 @@ def train(
                 "the same command and --resume publishes them"
             ) from interrupt
         if pictures:
-            report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
-        report.say(checkpoint.manifest, measured, path=path, progress=progress)
+            summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+        summary.say(checkpoint.manifest, measured, path=path, progress=progress)
     return path
 
 
@@ -133,7 +132,7 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
 def _provenance(run: Run, best: Best) -> Provenance:
     dataset = run.dataset
     return Provenance(
-        dataset=DatasetSection(
+        dataset=Dataset(
             name=dataset.name,
             samples=len(dataset.train) + len(dataset.held_out),
             fingerprint=dataset.fingerprint,

@@ -13,13 +13,11 @@ from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
 from classifier.visible import visible
-from training.data import image_folder as photos
-from training.data import stratified
-from training.data import torchvision_datasets as torchvision_sets
+from training.data import image_folder, stratified, torchvision_datasets
 from training.data.batches import Opened, Split, Stacked
 from training.data.decode import opened, stacked
 from training.data.raw_dataset import Gathered, Rows
-from training.data.strokes import cache as drawings
+from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
 from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TorchvisionSource
@@ -48,7 +46,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
 
-def load(
+def load_dataset(
     recipe: Recipe,
     *,
     folder: Path,
@@ -70,14 +68,14 @@ def load(
     processes = Workers(workers, preload=("training.data.decode", "torchvision.transforms.v2"))
     match recipe.source:
         case StrokesSource() as source:
-            train = drawings.load(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
-            test = drawings.load(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
+            train = load_digits(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
+            test = load_digits(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
             gathered = Gathered.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
-            gathered = torchvision_sets.load(source, folder, seed=recipe.seed)
+            gathered = torchvision_datasets.load(source, folder, seed=recipe.seed)
         case PhotosSource() as source:
             processes.start()
-            gathered = photos.load(
+            gathered = image_folder.load(
                 source,
                 recipe,
                 folder,

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from classifier.visible import ImageError, visible
-from training import atomic_files as files
+from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
 from training.progress import Progress
@@ -128,4 +128,4 @@ def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], Look]]) -> No
         "version": _VERSION,
         "files": {name: [*stamp, asdict(look)] for name, (stamp, look) in entries.items() if look.sha256},
     }
-    files.replace(path, json.dumps(document).encode())
+    atomic_files.replace(path, json.dumps(document).encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import MODEL_NAME, VERSION_FILE
-from training import atomic_files as files
+from training import atomic_files
 from training.errors import TrainingError
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -24,12 +24,12 @@ def publish(checkpoint: Checkpoint, store: Path) -> Path:
     Raises: CheckpointError if nobody could load it; OSError.
     """
     folder = store / checkpoint.manifest.model
-    with files.beside(folder / "publishing") as temporary:
+    with atomic_files.beside(folder / "publishing") as temporary:
         checkpoint.save(temporary)
         version = max(versions(folder), default=0) + 1
         while not _place(temporary, folder, version):
             version += 1
-    files.sync_folder(folder)
+    atomic_files.sync_folder(folder)
     return path_of(folder, version)
 
 

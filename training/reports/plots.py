@@ -16,9 +16,9 @@ import torch
 
 from classifier.manifest import EpochPoint
 from classifier.preprocess import Pixels
-from training import atomic_files as files
+from training import atomic_files
 from training.evaluation.metrics import BINS, Bin, Figures, Mistake
-from training.reports import label_text as captions
+from training.reports import label_text
 from training.reports.contact_sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _MOST_CELLS = 200  # along an axis; more classes share one
 _MOST_CONFUSED = 10
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with Matplotlib; `captions` leaves out what it cannot draw
+    "font.family": ["DejaVu Sans"],  # comes with Matplotlib; `label_text` leaves out what it cannot draw
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -82,7 +82,7 @@ def draw(
         pictures["confusion.png"] = confusion(figures, labels)
         pictures["reliability.png"] = reliability(figures)
     for name, data in pictures.items():
-        files.replace(folder / name, data)
+        atomic_files.replace(folder / name, data)
     return [folder / name for name in sorted(pictures)]
 
 
@@ -202,8 +202,8 @@ def _colour(figure: Figure, axes: Axes, shares: torch.Tensor, classes: int) -> N
 
 def _write_labels(axes: Axes, labels: Sequence[str]) -> None:
     size = 9 if len(labels) <= _MOST_COUNTS else 7
-    letters = captions.font(size * 100 / 72)  # in pixels of a picture 800 wide
-    texts = [captions.caption(label, i, font=letters, width=130) for i, label in enumerate(labels)]
+    letters = label_text.font(size * 100 / 72)  # in pixels of a picture 800 wide
+    texts = [label_text.caption(label, i, font=letters, width=130) for i, label in enumerate(labels)]
     room = 0.9 * 560 / len(labels)
     upright = max(letters.getlength(text) for text in texts) > room
     axes.set_xticks(range(len(labels)), texts, fontsize=size, rotation=90 if upright else 0)
@@ -234,12 +234,12 @@ def _write_most_confused(axes: Axes, counts: torch.Tensor, labels: Sequence[str]
     axes.axis("off")
     wrong = counts.clone().fill_diagonal_(0).flatten()
     most, places = wrong.sort(descending=True, stable=True)
-    letters = captions.font(8 * 100 / 72)
+    letters = label_text.font(8 * 100 / 72)
     axes.text(0, 1, "most often confused", transform=axes.transAxes, va="bottom", fontsize=9)
     for line, (count, place) in enumerate(zip(most[:_MOST_CONFUSED].tolist(), places.tolist(), strict=False)):
         if count:
             true, predicted = (
-                captions.caption(labels[i], i, font=letters, width=150) for i in divmod(place, len(labels))
+                label_text.caption(labels[i], i, font=letters, width=150) for i in divmod(place, len(labels))
             )
             column, row = divmod(line, _MOST_CONFUSED // 2)
             where = (column / 2, 0.85 - row / (_MOST_CONFUSED // 2))

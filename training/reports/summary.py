@@ -13,7 +13,7 @@ from training.data.batches import Split
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import worst
 from training.progress import Progress
-from training.reports import plots as pictures
+from training.reports import plots
 
 _MOST_CLASSES = 20  # in a table that a person reads
 
@@ -24,7 +24,7 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
     chosen = [torch.tensor([one.index]) for one in mistakes]
     images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
     try:
-        drawn = pictures.draw(
+        drawn = plots.draw(
             folder,
             history=manifest.curve or (),
             figures=measured.figures,
@@ -35,7 +35,7 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
         progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
         return
     progress.say(f"pictures: {', '.join(path.name for path in drawn)} in {folder}")
-    if (advice := pictures.missing()) is not None:
+    if (advice := plots.missing()) is not None:
         progress.say(advice)
 
 

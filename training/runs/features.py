@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training import atomic_files as files
+from training import atomic_files
 from training.data.batches import Split
 from training.errors import TrainingError
 from training.evaluation.logits import Forward, logits_of
@@ -66,7 +66,7 @@ def computed(
     found = _found(path, len(split))
     if found is None:
         until_head = heads.features(learner.network, learner.parts)
-        with progress.step(title, total=len(split), unit="images") as advance, files.writing(path) as file:
+        with progress.step(title, total=len(split), unit="images") as advance, atomic_files.writing(path) as file:
             rows = _Rows(file, len(split))
 
             def keep(images: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Origin:
         Raises: TrainingError if it is no sound checkpoint, or torchvision's weights cannot be had.
         """
         if path is not None:
-            sha256, checkpoint = load(path)
+            sha256, checkpoint = load_checkpoint(path)
             name = f"{path.resolve().parent.name}/{path.resolve().stem} {sha256}"
             return cls(name, checkpoint.manifest.architecture, dict(checkpoint.network), checkpoint)
         if recipe.start == "backbone":
@@ -82,7 +82,7 @@ class Origin:
         return recipe.lr_continued if goes_on and recipe.lr_continued is not None else stage.lr
 
 
-def load(path: Path) -> tuple[str, Checkpoint]:
+def load_checkpoint(path: Path) -> tuple[str, Checkpoint]:
     """A published checkpoint and its hash. Raises: TrainingError if it is no sound one."""
     sha256 = header_of(path).sha256
     with reading(path):

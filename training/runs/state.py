@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from classifier.architectures import load_weights
-from training import atomic_files as files
+from training import atomic_files
 from training.errors import TrainingError
 from training.evaluation.score import Score
 from training.runs.learner import Learner
@@ -109,7 +109,7 @@ class State:
         }
         if best.epoch == self.epoch:
             scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
-            files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
+            atomic_files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
         rest = {
             "epoch": self.epoch,
             "state_dict": self.network,
@@ -118,7 +118,7 @@ class State:
             "random": list(self.random),
             "curve": list(self.curve),
         }
-        files.save(folder / CHECKPOINT, common | rest)
+        atomic_files.save(folder / CHECKPOINT, common | rest)
 
     @classmethod
     def load(cls, folder: Path, identity: dict[str, Any]) -> Self:

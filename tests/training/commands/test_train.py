@@ -15,7 +15,7 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from tests.support.runs import CtrlC, Train, same_weights
 from training.commands.evaluate import evaluate
-from training.data import dataset as data
+from training.data.dataset import load_dataset
 from training.errors import Interrupted, TrainingError
 from training.evaluation.logits import logits_of
 from training.evaluation.score import Score
@@ -292,7 +292,7 @@ def test_a_run_on_cuda_publishes_weights_whose_figures_hold_on_the_cpu(
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here")
     checkpoint = Checkpoint.load(run(device="cuda"))
-    dataset = data.load(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
+    dataset = load_dataset(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
     normalize = normalizer(tiny.preprocess, device=torch.device("cpu"))
     network = checkpoint.build()
     logits = logits_of(

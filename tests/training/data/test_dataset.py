@@ -10,9 +10,8 @@ from PIL import Image
 
 from classifier.preprocess import Preprocess
 from tests.support.digits import write_mnist
-from training.data import dataset as data
 from training.data.batches import Opened, Split, Stacked
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, load_dataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -22,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def _load(recipe: Recipe, folder: Path) -> Dataset:
-    return data.load(recipe, folder=folder, scratch=folder, workers=0, progress=Progress.silent())
+    return load_dataset(recipe, folder=folder, scratch=folder, workers=0, progress=Progress.silent())
 
 
 def images_of(split: Split) -> torch.Tensor:

@@ -13,8 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.support.photo_files import picture, write, write_folder
-from training.data import dataset as data
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, load_dataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -42,7 +41,7 @@ def said() -> Said:
 def load(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
     def load(folder: Path, *, strict: bool = False, **changes: object) -> Dataset:
         recipe = RECIPE.but(**changes)
-        return data.load(
+        return load_dataset(
             recipe, folder=folder, scratch=tmp_path / "scratch", workers=0, strict=strict, progress=said.progress
         )
 

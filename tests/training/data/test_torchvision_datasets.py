@@ -9,14 +9,14 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from tests.support.digits import write_mnist
-from training.data import torchvision_datasets as torchvision_sets
+from training.data import torchvision_datasets
 from training.data.raw_dataset import Gathered
 from training.errors import TrainingError
 from training.recipes.recipe import TorchvisionSource
 
 
 def _load(folder: Path, kind: str = "mnist", *, seed: int = 0, **part: object) -> Gathered:
-    return torchvision_sets.load(TorchvisionSource.model_validate({"kind": kind, **part}), folder, seed=seed)
+    return torchvision_datasets.load(TorchvisionSource.model_validate({"kind": kind, **part}), folder, seed=seed)
 
 
 def test_mnist_is_read_as_torchvision_lays_it_out(tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def test_without_matplotlib_the_contact_sheet_is_there_and_the_message_names_the
 def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_and_windows_never() -> None:
     script = """
 import sys
-import training.reports.plots as pictures
+from training.reports.plots import confusion
 from tests.training.reports.test_plots import measured
-pictures.confusion(measured(3), ("a", "b", "c"))
+confusion(measured(3), ("a", "b", "c"))
 print("matplotlib.pyplot" in sys.modules, "tkinter" in sys.modules)
 """
     alone = "import sys, training.reports.plots; print('matplotlib' in sys.modules)"

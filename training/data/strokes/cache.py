@@ -8,26 +8,26 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from training import atomic_files as files
+from training import atomic_files
 from training.data.raw_dataset import Labelled
-from training.data.strokes import draw as strokes
+from training.data.strokes.draw import VERSION, draw_digits
 from training.progress import Progress
 
 
-def load(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> Labelled:
-    """What `strokes.draw` draws, from `scratch` if it is there and sound.
+def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> Labelled:
+    """What `draw_digits` draws, from `scratch` if it is there and sound.
 
     Raises: OSError if they cannot be kept there.
     """
-    key = f"strokes-v{strokes.VERSION}-seed{seed}-stream{stream}-{count}"
+    key = f"strokes-v{VERSION}-seed{seed}-stream{stream}-{count}"
     path = scratch / "drawings" / f"{key}.safetensors"
     kept = _read(path)
     if kept is not None and len(kept.targets) == count:
         return kept
     with progress.step(f"drawing {count:,} digits", total=count, unit="digits") as advance:
-        drawn = Labelled(*strokes.draw(count, seed=seed, stream=stream, advance=advance))
+        drawn = Labelled(*draw_digits(count, seed=seed, stream=stream, advance=advance))
     arrays: dict[str, npt.NDArray[Any]] = {"images": drawn.images, "targets": drawn.targets}
-    files.replace(path, safetensors.numpy.save(arrays, metadata={"sha256": drawn.fingerprint}))
+    atomic_files.replace(path, safetensors.numpy.save(arrays, metadata={"sha256": drawn.fingerprint}))
     return drawn
 
 

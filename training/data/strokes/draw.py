@@ -37,7 +37,7 @@ _BOX = 20  # the longer side of a digit without its margin, as MNIST's
 _PER_SPAN = 6  # points on the curve between two control points
 
 
-def draw(
+def draw_digits(
     count: int,
     *,
     seed: int,
