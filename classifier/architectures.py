@@ -1,4 +1,4 @@
-"""The networks that can be trained and served, by name: the seeds' own and torchvision's classifiers."""
+"""The networks that can be trained and served, by name: the built-in ones and torchvision's classifiers."""
 
 import difflib
 from collections import OrderedDict
@@ -29,8 +29,8 @@ def build(architecture: str, num_classes: int) -> nn.Module:
         ValueError: the architecture is not known; the message names near ones.
         ImportError: torchvision cannot be imported; the message says what to install.
     """
-    if architecture in _SEEDS:
-        return _SEEDS[architecture](num_classes)
+    if architecture in _BUILT_IN:
+        return _BUILT_IN[architecture](num_classes)
     check_known(architecture)
     options = _TORCHVISION_OPTIONS.get(architecture, {})
     network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
@@ -47,15 +47,15 @@ def check_known(architecture: str) -> None:
 
 
 def known() -> list[str]:
-    """All that `build` takes: the seeds' networks, then torchvision's classifiers.
+    """All that `build` takes: the built-in networks, then torchvision's classifiers.
 
     Raises: ImportError, as `build`.
     """
     models = _torchvision_models()
-    return [*_SEEDS, *models.list_models(module=models)]
+    return [*_BUILT_IN, *models.list_models(module=models)]
 
 
-def skeleton(architecture: str, num_classes: int) -> nn.Module:
+def meta_network(architecture: str, num_classes: int) -> nn.Module:
     """The same network on the meta device: names, types and shapes without values. Draws no random number.
 
     Raises: as `build`.
@@ -69,7 +69,7 @@ def skeleton(architecture: str, num_classes: int) -> nn.Module:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], *, share: bool) -> None:
-    """`network` has these weights afterwards: a copy of them, or, as a skeleton needs, those very tensors.
+    """`network` has these weights afterwards: a copy of them, or, as a meta network needs, those very tensors.
 
     Raises: RuntimeError if names or shapes differ.
     """
@@ -111,7 +111,7 @@ def _alexnet_transfer(num_classes: int) -> nn.Module:
 
 
 def _alexnet_finetune(num_classes: int) -> nn.Module:
-    """AlexNet with a classifier of the seeds', whose dropouts stand behind the ReLUs."""
+    """AlexNet with a classifier of our own, whose dropouts stand behind the ReLUs."""
     network: nn.Module = _torchvision_models().alexnet()
     network.classifier = nn.Sequential(
         *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
@@ -121,7 +121,7 @@ def _alexnet_finetune(num_classes: int) -> nn.Module:
     return network
 
 
-_SEEDS: dict[str, Callable[[int], nn.Module]] = {
+_BUILT_IN: dict[str, Callable[[int], nn.Module]] = {
     "mnist_cnn": MnistCnn,
     "alexnet_transfer": _alexnet_transfer,
     "alexnet_finetune": _alexnet_finetune,
@@ -139,7 +139,7 @@ class _RealNumbers(TorchFunctionMode):
 
 
 def _torchvision_models() -> Any:
-    # Here, not above: torchvision takes a second to import, and the seeds' networks do without it.
+    # Here, not above: torchvision takes a second to import, and the built-in networks do without it.
     try:
         import torchvision.models
     except (RuntimeError, ImportError) as error:

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from classifier.architectures import load_weights, skeleton
+from classifier.architectures import load_weights, meta_network
 from classifier.header import CheckpointError, Header
 from classifier.manifest import Manifest
 
@@ -94,18 +94,18 @@ class Checkpoint:
 
     def build(self) -> nn.Module:
         """The network with these weights (shared, not copied), on the CPU, in eval mode, without gradients."""
-        network = self._skeleton()
+        network = self._meta_network()
         load_weights(network, self.network, share=True)
         return network.eval().requires_grad_(False)
 
-    def _skeleton(self) -> nn.Module:
+    def _meta_network(self) -> nn.Module:
         try:
-            return skeleton(self.manifest.architecture, len(self.manifest.labels))
+            return meta_network(self.manifest.architecture, len(self.manifest.labels))
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 
     def _check(self) -> None:
-        _check_network(self._skeleton(), self.network)
+        _check_network(self._meta_network(), self.network)
         reference, count = self.reference, len(self.reference.encoded)
         if not 1 <= count <= MAX_REFERENCES:
             raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
@@ -153,8 +153,8 @@ def _take(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
-def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    expected = skeleton.state_dict()
+def _check_network(meta: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    expected = meta.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
     if missing or unexpected:
@@ -163,7 +163,7 @@ def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> 
         )
     for name, tensor in expected.items():
         _check_tensor(f"network.{name}", weights[name], tensor.dtype, tuple(tensor.shape))
-    left_out = sorted(name for name, _ in skeleton.named_buffers() if name not in expected)
+    left_out = sorted(name for name, _ in meta.named_buffers() if name not in expected)
     if left_out:
         raise CheckpointError(f"the architecture has buffers that its state_dict does not save: {left_out[:5]}")
 

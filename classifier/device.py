@@ -3,7 +3,7 @@
 import torch
 
 
-def choose(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """The device of that name; "auto" is the first there is of cuda, mps and cpu.
 
     Raises: ValueError if there is no such device; the message says which there are.

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from classifier.box_resize import box_resize
-from classifier.visible import ImageError, visible
+from classifier.visible import ImageError, to_mode
 
 __all__ = ["ImageError", "Pixels", "Preprocess"]
 
@@ -101,7 +101,7 @@ class Preprocess(BaseModel):
             ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
         """
         try:
-            seen = visible(image, mode=self.mode, background=self.background)
+            seen = to_mode(image, mode=self.mode, background=self.background)
             # Not np.array(image), which takes half as long again.
             values = bytearray(self._resized_and_cropped(seen).tobytes())
             return np.frombuffer(values, np.uint8).reshape(self.shape)

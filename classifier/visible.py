@@ -21,7 +21,7 @@ class ImageError(ValueError):
     """An image that cannot be used; the message says why, in words for the person who sent it."""
 
 
-def visible(image: Image.Image, *, mode: str, background: int) -> Image.Image:
+def to_mode(image: Image.Image, *, mode: str, background: int) -> Image.Image:
     """The first frame of `image` in the mode "L" or "RGB", over the grey level `background` where it is transparent.
 
     Raises:

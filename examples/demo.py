@@ -86,7 +86,7 @@ def main() -> int:
 def _demo(store: Path, runs: Path) -> None:
     newest = _newest(store)
     if newest is None:
-        _say("1. train the seeds' CNN on digits that the project draws itself, and publish it")
+        _say("1. train the built-in CNN on digits that the project draws itself, and publish it")
         _train(store, runs)
         newest = _published(store, after=0)
     else:

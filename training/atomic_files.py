@@ -11,37 +11,37 @@ import torch
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def temporary(path: Path) -> Iterator[Path]:
     """A temporary path in `path`'s folder (made if need be); whatever is left there at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
-        yield temporary
+        yield beside
     finally:
-        temporary.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """`path` holds what was written afterwards; until then, and if this is cut off, what it held before."""
-    with beside(path) as temporary:
-        with temporary.open("wb") as file:
+    with temporary(path) as beside:
+        with beside.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        beside.replace(path)
         sync_folder(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
     """`path` holds `data` afterwards."""
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """`path` holds afterwards what `torch.load(weights_only=True)` reads as `content`."""
-    with writing(path) as file:
+    with atomic_write(path) as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch's words for a file that cannot be written to

@@ -2,13 +2,13 @@
 
 import torch
 
-from classifier.device import choose
+from classifier.device import select_device
 from training.errors import TrainingError
 
 
 def device_named(name: str) -> torch.device:
-    """`classifier.device.choose`, for people. Raises: TrainingError if there is no such device."""
+    """`classifier.device.select_device`, for people. Raises: TrainingError if there is no such device."""
     try:
-        return choose(name)
+        return select_device(name)
     except ValueError as error:
         raise TrainingError(str(error)) from error

@@ -33,7 +33,7 @@ from app.settings import Settings
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
 from classifier.cores import usable_cores
-from classifier.device import choose as choose_device
+from classifier.device import select_device
 from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class LocalEngine(Engine):
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, alone: bool = False) -> None:
-        self.device = choose_device(settings.device)
+        self.device = select_device(settings.device)
         self.on_change: Callable[[], None] = lambda: None  # is told when `catalogue` or `models` has changed
         self._settings = settings
         self._metrics = metrics

@@ -33,7 +33,7 @@ from benchmarks.gpu.engine import engine
 from benchmarks.gpu.over_http import http
 from benchmarks.gpu.report import Row
 from benchmarks.harness import report
-from classifier.device import choose
+from classifier.device import select_device
 
 NETWORKS = ("resnet50", "mnist_cnn", "resnet18", "vit_b_16", "convnext_tiny")
 IN_THE_ENGINE = ("resnet50", "mnist_cnn")  # those of the networks; or all, where none is
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where it is kept; on CUDA benchmarks/results/gpu-<device>.json")
     arguments = parser.parse_args()
     try:
-        arguments.device = choose(arguments.device)
+        arguments.device = select_device(arguments.device)
     except ValueError as error:
         parser.error(str(error))
     if not arguments.photos.is_dir():

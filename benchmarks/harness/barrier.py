@@ -14,7 +14,7 @@ from benchmarks.harness.contestants import ROOT
 _READY = "ready"
 
 
-def together(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
+def barrier(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
     """What each process said, from JSON. Raises: RuntimeError, where one ended before."""
     processes = [
         subprocess.Popen(

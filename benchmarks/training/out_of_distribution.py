@@ -24,7 +24,7 @@ from classifier.normalize import normalizer
 from classifier.preprocess import ImageError
 from classifier.scores import SCORES
 from training.data import torchvision_datasets
-from training.data.batches import Stacked
+from training.data.batches import InMemorySplit
 from training.data.decode import stacked
 from training.data.strokes.draw import draw_glyph
 from training.data.strokes.glyphs import Glyph
@@ -82,7 +82,7 @@ class Scorer:
 
     def logits(self, pixels: Images) -> torch.Tensor:
         """Of images that are preprocessed."""
-        split = Stacked(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+        split = InMemorySplit(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
         return logits_of(
             self._network, split, forward=lambda images: self._network(self._normalize(images)), device=_CPU
         )

@@ -16,7 +16,7 @@ import torch
 from classifier.checkpoint import Checkpoint
 from classifier.normalize import normalizer
 from training.data import torchvision_datasets
-from training.data.batches import Stacked
+from training.data.batches import InMemorySplit
 from training.data.decode import stacked
 from training.evaluation.logits import logits_of
 from training.evaluation.score import Score
@@ -39,7 +39,7 @@ def main() -> int:
     network, normalize = checkpoint.build(), normalizer(manifest.preprocess, device=cpu)
     images = np.asarray(mnist.pictures)[mnist.test]
     targets = torch.from_numpy(mnist.targets[mnist.test])
-    test = Stacked(torch.from_numpy(stacked(images, manifest.preprocess)), targets)
+    test = InMemorySplit(torch.from_numpy(stacked(images, manifest.preprocess)), targets)
     logits = logits_of(network, test, forward=lambda images: network(normalize(images)), device=cpu)
     score = Score.of(logits, targets)
     by_digit = {}

@@ -75,7 +75,7 @@ def recipe_for(way: str, epochs: int, rate: float) -> Recipe:
     if way == "head, then everything":
         first = epochs // 3
         return changed(recipe, {"epochs": first, "lr": 0.05, "unfreeze": {"epochs": epochs - first, "lr": rate}})
-    return recipe.but(epochs=epochs, lr=rate)
+    return recipe.replace(epochs=epochs, lr=rate)
 
 
 class Bench:
@@ -88,7 +88,7 @@ class Bench:
         origin = None if way == "from scratch" else parent
         found = {
             rate: [
-                self.measured(self.train(recipe_for(way, epochs, rate).but(seed=seed), "five-to-nine", origin))
+                self.measured(self.train(recipe_for(way, epochs, rate).replace(seed=seed), "five-to-nine", origin))
                 for seed in seeds
             ]
             for rate in RATES

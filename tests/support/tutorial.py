@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from classifier.architectures import skeleton
+from classifier.architectures import meta_network
 from tests.support import hub
 
 
 def tutorial_file(folder: Path, architecture: str, *, prefix: str = "") -> Path:
     """A `model_best.pth.tar` in `folder`: random weights for three classes, among what else a tutorial saves."""
-    weights = hub.random_weights(skeleton(architecture, 3))
+    weights = hub.random_weights(meta_network(architecture, 3))
     path = folder / "model_best.pth.tar"
     state_dict = {prefix + name: tensor for name, tensor in weights.items()}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)

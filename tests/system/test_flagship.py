@@ -38,7 +38,7 @@ class Answer:
 
 @pytest.mark.slow
 async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_one_given_alone(tmp_path: Path) -> None:
-    recipe = builtin("strokes").but(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
+    recipe = builtin("strokes").replace(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
     path = train(recipe, store=tmp_path / "store", runs=tmp_path / "runs", device="cpu")
     metrics = Checkpoint.load(path).manifest.metrics
     assert metrics is not None

@@ -69,7 +69,7 @@ def _recipe(checkpoint: Checkpoint) -> Recipe:
     manifest = checkpoint.manifest
     if manifest.provenance is not None:
         return recipe_of(manifest.provenance)
-    return builtin("photos", f"scratch:{manifest.architecture}").but(preprocess=manifest.preprocess.model_dump())
+    return builtin("photos", f"scratch:{manifest.architecture}").replace(preprocess=manifest.preprocess.model_dump())
 
 
 def _table(before: Metrics | None, now: Metrics) -> Table:

@@ -6,7 +6,7 @@ from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint
 from training import atomic_files
 from training.errors import TrainingError
-from training.networks.heads import outline
+from training.networks.heads import meta_network
 from training.publishing.open_checkpoint import reading
 
 
@@ -21,6 +21,6 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
         raise TrainingError(f"{target} is there already: choose another name, or --force")
     with reading(checkpoint):
         own = Checkpoint.load(checkpoint)
-    network = outline(own.manifest.architecture, len(own.manifest.labels))
+    network = meta_network(own.manifest.architecture, len(own.manifest.labels))
     load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
     atomic_files.save(target, network.state_dict())

@@ -9,9 +9,9 @@ from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Imported, Manifest
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.networks.heads import outline
+from training.networks.heads import meta_network
 from training.networks.pretrained import pretrained, source_of
-from training.networks.weights import Weights, fit, read
+from training.networks.weights import Weights, adapt_state_dict, read
 from training.progress import Progress
 from training.publishing import example_images
 from training.publishing.provenance import library_versions
@@ -52,7 +52,9 @@ def import_weights(
     if labels is None:
         raise TrainingError(f"{path} does not say what its classes are called: --labels is needed")
     say = (progress or Progress.silent()).say
-    weights = fit(foreign.state_dict, architecture, len(labels), note=lambda note: say(f"{path.name}: {note}"))
+    weights = adapt_state_dict(
+        foreign.state_dict, architecture, len(labels), note=lambda note: say(f"{path.name}: {note}")
+    )
     return _published(
         weights,
         architecture,
@@ -141,7 +143,7 @@ def _published(
 ) -> Path:
     name = architecture if name is None else name
     check_name(name)
-    network = outline(architecture, len(labels))
+    network = meta_network(architecture, len(labels))
     load_weights(network, weights, share=True)
     pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
     manifest = Manifest(

@@ -45,7 +45,7 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     if data == "photos":
         words.append(provenance.dataset.name)
     words += ["--recipe", recipe.name, "--name", model, "--seed", str(recipe.seed)]
-    for setting in settings_from(builtin(data, recipe.name).but(seed=recipe.seed), recipe):
+    for setting in settings_from(builtin(data, recipe.name).replace(seed=recipe.seed), recipe):
         words += ["--set", setting]
     parent = provenance.parent
     if parent is not None and not parent.startswith("torchvision "):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from classifier.architectures import load_weights, skeleton
+from classifier.architectures import load_weights, meta_network
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
 from training.data.dataset import load_dataset
@@ -20,7 +20,7 @@ from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
 from training.reports import summary
-from training.runs.initial_weights import Origin
+from training.runs.initial_weights import InitialWeights
 from training.runs.lock import only_run_in
 from training.runs.precision import precision
 from training.runs.run import Run
@@ -65,16 +65,16 @@ def train(
     name = default_name(recipe, data) if name is None else name
     check_name(name)
     on = device_named(device)
-    recipe = recipe.but(precision=precision(recipe, on))
+    recipe = recipe.replace(precision=precision(recipe, on))
     for stage in recipe.stages:
         heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
-    published = None if parent is None else Origin.of(recipe, parent)
+    published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
         dataset = load_dataset(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
-        origin = published or Origin.of(recipe, None)  # last: it may have to be downloaded
-        origin.check_fits(recipe, dataset.labels)
-        run = Run(recipe, name, dataset, origin, on, folder, progress)
+        initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
+        initial_weights.check_fits(recipe, dataset.labels)
+        run = Run(recipe, name, dataset, initial_weights, on, folder, progress)
         state = run.epochs(resume=resume)
         try:
             checkpoint, measured = _checkpoint(run, state)
@@ -100,11 +100,11 @@ def default_name(recipe: Recipe, data: Path) -> str:
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
     """The best epoch's weights, calibrated on the held-out samples, measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
-    network = skeleton(recipe.architecture, len(dataset.labels))
+    network = meta_network(recipe.architecture, len(dataset.labels))
     load_weights(network, best.weights, share=True)
     network.eval()
     proof = reference(network, dataset.examples, recipe.preprocess)
-    calibration, out_of_distribution = measure.fitted(network, dataset.held_out, recipe.preprocess, run.device)
+    calibration, out_of_distribution = measure.calibrate(network, dataset.held_out, recipe.preprocess, run.device)
     measured = measure.measured(
         network,
         dataset.test,
@@ -119,13 +119,13 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         labels=dataset.labels,
         preprocess=recipe.preprocess,
         metrics=measured.metrics,
-        per_class=measured.per_class,
+        per_class=measured.evaluation.per_class,
         curve=tuple(EpochPoint.model_validate(point) for point in state.curve),
         provenance=_provenance(run, best),
         calibration=calibration,
         out_of_distribution=out_of_distribution,
     )
-    figures = {"confusion": measured.figures.confusion}
+    figures = {"confusion": measured.evaluation.confusion}
     return Checkpoint(manifest=manifest, network=best.weights, reference=proof, figures=figures), measured
 
 
@@ -145,5 +145,5 @@ def _provenance(run: Run, best: Best) -> Provenance:
         code_revision=code_revision(),
         versions=library_versions(),
         created=datetime.now(UTC).replace(microsecond=0),
-        parent=run.origin.name,
+        parent=run.initial_weights.name,
     )

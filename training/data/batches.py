@@ -41,7 +41,7 @@ class Split(Protocol):
         """
 
 
-class Stacked:
+class InMemorySplit:
     """Images in memory, moved to a device when they are first wanted there."""
 
     def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
@@ -68,7 +68,7 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class OnDemandSplit:
     """Images that are opened, decoded and augmented by worker processes on the way.
 
     Args:

@@ -12,11 +12,11 @@ from PIL import Image
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
-from classifier.visible import visible
+from classifier.visible import to_mode
 from training.data import image_folder, stratified, torchvision_datasets
-from training.data.batches import Opened, Split, Stacked
+from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, stacked
-from training.data.raw_dataset import Gathered, Rows
+from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
 from training.progress import Progress
@@ -70,12 +70,12 @@ def load_dataset(
         case StrokesSource() as source:
             train = load_digits(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
             test = load_digits(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
-            gathered = Gathered.of_arrays(train, test, tuple("0123456789"))
+            raw = RawDataset.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
-            gathered = torchvision_datasets.load(source, folder, seed=recipe.seed)
+            raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
         case PhotosSource() as source:
             processes.start()
-            gathered = image_folder.load(
+            raw = image_folder.load(
                 source,
                 recipe,
                 folder,
@@ -85,60 +85,60 @@ def load_dataset(
                 progress=progress,
             )
     name = folder.resolve().name if recipe.source.kind == "photos" else recipe.source.kind
-    return _split(recipe, name or "photos", gathered, processes)
+    return _split(recipe, name or "photos", raw, processes)
 
 
-def _split(recipe: Recipe, name: str, gathered: Gathered, workers: Workers) -> Dataset:
+def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Dataset:
     kept, held_out = stratified.split(
-        gathered.targets,
-        gathered.train,
+        raw.targets,
+        raw.train,
         recipe.held_out,
         seed=recipe.seed,
         stream=_HELD_OUT_STREAM,
         what="out of training",
     )
-    train, chooser, test = (_part(recipe, gathered, rows, workers) for rows in (kept, held_out, gathered.test))
+    train, chooser, test = (_part(recipe, raw, rows, workers) for rows in (kept, held_out, raw.test))
     return Dataset(
         name=name,
-        labels=gathered.labels,
+        labels=raw.labels,
         train=train,
         held_out=chooser,
         test=test,
-        fingerprint=gathered.fingerprint,
-        examples=_examples(recipe, gathered),
-        skipped=gathered.skipped,
+        fingerprint=raw.fingerprint,
+        examples=_examples(recipe, raw),
+        skipped=raw.skipped,
     )
 
 
-def _part(recipe: Recipe, gathered: Gathered, rows: Rows, workers: Workers) -> Split:
+def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers) -> Split:
     """In memory where the images are there already, no larger than they are, and not augmented one by one."""
-    targets = torch.from_numpy(gathered.targets[rows])
-    pictures, (height, width, _) = gathered.pictures, recipe.preprocess.shape
+    targets = torch.from_numpy(raw.targets[rows])
+    pictures, (height, width, _) = raw.pictures, recipe.preprocess.shape
     one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
     if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not one_by_one:
-        return Stacked(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
-    return Opened(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
+        return InMemorySplit(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
+    return OnDemandSplit(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
 
 
-def _examples(recipe: Recipe, gathered: Gathered) -> tuple[bytes, ...]:
-    firsts = np.unique(gathered.targets[gathered.test], return_index=True)[1]
-    others = np.setdiff1d(np.arange(len(gathered.test)), firsts)
+def _examples(recipe: Recipe, raw: RawDataset) -> tuple[bytes, ...]:
+    firsts = np.unique(raw.targets[raw.test], return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(raw.test)), firsts)
     examples: list[bytes] = []
-    for row in gathered.test[np.concatenate([firsts, others])].tolist():
+    for row in raw.test[np.concatenate([firsts, others])].tolist():
         if len(examples) == MAX_REFERENCES:
             break
-        example = _example(recipe, gathered, row)
+        example = _example(recipe, raw, row)
         if example is not None:
             examples.append(example)
     return tuple(examples)
 
 
-def _example(recipe: Recipe, gathered: Gathered, row: int) -> bytes | None:
+def _example(recipe: Recipe, raw: RawDataset, row: int) -> bytes | None:
     """None for one that is too long and thin to be used when it is made smaller."""
-    picture, preprocess = gathered.pictures[row], recipe.preprocess
+    picture, preprocess = raw.pictures[row], recipe.preprocess
     image = opened(picture)
     mode = "L" if image.mode == "L" else "RGB"
-    image = visible(image, mode=mode, background=preprocess.background)
+    image = to_mode(image, mode=mode, background=preprocess.background)
     image.thumbnail((_EXAMPLE_EDGE, _EXAMPLE_EDGE), Image.Resampling.BICUBIC)
     try:
         preprocess.to_pixels(image)

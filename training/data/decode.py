@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from classifier.architectures import TORCHVISION_BROKEN
 from classifier.preprocess import ImageError, Pixels, Preprocess
-from classifier.visible import visible
+from classifier.visible import to_mode
 from training.data import jpeg
 from training.data.raw_dataset import Picture
 from training.errors import TrainingError
@@ -119,9 +119,9 @@ class _Chance:
             size = jpeg.upright_size(image)
             box = _box(crop, size)
             image = self._no_more_than_needed(image, data, box)
-            seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+            seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
         else:
-            seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+            seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
             size = seen.size
             box = _box(crop, size)
         if seen.width == size[0]:

@@ -18,7 +18,7 @@ import PIL
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.visible import ImageError, visible
+from classifier.visible import ImageError, to_mode
 from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
@@ -29,7 +29,7 @@ _VERSION = f"1, Pillow {PIL.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FileRecord:
     """Args:
     sha256: of the content.
     size: (width, height), upright.
@@ -41,9 +41,9 @@ class Look:
     problem: str | None = None
 
 
-def look_at(
+def scan_files(
     folder: Path, names: Sequence[str], *, scratch: Path, threads: int, progress: Progress
-) -> Mapping[str, Look]:
+) -> Mapping[str, FileRecord]:
     """By name, which is the path in `folder`. Raises: OSError if what was found cannot be kept in `scratch`."""
     # Threads, not processes: decoding and hashing leave the interpreter to others, and nothing needs to be started.
     path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
@@ -58,8 +58,8 @@ def look_at(
             ThreadPoolExecutor(max(1, threads)) as pool,
         ):
             try:
-                for name, look in zip(new, pool.map(lambda name: _look(folder / name), new), strict=True):
-                    found[name] = look
+                for name, record in zip(new, pool.map(lambda name: _record(folder / name), new), strict=True):
+                    found[name] = record
                     advance(1)
             finally:  # on Ctrl-C, too: what was looked at needs no second look
                 pool.shutdown(cancel_futures=True)
@@ -76,22 +76,22 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _look(path: Path) -> Look:
+def _record(path: Path) -> FileRecord:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return Look(problem="it is no file")
+            return FileRecord(problem="it is no file")
         data = path.read_bytes()
     except FileNotFoundError:
-        return Look(problem="it is a link to nothing")
+        return FileRecord(problem="it is a link to nothing")
     except OSError as error:
-        return Look(problem=reason(error))
+        return FileRecord(problem=reason(error))
     sha256 = hashlib.sha256(data).hexdigest()
     if not data:
-        return Look(sha256, problem="it is empty")
+        return FileRecord(sha256, problem="it is empty")
     try:
-        return Look(sha256, _size_of_sound(data))
+        return FileRecord(sha256, _size_of_sound(data))
     except Exception as error:  # noqa: BLE001  Pillow's parsers and decoders raise nearly anything on damaged files
-        return Look(sha256, problem=_gif(data) or reason(error))
+        return FileRecord(sha256, problem=_gif(data) or reason(error))
 
 
 def _size_of_sound(data: bytes) -> tuple[int, int]:
@@ -100,32 +100,32 @@ def _size_of_sound(data: bytes) -> tuple[int, int]:
         raise ImageError(f"{image.width}x{image.height} pixels are too many")
     if isinstance(image, JpegImageFile):
         size = jpeg.upright_size(image)
-        visible(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
+        to_mode(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
         return size
-    return visible(image, mode="RGB", background=0).size
+    return to_mode(image, mode="RGB", background=0).size
 
 
 def _gif(data: bytes) -> str | None:
     return "it is a GIF" if data.startswith((b"GIF87a", b"GIF89a")) else None
 
 
-def _read(path: Path) -> dict[str, tuple[tuple[int, int], Look]]:
+def _read(path: Path) -> dict[str, tuple[tuple[int, int], FileRecord]]:
     """Empty if it is not there, or not what was written."""
     try:
         document = json.loads(path.read_bytes())
         if document["version"] != _VERSION:
             return {}
         return {
-            name: ((size, changed), Look(**look | {"size": tuple(look["size"])}))
-            for name, (size, changed, look) in document["files"].items()
+            name: ((size, changed), FileRecord(**record | {"size": tuple(record["size"])}))
+            for name, (size, changed, record) in document["files"].items()
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], Look]]) -> None:
+def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], FileRecord]]) -> None:
     document = {
         "version": _VERSION,
-        "files": {name: [*stamp, asdict(look)] for name, (stamp, look) in entries.items() if look.sha256},
+        "files": {name: [*stamp, asdict(record)] for name, (stamp, record) in entries.items() if record.sha256},
     }
     atomic_files.replace(path, json.dumps(document).encode())

@@ -16,7 +16,7 @@ Picture = Path | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Images, uint8 [n, height, width] (grey) or [n, height, width, 3] (RGB), and targets, int64 [n]."""
 
     images: npt.NDArray[np.uint8]
@@ -31,7 +31,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
+class RawDataset:
     """All of a data set, and which of it is for what.
 
     Args:
@@ -50,7 +50,7 @@ class Gathered:
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def of_arrays(cls, train: Labelled, test: Labelled, labels: tuple[str, ...]) -> "Gathered":
+    def of_arrays(cls, train: LabelledImages, test: LabelledImages, labels: tuple[str, ...]) -> "RawDataset":
         """Its fingerprint is over the training images, their targets, and the labels."""
         count = len(train.targets)
         return cls(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from classifier.architectures import TORCHVISION_BROKEN
-from training.data.raw_dataset import Gathered, Labelled
+from training.data.raw_dataset import LabelledImages, RawDataset
 from training.errors import TrainingError
 from training.recipes.recipe import TorchvisionSource
 
@@ -24,7 +24,7 @@ _SHAPES = {"mnist": (28, 28), "fashion-mnist": (28, 28), "cifar10": (32, 32, 3)}
 _STREAM = 2  # of the seed's random numbers; the others are in training.data.dataset
 
 
-def load(source: TorchvisionSource, folder: Path, *, seed: int) -> Gathered:
+def load(source: TorchvisionSource, folder: Path, *, seed: int) -> RawDataset:
     """The training and test images of the source's classes, and so many of each for training as it says.
 
     Args:
@@ -41,17 +41,17 @@ def load(source: TorchvisionSource, folder: Path, *, seed: int) -> Gathered:
         labels = tuple(labels[target] for target in source.classes)
     if source.per_class is not None:
         train = _few(train, source.per_class, labels, seed=seed)
-    return Gathered.of_arrays(train, test, labels)
+    return RawDataset.of_arrays(train, test, labels)
 
 
-def _only(labelled: Labelled, classes: tuple[int, ...]) -> Labelled:
+def _only(labelled: LabelledImages, classes: tuple[int, ...]) -> LabelledImages:
     numbers = np.full(10, -1)
     numbers[list(classes)] = np.arange(len(classes))
     targets = numbers[labelled.targets]
-    return Labelled(labelled.images[targets >= 0], targets[targets >= 0])
+    return LabelledImages(labelled.images[targets >= 0], targets[targets >= 0])
 
 
-def _few(labelled: Labelled, per_class: int, labels: tuple[str, ...], *, seed: int) -> Labelled:
+def _few(labelled: LabelledImages, per_class: int, labels: tuple[str, ...], *, seed: int) -> LabelledImages:
     counts = np.bincount(labelled.targets, minlength=len(labels))
     if counts.min() < per_class:
         label = labels[int(counts.argmin())]
@@ -65,17 +65,17 @@ def _few(labelled: Labelled, per_class: int, labels: tuple[str, ...], *, seed: i
             ]
         )
     )
-    return Labelled(labelled.images[rows], labelled.targets[rows])
+    return LabelledImages(labelled.images[rows], labelled.targets[rows])
 
 
-def _part(kind: str, folder: Path, *, train: bool) -> tuple[Labelled, tuple[str, ...]]:
+def _part(kind: str, folder: Path, *, train: bool) -> tuple[LabelledImages, tuple[str, ...]]:
     dataset = _dataset_class(kind)
     try:
         try:
             part = dataset(folder, train=train)
         except RuntimeError:  # not there
             part = dataset(folder, train=train, download=True)
-        labelled = Labelled(np.asarray(part.data), np.asarray(part.targets, np.int64))
+        labelled = LabelledImages(np.asarray(part.data), np.asarray(part.targets, np.int64))
     # What torchvision raises for no network, a damaged file, a folder that cannot be written to.
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
         raise _not_there(kind, folder, " ".join(str(error).split()) or type(error).__name__) from error

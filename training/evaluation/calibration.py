@@ -23,7 +23,7 @@ def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
     The sum is convex in x, so there is one minimum. The cross-entropy there is never above that at temperature 1,
     where the added term is 0, its least.
 
-    Raises: ValueError as `figures.check`.
+    Raises: ValueError as `metrics.check`.
     """
     check(logits, targets)
     low, high, sharpness = 1 / HOTTEST, 1 / COLDEST, 1.0

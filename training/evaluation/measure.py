@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from classifier.manifest import Calibration, ClassMetrics, Metrics, OutOfDistribution
+from classifier.manifest import Calibration, Metrics, OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from classifier.scores import SCORES
 from training.data.batches import Split
 from training.evaluation import calibration
 from training.evaluation.logits import logits_of
-from training.evaluation.metrics import Figures, figures
+from training.evaluation.metrics import EvaluationMetrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,28 +26,21 @@ class Measured:
     split: str
     logits: torch.Tensor
     targets: torch.Tensor
-    figures: Figures
+    evaluation: EvaluationMetrics
 
     @property
     def metrics(self) -> Metrics:
         return Metrics(
             split=self.split,
             samples=len(self.targets),
-            accuracy=self.figures.accuracy,
-            loss=self.figures.loss,
-            calibration_error=self.figures.after.ece,
-            uncalibrated_error=self.figures.before.ece,
-        )
-
-    @property
-    def per_class(self) -> tuple[ClassMetrics, ...]:
-        return tuple(
-            ClassMetrics(precision=one.precision, recall=one.recall, samples=one.samples)
-            for one in self.figures.per_class
+            accuracy=self.evaluation.accuracy,
+            loss=self.evaluation.loss,
+            calibration_error=self.evaluation.after.ece,
+            uncalibrated_error=self.evaluation.before.ece,
         )
 
 
-def fitted(
+def calibrate(
     network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device
 ) -> tuple[Calibration, OutOfDistribution]:
     """The temperature, and the score that 95 % of the held-out samples reach."""
@@ -63,7 +56,7 @@ def measured(
 ) -> Measured:
     """Raises: ValueError if a logit is not finite."""
     logits = _logits(network, split, preprocess, device)
-    return Measured(name, logits, split.targets, figures(logits, split.targets, temperature=temperature))
+    return Measured(name, logits, split.targets, EvaluationMetrics.of(logits, split.targets, temperature=temperature))
 
 
 def _logits(network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> torch.Tensor:

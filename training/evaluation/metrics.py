@@ -7,25 +7,14 @@ their order, the batch they were computed in, and the number of threads that add
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
+from classifier.manifest import ClassMetrics
+
 BINS = 15  # of confidence, as in Guo et al. 2017
 _ROWS = 8192  # at once in float64
-
-
-@dataclass(frozen=True, slots=True)
-class OfClass:
-    """One class's part in the figures.
-
-    Args:
-        precision: the share of right ones among what was predicted as this class; None where nothing was.
-        recall: the share of right ones among this class's samples; None where there is none.
-    """
-
-    precision: float | None
-    recall: float | None
-    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # tensors have no truth value to compare by
-class Figures:
+class EvaluationMetrics:
     """What was measured on one split.
 
     Args:
@@ -66,11 +55,31 @@ class Figures:
 
     accuracy: float
     loss: float
-    per_class: tuple[OfClass, ...]
+    per_class: tuple[ClassMetrics, ...]
     confusion: torch.Tensor
     temperature: float
     before: Reliability
     after: Reliability
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, targets: torch.Tensor, *, temperature: float) -> Self:
+        """Measures float32 logits [n, classes] against int64 targets [n], both on the CPU.
+
+        Raises: ValueError as `check`.
+        """
+        check(logits, targets)
+        predicted = logits.argmax(1)
+        right = predicted == targets
+        confusion = _confusion(targets, predicted, classes=logits.shape[1])
+        return cls(
+            accuracy=int(right.sum()) / len(targets),
+            loss=cross_entropy(logits, targets),
+            per_class=_per_class(confusion),
+            confusion=confusion,
+            temperature=temperature,
+            before=_reliability(_confidence(logits, predicted, 1.0), right),
+            after=_reliability(_confidence(logits, predicted, temperature), right),
+        )
 
     @property
     def samples(self) -> int:
@@ -85,26 +94,6 @@ class Mistake:
     target: int
     predicted: int
     confidence: float
-
-
-def figures(logits: torch.Tensor, targets: torch.Tensor, *, temperature: float) -> Figures:
-    """The figures of float32 logits [n, classes] and int64 targets [n], both on the CPU.
-
-    Raises: ValueError as `check`.
-    """
-    check(logits, targets)
-    predicted = logits.argmax(1)
-    right = predicted == targets
-    confusion = _confusion(targets, predicted, classes=logits.shape[1])
-    return Figures(
-        accuracy=int(right.sum()) / len(targets),
-        loss=cross_entropy(logits, targets),
-        per_class=_per_class(confusion),
-        confusion=confusion,
-        temperature=temperature,
-        before=_reliability(_confidence(logits, predicted, 1.0), right),
-        after=_reliability(_confidence(logits, predicted, temperature), right),
-    )
 
 
 def worst(
@@ -159,10 +148,14 @@ def _confusion(targets: torch.Tensor, predicted: torch.Tensor, *, classes: int) 
     return torch.bincount(targets * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
-def _per_class(confusion: torch.Tensor) -> tuple[OfClass, ...]:
+def _per_class(confusion: torch.Tensor) -> tuple[ClassMetrics, ...]:
     columns = (confusion.diagonal(), confusion.sum(0), confusion.sum(1))
     return tuple(
-        OfClass(right / predicted if predicted else None, right / samples if samples else None, samples)
+        ClassMetrics(
+            precision=right / predicted if predicted else None,
+            recall=right / samples if samples else None,
+            samples=samples,
+        )
         for right, predicted, samples in zip(*(column.tolist() for column in columns), strict=True)
     )
 

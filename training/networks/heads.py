@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from classifier.architectures import check_known, load_weights, skeleton
+from classifier import architectures
 from training.errors import TrainingError
 
 WHOLE = ("",)
@@ -31,7 +31,7 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
     if trainable == "all":
         check_architecture(architecture)
         return WHOLE
-    network = outline(architecture, 2)
+    network = meta_network(architecture, 2)
     if trainable == "head":
         return _head(network, architecture)
     chosen = [word.strip() for word in trainable.split(",")]
@@ -127,15 +127,15 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
 def check_architecture(architecture: str) -> None:
     """Raises: TrainingError if it is not known."""
     try:
-        check_known(architecture)
+        architectures.check_known(architecture)
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
 
-def outline(architecture: str, num_classes: int) -> nn.Module:
-    """`classifier.architectures.skeleton`, for people. Raises: TrainingError if the architecture is not known."""
+def meta_network(architecture: str, num_classes: int) -> nn.Module:
+    """`classifier.architectures.meta_network`, for people. Raises: TrainingError if the architecture is not known."""
     try:
-        return skeleton(architecture, num_classes)
+        return architectures.meta_network(architecture, num_classes)
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
@@ -145,7 +145,7 @@ def head_weights(architecture: str) -> frozenset[str]:
 
     Raises: TrainingError if the architecture is not known.
     """
-    return _head_weights(outline(architecture, 2), architecture)
+    return _head_weights(meta_network(architecture, 2), architecture)
 
 
 def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], source: str) -> None:
@@ -166,7 +166,7 @@ def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, t
             f"the weights do not fill {architecture} as those of {source} should: "
             f"{len(wrong)} are missing or of another shape, such as {wrong[0]}"
         )
-    load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
+    architectures.load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
 
 
 def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source: str) -> dict[str, str]:
@@ -184,7 +184,7 @@ def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source:
 
 
 def _head_weights(of_two: nn.Module, architecture: str) -> frozenset[str]:
-    two, three = of_two.state_dict(), outline(architecture, 3).state_dict()
+    two, three = of_two.state_dict(), meta_network(architecture, 3).state_dict()
     return frozenset(name for name in two if two[name].shape != three[name].shape)
 
 

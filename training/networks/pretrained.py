@@ -13,9 +13,9 @@ import torch
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
 from training.networks.heads import check_architecture
-from training.networks.weights import Weights, fit
+from training.networks.weights import Weights, adapt_state_dict
 
-# The seeds' networks: whose weights they begin with, if torchvision has any for them.
+# The built-in networks: whose weights they begin with, if torchvision has any for them.
 _SOURCES = {"mnist_cnn": None, "alexnet_transfer": "alexnet", "alexnet_finetune": "alexnet"}
 
 
@@ -54,7 +54,7 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
     return Pretrained(
         name=str(best),
         architecture=source,
-        weights=fit(_downloaded(best, progress=progress), source, len(labels)),
+        weights=adapt_state_dict(_downloaded(best, progress=progress), source, len(labels)),
         labels=labels,
         preprocess=as_preprocess(best.transforms()),
         file=_in_cache(best),

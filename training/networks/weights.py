@@ -19,7 +19,7 @@ import torch
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.networks.heads import head_weights, outline
+from training.networks.heads import head_weights, meta_network
 
 Weights = dict[str, torch.Tensor]
 
@@ -62,7 +62,7 @@ def read(path: Path) -> Foreign:
         raise TrainingError(f"{path}: {error.strerror or error}") from error
 
 
-def fit(
+def adapt_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     architecture: str,
     num_classes: int,
@@ -77,7 +77,7 @@ def fit(
 
     Raises: TrainingError naming what is missing, unexpected, of another shape or type, or not finite.
     """
-    expected = outline(architecture, num_classes).state_dict()
+    expected = meta_network(architecture, num_classes).state_dict()
     given = {_up_to_date(name, expected): tensor for name, tensor in state_dict.items()}
     auxiliary = [name for name in given if name.startswith(_AUXILIARY.get(architecture, ())) and name not in expected]
     if auxiliary:
@@ -177,7 +177,7 @@ def _check_names(given: Weights, expected: Weights, architecture: str) -> None:
     missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     if not missing and not unexpected:
         return
-    others = [name for name in _LOOK_ALIKE if outline(name, 2).state_dict().keys() == given.keys()]
+    others = [name for name in _LOOK_ALIKE if meta_network(name, 2).state_dict().keys() == given.keys()]
     hint = f"; they have the names of {others[0]}'s: --architecture {others[0]}" if others else ""
     differences = [_listed(what, names) for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
     raise TrainingError(f"the weights do not fit {architecture}: {'; '.join(differences)}{hint}")

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.preprocess import Preprocess
-from classifier.visible import visible
+from classifier.visible import to_mode
 from training.errors import TrainingError
 
 _LONGEST_EDGE = 512
@@ -33,7 +33,7 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
             break
         try:
             with Image.open(path) as image:
-                seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+                seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
         except Exception:  # noqa: BLE001, S112  Pillow raises nearly anything on files that are no sound images
             continue
         seen.thumbnail((_LONGEST_EDGE, _LONGEST_EDGE))

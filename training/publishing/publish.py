@@ -24,7 +24,7 @@ def publish(checkpoint: Checkpoint, store: Path) -> Path:
     Raises: CheckpointError if nobody could load it; OSError.
     """
     folder = store / checkpoint.manifest.model
-    with atomic_files.beside(folder / "publishing") as temporary:
+    with atomic_files.temporary(folder / "publishing") as temporary:
         checkpoint.save(temporary)
         version = max(versions(folder), default=0) + 1
         while not _place(temporary, folder, version):

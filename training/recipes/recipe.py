@@ -164,7 +164,7 @@ class Recipe(_Data):
     def all_epochs(self) -> int:
         return self.stages[-1].last
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """This recipe with some fields changed, and checked again.
 
         Raises: TrainingError naming the field that is out of range.

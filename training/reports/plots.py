@@ -17,7 +17,7 @@ import torch
 from classifier.manifest import EpochPoint
 from classifier.preprocess import Pixels
 from training import atomic_files
-from training.evaluation.metrics import BINS, Bin, Figures, Mistake
+from training.evaluation.metrics import BINS, Bin, EvaluationMetrics, Mistake
 from training.reports import label_text
 from training.reports.contact_sheet import contact_sheet
 
@@ -62,7 +62,7 @@ def draw(
     folder: Path,
     *,
     history: Sequence[EpochPoint],
-    figures: Figures,
+    evaluation: EvaluationMetrics,
     labels: Sequence[str],
     mistakes: Sequence[tuple[Mistake, Pixels]],
 ) -> list[Path]:
@@ -79,8 +79,8 @@ def draw(
     if missing() is None:
         if history:
             pictures["curves.png"] = curves(history)
-        pictures["confusion.png"] = confusion(figures, labels)
-        pictures["reliability.png"] = reliability(figures)
+        pictures["confusion.png"] = confusion(evaluation, labels)
+        pictures["reliability.png"] = reliability(evaluation)
     for name, data in pictures.items():
         atomic_files.replace(folder / name, data)
     return [folder / name for name in sorted(pictures)]
@@ -108,13 +108,13 @@ def curves(history: Sequence[EpochPoint]) -> bytes:
         return _png(figure)
 
 
-def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
+def confusion(evaluation: EvaluationMetrics, labels: Sequence[str]) -> bytes:
     """A PNG file: the true classes by row, the predicted ones by column, coloured by the share of the row.
 
     Up to 20 classes there are counts in the cells, up to 40 labels on the axes. Beyond 20, the pairs that are confused
     most often stand below; beyond 200, several classes share a cell.
     """
-    counts, classes = figures.confusion, len(labels)
+    counts, classes = evaluation.confusion, len(labels)
     with _figure(height=min(8.3, 3.5 + 0.5 * classes) if classes <= _MOST_COUNTS else 9.0) as figure:
         if classes <= _MOST_COUNTS:
             axes = figure.subplots()
@@ -124,7 +124,7 @@ def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
         cells, together = _pooled(counts)
         shares = cells / cells.sum(1, keepdim=True).clamp(min=1)
         _colour(figure, axes, shares, classes)
-        axes.set_title(f"{figures.accuracy:.2%} of {figures.samples:,} samples are right")
+        axes.set_title(f"{evaluation.accuracy:.2%} of {evaluation.samples:,} samples are right")
         by_number = "" if classes <= _MOST_LABELS else ", by number"
         axes.set_ylabel(f"true class{by_number}")
         shared = f"; {together} x {together} classes share a cell" if together > 1 else ""
@@ -136,19 +136,19 @@ def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
         return _png(figure)
 
 
-def reliability(figures: Figures) -> bytes:
+def reliability(evaluation: EvaluationMetrics) -> bytes:
     """A PNG file: how often answers of a confidence are right, before and after calibration, and how many there are."""
     from matplotlib.ticker import PercentFormatter
 
-    before = f"as trained: calibration error {figures.before.ece:.2%}"
-    after = f"at temperature {figures.temperature:.3f}: calibration error {figures.after.ece:.2%}"
+    before = f"as trained: calibration error {evaluation.before.ece:.2%}"
+    after = f"at temperature {evaluation.temperature:.3f}: calibration error {evaluation.after.ece:.2%}"
     with _figure(height=5.0) as figure:
         grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[4, 1])
-        for column, (title, one) in enumerate(((before, figures.before), (after, figures.after))):
+        for column, (title, one) in enumerate(((before, evaluation.before), (after, evaluation.after))):
             upper, lower = grid[0, column], grid[1, column]
             upper.set_title(title)
             _bars(upper, one.bins)
-            samples = [bin_.samples / figures.samples for bin_ in one.bins]
+            samples = [bin_.samples / evaluation.samples for bin_ in one.bins]
             lower.bar(_MIDDLES, samples, width=0.9 / BINS, color=_GREY)
             lower.set_xlabel("confidence")
             lower.set_ylim(0, 1)

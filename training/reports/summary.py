@@ -20,14 +20,14 @@ _MOST_CLASSES = 20  # in a table that a person reads
 
 def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
     """Curves, confusion matrix, reliability diagram, and the worst mistakes as they were seen."""
-    mistakes = worst(measured.logits, measured.targets, temperature=measured.figures.temperature)
+    mistakes = worst(measured.logits, measured.targets, temperature=measured.evaluation.temperature)
     chosen = [torch.tensor([one.index]) for one in mistakes]
     images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
     try:
         drawn = plots.draw(
             folder,
             history=manifest.curve or (),
-            figures=measured.figures,
+            evaluation=measured.evaluation,
             labels=manifest.labels,
             mistakes=list(zip(mistakes, images, strict=True)),
         )
@@ -54,13 +54,13 @@ def _summary(manifest: Manifest, measured: Measured) -> Table:
     table = Table(
         title=f"{manifest.model} ({manifest.architecture})", title_justify="left", show_header=False, box=box.SIMPLE
     )
-    figures = measured.figures
+    evaluation = measured.evaluation
     rows = {
         f"{measured.split} samples": f"{len(measured.targets):,}",
-        "accuracy": f"{figures.accuracy:.2%}",
-        "loss": f"{figures.loss:.4f}",
-        "calibration error": f"{figures.before.ece:.2%}, at temperature {figures.temperature:.3f}: "
-        f"{figures.after.ece:.2%}",
+        "accuracy": f"{evaluation.accuracy:.2%}",
+        "loss": f"{evaluation.loss:.4f}",
+        "calibration error": f"{evaluation.before.ece:.2%}, at temperature {evaluation.temperature:.3f}: "
+        f"{evaluation.after.ece:.2%}",
     }
     if manifest.provenance is not None:
         rows["published epoch"] = f"{manifest.provenance.epoch} of {len(manifest.curve or ())}"

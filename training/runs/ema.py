@@ -10,7 +10,7 @@ from torch import nn
 from training.networks import heads
 
 
-class Average:
+class Ema:
     """A running mean of the weights that train, and of their buffers: the decay is lower in the first steps.
 
     As in Polyak and Juditsky 1992; the warm-up of the decay, (1 + steps) / (10 + steps), is TensorFlow's.

@@ -66,7 +66,7 @@ def computed(
     found = _found(path, len(split))
     if found is None:
         until_head = heads.features(learner.network, learner.parts)
-        with progress.step(title, total=len(split), unit="images") as advance, atomic_files.writing(path) as file:
+        with progress.step(title, total=len(split), unit="images") as advance, atomic_files.atomic_write(path) as file:
             rows = _Rows(file, len(split))
 
             def keep(images: torch.Tensor) -> torch.Tensor:

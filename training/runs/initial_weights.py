@@ -1,4 +1,4 @@
-"""Origin: the weights that training starts from. Fresh ones, a published checkpoint's, or torchvision's own."""
+"""InitialWeights: the weights that training starts from. Fresh ones, a published checkpoint's, or torchvision's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from training.recipes.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class InitialWeights:
     """Args:
     name: in the manifests of what was trained from it; None: fresh weights.
     architecture: of the weights.

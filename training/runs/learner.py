@@ -9,7 +9,7 @@ from torch import nn
 
 from training.networks import heads
 from training.recipes.recipe import Recipe
-from training.runs.ema import Average
+from training.runs.ema import Ema
 from training.runs.precision import precision
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -32,7 +32,7 @@ class Learner:
     generator: torch.Generator
     scaler: torch.amp.GradScaler
     dtype: torch.dtype
-    average: Average | None
+    ema: Ema | None
 
     @classmethod
     def of(cls, network: nn.Module, parts: tuple[str, ...], recipe: Recipe, *, device: torch.device, lr: float) -> Self:
@@ -49,7 +49,7 @@ class Learner:
             generator=torch.Generator().manual_seed(recipe.seed),
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dtype=dtype,
-            average=Average(network, parts, recipe.ema) if recipe.ema else None,
+            ema=Ema(network, parts, recipe.ema) if recipe.ema else None,
         )
 
     @property
@@ -58,7 +58,7 @@ class Learner:
 
     def measured(self) -> contextlib.AbstractContextManager[None]:
         """The network has the weights that are measured and published meanwhile: the running mean, if there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+        return contextlib.nullcontext() if self.ema is None else self.ema.in_place()
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -87,8 +87,8 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
         nn.utils.clip_grad_norm_(parameters, clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
-    if learner.average is not None:
-        learner.average.update()
+    if learner.ema is not None:
+        learner.ema.update()
 
 
 def check_finite(score: Score, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""Samples: what a stage goes over. The images, or what a frozen part makes of them where that is always the same."""
+"""StageData: what a stage goes over. The images, or what a frozen part makes of them where that is always the same."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from training.runs.learner import Learner
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class StageData:
     """Args:
     forward: what batches of these splits become logits by, in training.
     measuring: the same, in eval mode.
@@ -34,9 +34,9 @@ class Samples:
         return Score.of(logits, self.held_out.targets)
 
 
-def samples_for(
+def stage_data(
     stage: Stage, learner: Learner, recipe: Recipe, dataset: Dataset, scratch: Path, progress: Progress
-) -> Samples:
+) -> StageData:
     """Features where the network can be cut in two at what is frozen, nothing is done to the images at random, and
     there is more than one epoch to gain from it."""
     network, parts = learner.network, learner.parts
@@ -44,7 +44,7 @@ def samples_for(
     worth_it = parts != heads.WHOLE and recipe.augment == Augment() and stage.epochs > 1
     if not worth_it or not heads.separable(network, parts, normalize(first_two(dataset.train, learner.device))):
         trained = torch.compile(network) if recipe.compiled else network
-        return Samples(
+        return StageData(
             dataset.train,
             dataset.held_out,
             forward=lambda images: trained(normalize(images)),
@@ -63,7 +63,7 @@ def samples_for(
         for title, split in {"training": dataset.train, "held-out": dataset.held_out}.items()
     )
     tail = heads.tail(network, parts)
-    return Samples(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
+    return StageData(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
 
 
 def first_two(split: Split, device: torch.device) -> torch.Tensor:

@@ -61,7 +61,7 @@ class State:
     def of(
         cls, identity: dict[str, Any], epoch: int, learner: Learner, curve: tuple[dict[str, Any], ...], best: Best
     ) -> Self:
-        average = learner.average
+        average = learner.ema
         return cls(
             identity=identity,
             epoch=epoch,
@@ -83,10 +83,10 @@ class State:
         if same_stage:
             learner.optimizer.load_state_dict(self.optimizer)
             learner.scaler.load_state_dict(self.scaler)
-            if learner.average is not None and self.average is not None:
-                learner.average.restore(self.average)
-        elif learner.average is not None:
-            learner.average.begin()
+            if learner.ema is not None and self.average is not None:
+                learner.ema.restore(self.average)
+        elif learner.ema is not None:
+            learner.ema.begin()
         learner.generator.set_state(self.random[0])
         torch.set_rng_state(self.random[1])
         for state in self.random[2:]:

@@ -18,7 +18,7 @@ from training.recipes.builtin import builtin
 @pytest.fixture
 def path(run: Train, tmp_path: Path) -> Path:
     folder = write_mnist(tmp_path / "data", train=300, test=80)
-    return run(builtin("mnist").but(epochs=1, held_out=50), data=folder)
+    return run(builtin("mnist").replace(epochs=1, held_out=50), data=folder)
 
 
 def said(path: Path, data: Path, runs: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from classifier.architectures import skeleton
+from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
 from tests.support import hub
 from tests.support.checkpoints import checkpoint
@@ -23,9 +23,9 @@ def test_what_is_exported_is_what_torch_and_torchvision_load(architecture: str, 
     published = import_weights(tutorial_file(tmp_path, architecture), labels=LABELS, store=tmp_path / "store")
     export(published, tmp_path / "out" / "net.pth")
     state_dict = torch.load(tmp_path / "out" / "net.pth", weights_only=True)
-    network = skeleton(architecture, 3)
+    network = meta_network(architecture, 3)
     network.load_state_dict(state_dict, assign=True)
-    expected = hub.random_weights(skeleton(architecture, 3))
+    expected = hub.random_weights(meta_network(architecture, 3))
     assert all(tensor.equal(expected[name]) for name, tensor in network.state_dict().items())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["net.pth"]
 

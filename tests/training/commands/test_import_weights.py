@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import models
 
 from app.inference.verification import prove
-from classifier.architectures import skeleton
+from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
 from tests.support import hub
 from tests.support.checkpoints import DIGITS, checkpoint, png
@@ -40,13 +40,13 @@ def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(arc
     assert manifest.imported.source == "model_best.pth.tar"
     assert manifest.imported.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest.imported.versions["torch"] == torch.__version__.partition("+")[0]
-    expected = hub.random_weights(skeleton(architecture, 3))
+    expected = hub.random_weights(meta_network(architecture, 3))
     assert all(tensor.equal(expected[name]) for name, tensor in Checkpoint.load(published).network.items())
 
 
 def test_a_bare_state_dict_needs_its_architecture_and_its_labels_to_be_named(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
-    torch.save(hub.random_weights(skeleton("mnist_cnn", 3)), path)
+    torch.save(hub.random_weights(meta_network("mnist_cnn", 3)), path)
     with pytest.raises(TrainingError, match="does not say which network it is of: --architecture is needed"):
         import_weights(path, labels=LABELS, store=tmp_path)
     with pytest.raises(TrainingError, match="does not say what its classes are called: --labels is needed"):
@@ -58,7 +58,7 @@ def test_a_bare_state_dict_needs_its_architecture_and_its_labels_to_be_named(tmp
 
 def test_a_foreign_safetensors_file_is_published(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(hub.random_weights(skeleton("mnist_cnn", 3)), path)
+    safetensors.torch.save_file(hub.random_weights(meta_network("mnist_cnn", 3)), path)
     published = import_weights(path, architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
     assert Checkpoint.load(published).manifest.labels == LABELS
 
@@ -74,7 +74,7 @@ def test_a_checkpoint_of_ours_is_published_with_all_it_says(tmp_path: Path) -> N
 
 def test_who_names_the_architecture_knows_better_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pth.tar"
-    torch.save({"arch": "resnet18", "state_dict": hub.random_weights(skeleton("mnist_cnn", 3))}, path)
+    torch.save({"arch": "resnet18", "state_dict": hub.random_weights(meta_network("mnist_cnn", 3))}, path)
     published = import_weights(path, architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
     assert Checkpoint.load(published).manifest.architecture == "mnist_cnn"
 
@@ -112,7 +112,7 @@ def _empty(folder: Path) -> Path:
 
 
 def test_weights_whose_logits_are_not_finite_are_refused(tmp_path: Path) -> None:
-    weights = {name: tensor.mul(1e30) for name, tensor in hub.random_weights(skeleton("mnist_cnn", 3)).items()}
+    weights = {name: tensor.mul(1e30) for name, tensor in hub.random_weights(meta_network("mnist_cnn", 3)).items()}
     torch.save(weights, tmp_path / "net.pth")
     with pytest.raises(TrainingError, match=r"net\.pth: reference\.logits holds values that are not finite"):
         import_weights(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
@@ -123,7 +123,7 @@ def test_torchvisions_weights_are_published_with_their_labels_and_preprocess(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(skeleton("shufflenet_v2_x0_5", 1000)))
+    file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(meta_network("shufflenet_v2_x0_5", 1000)))
     published = import_pretrained("shufflenet_v2_x0_5", store=tmp_path / "store")
     assert published == tmp_path / "store" / "shufflenet_v2_x0_5" / "1.safetensors"
     predictor = prove(published, device=torch.device("cpu"), max_items=2)

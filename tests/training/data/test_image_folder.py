@@ -18,7 +18,7 @@ from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
 
-RECIPE = builtin("photos").but(held_out=0.25)
+RECIPE = builtin("photos").replace(held_out=0.25)
 
 
 class Said:
@@ -40,7 +40,7 @@ def said() -> Said:
 @pytest.fixture
 def load(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
     def load(folder: Path, *, strict: bool = False, **changes: object) -> Dataset:
-        recipe = RECIPE.but(**changes)
+        recipe = RECIPE.replace(**changes)
         return load_dataset(
             recipe, folder=folder, scratch=tmp_path / "scratch", workers=0, strict=strict, progress=said.progress
         )

@@ -10,12 +10,12 @@ from torchvision.datasets import CIFAR10
 
 from tests.support.digits import write_mnist
 from training.data import torchvision_datasets
-from training.data.raw_dataset import Gathered
+from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
 from training.recipes.recipe import TorchvisionSource
 
 
-def _load(folder: Path, kind: str = "mnist", *, seed: int = 0, **part: object) -> Gathered:
+def _load(folder: Path, kind: str = "mnist", *, seed: int = 0, **part: object) -> RawDataset:
     return torchvision_datasets.load(TorchvisionSource.model_validate({"kind": kind, **part}), folder, seed=seed)
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from training.data.batches import Stacked
+from training.data.batches import InMemorySplit
 from training.evaluation.logits import logits_of
 
 CPU = torch.device("cpu")
@@ -25,9 +25,9 @@ class Small(nn.Module):
         return logits
 
 
-def split(count: int) -> Stacked:
+def split(count: int) -> InMemorySplit:
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 2, 2, 1)
-    return Stacked(images, torch.zeros(count, dtype=torch.int64))
+    return InMemorySplit(images, torch.zeros(count, dtype=torch.int64))
 
 
 def test_logits_come_in_the_samples_order_and_the_network_is_left_in_its_mode() -> None:

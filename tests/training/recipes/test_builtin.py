@@ -48,7 +48,7 @@ def test_an_unknown_recipe_is_refused_with_its_nearest_names() -> None:
 
 def test_values_that_do_not_go_together_are_said_without_all_the_others() -> None:
     with pytest.raises(TrainingError) as caught:
-        builtin("strokes").but(held_out=50_000)
+        builtin("strokes").replace(held_out=50_000)
     assert len(str(caught.value)) < 150
 
 

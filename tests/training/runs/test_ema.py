@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from training.networks import heads
-from training.runs.ema import Average
+from training.runs.ema import Ema
 
 
 class Small(nn.Module):
@@ -17,30 +17,30 @@ class Small(nn.Module):
 
 def test_the_running_mean_follows_the_weights_and_comes_and_goes_in_their_place() -> None:
     network = Small()
-    average = Average(network, heads.WHOLE, decay=0.5)
+    ema = Ema(network, heads.WHOLE, decay=0.5)
     before = network.head.weight.detach().clone()
     with torch.no_grad():
         network.head.weight += 4.0
-    average.update()  # the first decay is 2/11, not 0.5: (1 + 1) / (10 + 1)
-    with average.in_place():
+    ema.update()  # the first decay is 2/11, not 0.5: (1 + 1) / (10 + 1)
+    with ema.in_place():
         assert torch.allclose(network.head.weight, before + 4 * (1 - 2 / 11))
     assert torch.allclose(network.head.weight, before + 4)
     for _ in range(60):
-        average.update()
-    with average.in_place():
+        ema.update()
+    with ema.in_place():
         assert torch.allclose(network.head.weight, before + 4)
 
 
 def test_the_decay_is_never_above_the_one_asked_for() -> None:
     network = Small()
-    average = Average(network, heads.WHOLE, decay=0.5)
+    ema = Ema(network, heads.WHOLE, decay=0.5)
     for _ in range(100):
-        average.update()
+        ema.update()
     before = network.head.weight.detach().clone()
     with torch.no_grad():
         network.head.weight += 8.0
-    average.update()
-    with average.in_place():
+    ema.update()
+    with ema.in_place():
         assert torch.allclose(network.head.weight, before + 4)
 
 
@@ -49,11 +49,11 @@ def test_the_running_mean_covers_buffers_and_counts() -> None:
     norm = network.body[1]
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_batches_tracked is not None
-    average = Average(network, heads.WHOLE, decay=0.5)
+    ema = Ema(network, heads.WHOLE, decay=0.5)
     network.train()
     network.body(torch.randn(4, 1, 5, 5))
-    average.update()
-    with average.in_place():
+    ema.update()
+    with ema.in_place():
         assert int(norm.num_batches_tracked) == 1
         assert norm.running_mean is not None
         assert not norm.running_mean.equal(torch.zeros(2))
@@ -61,5 +61,5 @@ def test_the_running_mean_covers_buffers_and_counts() -> None:
 
 def test_what_is_frozen_is_not_averaged() -> None:
     network = Small()
-    average = Average(network, ("head",), decay=0.5)
-    assert len(average.state()["means"]) == 2
+    ema = Ema(network, ("head",), decay=0.5)
+    assert len(ema.state()["means"]) == 2

@@ -20,7 +20,7 @@ class Small(nn.Module):
 
 def test_weight_decay_is_kept_off_norms_and_biases(tiny: Recipe) -> None:
     network = Small()
-    learner = Learner.of(network, heads.WHOLE, tiny.but(weight_decay=0.1), device=CPU, lr=0.01)
+    learner = Learner.of(network, heads.WHOLE, tiny.replace(weight_decay=0.1), device=CPU, lr=0.01)
     decayed, free = learner.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     conv, norm = network.body

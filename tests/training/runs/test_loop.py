@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.data.batches import Stacked
+from training.data.batches import InMemorySplit
 from training.networks import heads
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
@@ -28,18 +28,18 @@ class Reader(nn.Module):
         return logits
 
 
-def split(count: int, rare: int = 0) -> Stacked:
+def split(count: int, rare: int = 0) -> InMemorySplit:
     """Images whose first pixel is their number; `rare` of them are of class 1, or every other one."""
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 2, 2, 1)
     numbers = torch.arange(count)
-    return Stacked(images, (numbers < rare).long() if rare else numbers % 2)
+    return InMemorySplit(images, (numbers < rare).long() if rare else numbers % 2)
 
 
 def silently(count: int, /, note: str = "") -> None:
     """Nobody looks on."""
 
 
-def epoch(recipe: Recipe, samples: Stacked, parts: tuple[str, ...] = heads.WHOLE) -> Reader:
+def epoch(recipe: Recipe, samples: InMemorySplit, parts: tuple[str, ...] = heads.WHOLE) -> Reader:
     network = Reader()
     learner = Learner.of(network, parts, recipe, device=CPU, lr=0.01)
     train_epoch(
@@ -55,7 +55,7 @@ def epoch(recipe: Recipe, samples: Stacked, parts: tuple[str, ...] = heads.WHOLE
 
 
 def test_an_epoch_sees_every_sample_once_in_random_order(tiny: Recipe) -> None:
-    seen = [number for batch in epoch(tiny.but(batch_size=8, augment={}), split(50)).seen for number in batch]
+    seen = [number for batch in epoch(tiny.replace(batch_size=8, augment={}), split(50)).seen for number in batch]
     assert sorted(seen) == list(range(50))
     assert seen != sorted(seen)
 
@@ -69,7 +69,7 @@ def test_one_sample_alone_joins_the_batch_before_it() -> None:
 
 def test_balanced_classes_are_drawn_equally_often_however_rare_one_is(tiny: Recipe) -> None:
     seen = [
-        number for batch in epoch(tiny.but(balanced=True, augment={}), split(200, rare=10)).seen for number in batch
+        number for batch in epoch(tiny.replace(balanced=True, augment={}), split(200, rare=10)).seen for number in batch
     ]
     assert len(seen) == 200
     assert 70 <= sum(number < 10 for number in seen) <= 130

@@ -17,13 +17,13 @@ def test_on_a_cpu_the_precision_is_bf16_where_it_has_units_for_it(
     tiny: Recipe, monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: str
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
-    assert precision(tiny.but(precision="auto"), CPU) == expected
+    assert precision(tiny.replace(precision="auto"), CPU) == expected
     monkeypatch.delattr("torch.cpu.get_capabilities")
-    assert precision(tiny.but(precision="auto"), CPU) == "fp32"
+    assert precision(tiny.replace(precision="auto"), CPU) == "fp32"
 
 
 def test_the_precision_is_the_one_asked_for(tiny: Recipe) -> None:
-    assert precision(tiny.but(precision="fp32"), CPU) == "fp32"
-    assert precision(tiny.but(precision="bf16"), CPU) == "bf16"
+    assert precision(tiny.replace(precision="fp32"), CPU) == "fp32"
+    assert precision(tiny.replace(precision="bf16"), CPU) == "bf16"
     with pytest.raises(TrainingError, match="bf16"):
-        precision(tiny.but(precision="fp16"), CPU)
+        precision(tiny.replace(precision="fp16"), CPU)

@@ -9,12 +9,12 @@ import safetensors
 import safetensors.numpy
 
 from training import atomic_files
-from training.data.raw_dataset import Labelled
+from training.data.raw_dataset import LabelledImages
 from training.data.strokes.draw import VERSION, draw_digits
 from training.progress import Progress
 
 
-def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> Labelled:
+def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> LabelledImages:
     """What `draw_digits` draws, from `scratch` if it is there and sound.
 
     Raises: OSError if they cannot be kept there.
@@ -25,19 +25,19 @@ def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: 
     if kept is not None and len(kept.targets) == count:
         return kept
     with progress.step(f"drawing {count:,} digits", total=count, unit="digits") as advance:
-        drawn = Labelled(*draw_digits(count, seed=seed, stream=stream, advance=advance))
+        drawn = LabelledImages(*draw_digits(count, seed=seed, stream=stream, advance=advance))
     arrays: dict[str, npt.NDArray[Any]] = {"images": drawn.images, "targets": drawn.targets}
     atomic_files.replace(path, safetensors.numpy.save(arrays, metadata={"sha256": drawn.fingerprint}))
     return drawn
 
 
-def _read(path: Path) -> Labelled | None:
+def _read(path: Path) -> LabelledImages | None:
     """None if it is not there, or not what was written."""
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         arrays = safetensors.numpy.load(data)
-        kept = Labelled(arrays["images"], arrays["targets"])
+        kept = LabelledImages(arrays["images"], arrays["targets"])
         return kept if kept.fingerprint == header["__metadata__"]["sha256"] else None
     except (FileNotFoundError, ValueError, KeyError, safetensors.SafetensorError):
         return None

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.raw_dataset import Labelled
+from training.data.raw_dataset import LabelledImages
 from training.data.strokes.cache import load_digits
 from training.progress import Progress
 
 
-def _load(folder: Path, silent: Progress) -> Labelled:
+def _load(folder: Path, silent: Progress) -> LabelledImages:
     return load_digits(50, seed=3, stream=0, scratch=folder, progress=silent)
 
 
@@ -47,5 +47,9 @@ def test_the_fingerprint_covers_images_and_targets() -> None:
     other_images, other_targets = images.copy(), targets.copy()
     other_images[1, 27, 27] = 1
     other_targets[1] = 1
-    all_three = [Labelled(images, targets), Labelled(other_images, targets), Labelled(images, other_targets)]
+    all_three = [
+        LabelledImages(images, targets),
+        LabelledImages(other_images, targets),
+        LabelledImages(images, other_targets),
+    ]
     assert len({labelled.fingerprint for labelled in all_three}) == 3
