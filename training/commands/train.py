@@ -84,9 +84,14 @@ def train(
                 f"interrupted while publishing: all epochs are kept in {folder}; "
                 "the same command and --resume publishes them"
             ) from interrupt
-        if pictures:
-            summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
-        summary.say(checkpoint.manifest, measured, path=path, progress=progress)
+        try:
+            if pictures:
+                summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+            summary.say(checkpoint.manifest, measured, path=path, progress=progress)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"interrupted at the very end: {path} is published; only the pictures and the summary are missing"
+            ) from interrupt
     return path
 
 

@@ -22,12 +22,12 @@ def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: tor
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    size = evaluation_batch(split, device)
-    everything = torch.split(torch.arange(len(split)), size)
-    logits = [forward(images).float().cpu() for images, _ in split.batches(everything, device=device)]
-    for module, training in modes.items():
-        module.training = training
-    return torch.cat(logits)
+    try:
+        everything = torch.split(torch.arange(len(split)), evaluation_batch(split, device))
+        return torch.cat([forward(images).float().cpu() for images, _ in split.batches(everything, device=device)])
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def evaluation_batch(split: Split, device: torch.device) -> int:

@@ -31,8 +31,12 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
             labels=manifest.labels,
             mistakes=list(zip(mistakes, images, strict=True)),
         )
-    except OSError as error:  # the version is published: that is not undone by a picture
+    except OSError as error:
         progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
+        return
+    except Exception as error:  # noqa: BLE001  the version is published: nothing that a picture raises undoes that
+        reason = " ".join(str(error).split())[:200]
+        progress.say(f"the pictures could not be drawn: {': '.join(filter(None, (type(error).__name__, reason)))}")
         return
     progress.say(f"pictures: {', '.join(path.name for path in drawn)} in {folder}")
     if (advice := plots.missing()) is not None:

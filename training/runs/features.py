@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +19,8 @@ from training.evaluation.logits import Forward, logits_of
 from training.networks import heads
 from training.progress import Progress
 from training.runs.learner import Learner
+
+MOST_BYTES = 10 << 30  # of all stored features; a run keeps what it needs itself beyond that
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +82,19 @@ def computed(
         if found is None:
             raise TrainingError(f"{path} was changed by somebody else; try again")
     return Features(found, split.targets)
+
+
+def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_BYTES) -> None:
+    """Removes the features that were computed first, until all together have at most `most_bytes`.
+
+    Those in `keep` stay, whatever their size. A run that still reads a file that is removed here is not disturbed.
+    """
+    stored = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.glob("*.npy"))
+    too_many = sum(size for _, size, _ in stored) - most_bytes
+    for _, size, path in stored:
+        if too_many > 0 and path not in keep:
+            path.unlink(missing_ok=True)
+            too_many -= size
 
 
 def _found(path: Path, count: int) -> npt.NDArray[np.float32] | None:

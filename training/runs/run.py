@@ -19,6 +19,7 @@ from training.runs import log
 from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
 from training.runs.loop import check_finite, train_epoch
+from training.runs.random_state import unchanged_random_state
 from training.runs.schedule import learning_rate
 from training.runs.stage_data import StageData, first_two, stage_data
 from training.runs.state import Best, State, snapshot
@@ -49,7 +50,7 @@ class Run:
         )
         if state is not None:
             self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
-        with torch.random.fork_rng(_cuda(self.device)):  # torch's own generators are the caller's again afterwards
+        with unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
             network = self.initial_weights.network(recipe, len(self.dataset.labels))
             self._try_out(network)
@@ -137,10 +138,6 @@ class Run:
         seconds = time.perf_counter() - started
         log.append(self.folder, point | {"seconds": seconds, "images_per_second": len(data.train) / seconds})
         return state
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _what_stands(state: State | None, recipe: Recipe, folder: Path) -> str:

@@ -51,17 +51,20 @@ def stage_data(
             measuring=lambda images: network(normalize(images)),
         )
     key = features.key(_cause(recipe, dataset, learner), network, parts)
+    folder = scratch / "features"
+    paths = {title: folder / f"{key}-{title}.npy" for title in ("training", "held-out")}
     train, held_out = (
         features.computed(
             split,
             learner,
             normalize=normalize,
-            path=scratch / "features" / f"{key}-{title.replace(' ', '-')}.npy",
+            path=paths[title],
             progress=progress,
             title=f"features of {title} images",
         )
         for title, split in {"training": dataset.train, "held-out": dataset.held_out}.items()
     )
+    features.remove_old(folder, keep=paths.values())
     tail = heads.tail(network, parts)
     return StageData(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
 

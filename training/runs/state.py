@@ -17,6 +17,7 @@ from training import atomic_files
 from training.errors import TrainingError
 from training.evaluation.score import Score
 from training.runs.learner import Learner
+from training.runs.random_state import random_state, restore_random_state
 
 Weights = dict[str, torch.Tensor]
 
@@ -69,7 +70,7 @@ class State:
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict(),
             average=None if average is None else average.state(),
-            random=(learner.generator.get_state(), torch.get_rng_state(), *_device_random(learner)),
+            random=(learner.generator.get_state(), *random_state(learner.device)),
             curve=curve,
             best=best,
         )
@@ -88,9 +89,7 @@ class State:
         elif learner.ema is not None:
             learner.ema.begin()
         learner.generator.set_state(self.random[0])
-        torch.set_rng_state(self.random[1])
-        for state in self.random[2:]:
-            torch.cuda.set_rng_state(state, learner.device)
+        restore_random_state(self.random[1:], learner.device)
 
     @staticmethod
     def forget(folder: Path) -> None:
@@ -139,10 +138,6 @@ class State:
             )
         except (KeyError, ValueError, TypeError) as error:
             raise _damaged(folder) from error
-
-
-def _device_random(learner: Learner) -> tuple[torch.Tensor, ...]:
-    return (torch.cuda.get_rng_state(learner.device),) if learner.device.type == "cuda" else ()
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

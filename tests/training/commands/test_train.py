@@ -184,6 +184,19 @@ def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeyp
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_pictures_are_drawn_says_what_is_published(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.ImageFont.truetype", press)
+    with pytest.raises(
+        Interrupted, match=r"1\.safetensors is published; only the pictures and the summary are missing"
+    ) as caught:
+        run(pictures=True)
+    assert "--resume" not in str(caught.value)
+
+
+@pytest.mark.slow
 def test_there_is_nothing_to_resume_before_the_first_epoch(run: Train) -> None:
     interrupt(run, "epoch 1/")
     with pytest.raises(TrainingError, match="nothing to resume"):

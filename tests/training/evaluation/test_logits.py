@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +43,16 @@ def test_logits_come_in_the_samples_order_and_the_network_is_left_in_its_mode() 
     network.eval()
     with torch.no_grad():
         assert logits.equal(network(samples.images))
+
+
+def test_a_batch_that_fails_leaves_the_network_in_its_mode_too() -> None:
+    network = Small()
+    network.norm.eval()
+    modes = [module.training for module in network.modules()]
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        logits_of(network, split(5), forward=fail, device=CPU)
+    assert [module.training for module in network.modules()] == modes
