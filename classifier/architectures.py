@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-TORCHVISION_BROKEN = (
-    "torchvision does not fit the installed torch ({reason}). Each torchvision needs the torch it was built for; "
-    "a pair that works: pip install torch==2.15.0 torchvision==0.29.2"
-)
+from classifier.torchvision_parts import torchvision_part
 
 # torchvision's defaults fit training from scratch with auxiliary heads; its published weights are used like this.
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,13 +24,15 @@ def build(architecture: str, num_classes: int) -> nn.Module:
 
     Raises:
         ValueError: the architecture is not known; the message names near ones.
-        ImportError: torchvision cannot be imported; the message says what to install.
+        TorchvisionError: torchvision cannot be imported.
     """
     if architecture in _BUILT_IN:
         return _BUILT_IN[architecture](num_classes)
     check_known(architecture)
     options = _TORCHVISION_OPTIONS.get(architecture, {})
-    network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
+    network: nn.Module = torchvision_part("models").get_model(
+        architecture, weights=None, num_classes=num_classes, **options
+    )
     return network
 
 
@@ -49,9 +48,9 @@ def check_known(architecture: str) -> None:
 def known() -> list[str]:
     """All that `build` takes: the built-in networks, then torchvision's classifiers.
 
-    Raises: ImportError, as `build`.
+    Raises: TorchvisionError if torchvision cannot be imported.
     """
-    models = _torchvision_models()
+    models = torchvision_part("models")
     return [*_BUILT_IN, *models.list_models(module=models)]
 
 
@@ -102,7 +101,7 @@ class MnistCnn(nn.Module):
 def _alexnet_transfer(num_classes: int) -> nn.Module:
     """AlexNet's features below a head of one layer."""
     return nn.Sequential(
-        _torchvision_models().alexnet().features,
+        torchvision_part("models").alexnet().features,
         nn.AdaptiveAvgPool2d((6, 6)),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -112,7 +111,7 @@ def _alexnet_transfer(num_classes: int) -> nn.Module:
 
 def _alexnet_finetune(num_classes: int) -> nn.Module:
     """AlexNet with a classifier of our own, whose dropouts stand behind the ReLUs."""
-    network: nn.Module = _torchvision_models().alexnet()
+    network: nn.Module = torchvision_part("models").alexnet()
     network.classifier = nn.Sequential(
         *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
         *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
@@ -136,12 +135,3 @@ class _RealNumbers(TorchFunctionMode):
     ) -> Any:
         numbers = {"device": "cpu"} if function in (torch.arange, torch.tensor) else {}
         return function(*args, **(numbers | dict(kwargs or {})))
-
-
-def _torchvision_models() -> Any:
-    # Here, not above: torchvision takes a second to import, and the built-in networks do without it.
-    try:
-        import torchvision.models
-    except (RuntimeError, ImportError) as error:
-        raise ImportError(TORCHVISION_BROKEN.format(reason=error)) from error
-    return torchvision.models

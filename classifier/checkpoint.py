@@ -57,7 +57,7 @@ class Checkpoint:
         Raises:
             CheckpointError: wrong format, hash, architecture, names, shapes, or weights that are not finite.
             OSError: the file cannot be read.
-            ImportError: as `classifier.architectures.build`.
+            TorchvisionError: torchvision is needed and cannot be imported.
         """
         Header.read(path)  # first: what is no checkpoint need not be read whole
         data = path.read_bytes()

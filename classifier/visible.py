@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-_ORIENTATIONS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -50,14 +50,23 @@ def _load(image: Image.Image) -> None:
             image.info["transparency"] = (red >> 8, green >> 8, blue >> 8)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
-    if not image.info:  # where it would be written
-        return image
+def orientation(image: Image.Image) -> int:
+    """Returns the camera's EXIF orientation, 1 (upright) to 8, where 5 to 8 exchange width and height.
+
+    It is 1 where the file says nothing, or nothing that can be understood. The pixels need not be decoded yet.
+    """
+    if not image.info:  # where EXIF would be
+        return 1
     try:
-        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        value = image.getexif().get(ExifTags.Base.Orientation)
+        return int(value) if value in _TRANSPOSITIONS else 1
     except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns `image` as it is to be seen. (For TIFF Pillow has already done it when it decoded the file.)"""
+    transposition = _TRANSPOSITIONS.get(orientation(image))
     return image if transposition is None else image.transpose(transposition)
 
 

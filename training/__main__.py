@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
 from training.recipes.recipe import Recipe
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
         return _fail("interrupted; start again with the same command", _INTERRUPTED)
-    except TrainingError as error:
+    except (TrainingError, TorchvisionError) as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_in_words(error), 2)

@@ -203,7 +203,9 @@ def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path
     )
     assert ended.stdout == "built\n"  # the built-in network does without torchvision
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"ImportError: torchvision does not fit the installed torch ({failure})")
+    assert last.startswith(
+        f"classifier.torchvision_parts.TorchvisionError: torchvision does not fit the installed torch ({failure})"
+    )
     assert "pip install torch==2.15.0 torchvision==0.29.2" in last
     constraints = (PROJECT / "constraints.txt").read_text().split()
     assert {"torch==2.15.0", "torchvision==0.29.2"} <= set(constraints)  # what it says to install is what we install

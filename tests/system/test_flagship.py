@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import Checkpoint
-from tests.support.checkpoints import encoded
+from tests.support.images import encoded
 from tests.support.server import serving
 from training.commands.train import train
 from training.data.batches import Split

@@ -1,11 +1,9 @@
 """Dataset: what a network is trained on, chosen by, and measured on, and the ways to get one."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -19,6 +17,7 @@ from training.data.decode import opened, stacked
 from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
+from training.png import png
 from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TorchvisionSource
 
@@ -144,11 +143,4 @@ def _example(recipe: Recipe, raw: RawDataset, row: int) -> bytes | None:
         preprocess.to_pixels(image)
     except ImageError:
         return None
-    return png(np.asarray(image))
-
-
-def png(image: npt.NDArray[np.uint8]) -> bytes:
-    """uint8 [height, width] (grey) or [height, width, 3] (RGB) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+    return png(image)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.architectures import TORCHVISION_BROKEN
 from classifier.preprocess import ImageError, Pixels, Preprocess
+from classifier.torchvision_parts import torchvision_part
 from classifier.visible import to_mode
 from training.data import jpeg
 from training.data.raw_dataset import Picture
@@ -88,11 +88,7 @@ class _Chance:
     """What is done at random to single images; all that is random comes from torch's generator."""
 
     def __init__(self, preprocess: Preprocess, augment: Augment) -> None:
-        # Here, not above: torchvision takes a second to import.
-        try:
-            from torchvision.transforms import v2
-        except (RuntimeError, ImportError) as error:
-            raise TrainingError(TORCHVISION_BROKEN.format(reason=error)) from error
+        v2 = torchvision_part("transforms.v2")
         self._preprocess = preprocess
         interpolation = v2.InterpolationMode(preprocess.interpolation)
         self._crop = v2.RandomResizedCrop(preprocess.shape[:2], augment.crop, _RATIO) if augment.crop else None

@@ -2,8 +2,10 @@
 
 from io import BytesIO
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+
+from classifier.visible import orientation
 
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive: those that Huffman codes
 _ROWS_BELOW = 2  # colours have half the rows in most files, and are interpolated between neighbours
@@ -12,7 +14,7 @@ _WORTH_IT = 16  # rows; a block or two of them are decoded together anyway
 
 def upright_size(image: JpegImageFile) -> tuple[int, int]:
     """(width, height) of what is to be seen of an image that is not yet decoded."""
-    return (image.height, image.width) if _orientation(image) > 4 else image.size
+    return (image.height, image.width) if orientation(image) > 4 else image.size
 
 
 def smaller(image: JpegImageFile, most: int) -> JpegImageFile:
@@ -32,19 +34,10 @@ def down_to(bottom: int, image: JpegImageFile, data: bytes) -> Image.Image:
     rows, at = bottom + _ROWS_BELOW, _height_at(data)
     if at is None or data[at : at + 2] != image.height.to_bytes(2, "big"):
         return image  # not as it was understood
-    if rows + _WORTH_IT > image.height or _orientation(image) != 1:
+    if rows + _WORTH_IT > image.height or orientation(image) != 1:
         return image
     # A decoder stops where the file says that the image ends.
     return Image.open(BytesIO(data[:at] + rows.to_bytes(2, "big") + data[at + 2 :]), formats=("JPEG",))
-
-
-def _orientation(image: JpegImageFile) -> int:
-    """1 (upright) to 8."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return 1
-    return value if isinstance(value, int) else 1
 
 
 def _height_at(data: bytes) -> int | None:

@@ -1,11 +1,10 @@
 """MNIST, Fashion-MNIST and CIFAR-10 by torchvision's own classes: found in a folder, or downloaded to it."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from classifier.architectures import TORCHVISION_BROKEN
+from classifier.torchvision_parts import torchvision_part
 from training.data.raw_dataset import LabelledImages, RawDataset
 from training.errors import TrainingError
 from training.recipes.recipe import TorchvisionSource
@@ -69,7 +68,7 @@ def _few(labelled: LabelledImages, per_class: int, labels: tuple[str, ...], *, s
 
 
 def _part(kind: str, folder: Path, *, train: bool) -> tuple[LabelledImages, tuple[str, ...]]:
-    dataset = _dataset_class(kind)
+    dataset = getattr(torchvision_part("datasets"), _CLASSES[kind])
     try:
         try:
             part = dataset(folder, train=train)
@@ -91,12 +90,3 @@ def _not_there(kind: str, folder: Path, reason: str) -> TrainingError:
         f"{below.partition('/')[0]}/ with --data, or run this where it can be downloaded. "
         "`python -m training strokes` needs no data"
     )
-
-
-def _dataset_class(kind: str) -> Any:
-    # Here, not above: torchvision takes a second to import.
-    try:
-        from torchvision import datasets
-    except (RuntimeError, ImportError) as error:
-        raise TrainingError(TORCHVISION_BROKEN.format(reason=error)) from error
-    return getattr(datasets, _CLASSES[kind])

@@ -7,6 +7,7 @@ when Ctrl-C comes while a job is submitted; DataLoader starts its processes anew
 
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,6 @@ from multiprocessing import forkserver, get_all_start_methods, get_context, reso
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
-
-import torch
 
 from classifier.cores import usable_cores
 from training.errors import TrainingError
@@ -49,7 +48,7 @@ class Workers:
         Args:
             function: its results are small, or tensors: these are shared, not sent.
 
-        Raises: what `function` raises; TrainingError if a process dies.
+        Raises: what `function` raises; WorkerEndedError if a process dies.
         """
         if self.count == 0:
             yield from map(function, jobs)
@@ -83,7 +82,7 @@ class Workers:
     def _take(self, ticket: int) -> Any:
         """The results of one worker come in the order of its jobs; those that nobody wants any more are dropped."""
         if ticket not in self._wanted:
-            raise TrainingError(_DIED)  # meanwhile, in another call
+            raise WorkerEndedError  # meanwhile, in another call
         with self._all_or_none():
             while ticket not in self._arrived:
                 number, result, problem = self._pipes[ticket % self.count].recv()
@@ -105,14 +104,18 @@ class Workers:
             self._wanted.clear()
             self._arrived.clear()
             if isinstance(error, (EOFError, OSError)):
-                raise TrainingError(_DIED) from error
+                raise WorkerEndedError from error
             raise
 
 
-_DIED = (
-    "a worker process ended unexpectedly: perhaps it was killed for want of memory; try fewer --workers "
-    "(0: everything in one process, which is also the way out for a script without a __main__ guard)"
-)
+class WorkerEndedError(TrainingError):
+    """A worker process ended before its work did."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process ended unexpectedly: perhaps it was killed for want of memory; try fewer --workers "
+            "(0: everything in one process, which is also the way out for a script without a __main__ guard)"
+        )
 
 
 def _begun(context: BaseContext) -> Connection:
@@ -127,10 +130,10 @@ def _work(pipe: Connection) -> None:
     """What a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     try:
         while True:
-            ticket, function, job = pipe.recv()
+            ticket, function, job = pipe.recv()  # which imports what the function needs
+            _compute_in_one_thread()
             result, problem = None, None
             try:
                 result = function(job)
@@ -140,6 +143,13 @@ def _work(pipe: Connection) -> None:
             del function, job, result, problem
     except (EOFError, OSError):  # nobody is there any more
         return
+
+
+def _compute_in_one_thread() -> None:
+    """The workers together use all cores; torch, where a job needs it, must not do so in each of them."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def _context(preload: tuple[str, ...]) -> BaseContext:

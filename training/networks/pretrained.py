@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from classifier.preprocess import Preprocess
+from classifier.torchvision_parts import torchvision_part
 from training.errors import TrainingError
 from training.networks.heads import check_architecture
 from training.networks.weights import Weights, adapt_state_dict
@@ -91,10 +92,7 @@ def as_preprocess(transform: Any) -> Preprocess:
 def _best(architecture: str) -> Any:
     """torchvision's default for it, with `url`, `meta`, `transforms` and `get_state_dict`."""
     check_architecture(architecture)
-    # Here, not above: it takes a second to import.
-    from torchvision.models import get_model_weights
-
-    every = get_model_weights(architecture)
+    every = torchvision_part("models").get_model_weights(architecture)
     # Vision transformers have a position for each patch of 224x224 pixels: the weights for larger images do not fit.
     patches = architecture.startswith("vit_")
     return next(w for w in (every.DEFAULT, *every) if not patches or w.meta["min_size"] == (224, 224))

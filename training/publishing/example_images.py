@@ -1,6 +1,5 @@
 """Example images for a reference batch where no data set is at hand: from a folder of any images, or drawn."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from classifier.checkpoint import MAX_REFERENCES
 from classifier.preprocess import Preprocess
 from classifier.visible import to_mode
 from training.errors import TrainingError
+from training.png import png
 
 _LONGEST_EDGE = 512
 _HEIGHT, _WIDTH = 260, 300  # of what is drawn: neither square nor any network's input, so that resizing is proved too
@@ -37,7 +37,7 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
         except Exception:  # noqa: BLE001, S112  Pillow raises nearly anything on files that are no sound images
             continue
         seen.thumbnail((_LONGEST_EDGE, _LONGEST_EDGE))
-        found.append(_png(seen))
+        found.append(png(seen))
     if not found:
         raise TrainingError(f"there is no image in {folder}")
     return tuple(found)
@@ -52,7 +52,7 @@ def drawn(preprocess: Preprocess) -> tuple[bytes, ...]:
         # Coarse, as clouds, and fine.
         *(Image.fromarray(_noise(random, edge)).resize((_WIDTH, _HEIGHT)) for edge in (9, 120)),
     ]
-    return tuple(_png(picture.convert(preprocess.mode)) for picture in pictures)
+    return tuple(png(picture.convert(preprocess.mode)) for picture in pictures)
 
 
 def _slope(random: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -76,9 +76,3 @@ def _shapes(random: np.random.Generator) -> Image.Image:
 
 def _noise(random: np.random.Generator, edge: int) -> npt.NDArray[np.uint8]:
     return random.integers(0, 256, (edge, edge, 3), dtype=np.uint8)
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

@@ -146,7 +146,7 @@ def usual_preprocess(architecture: str) -> Preprocess:
     """What the architecture is fed with elsewhere, too."""
     if architecture == "mnist_cnn":
         return _DIGIT
-    # Here, not above: torchvision takes a second to import, and a list of names does without it.
+    # Here, not above: it imports torch, and a list of names does without it.
     from training.networks.pretrained import preprocess_of
 
     usual = preprocess_of(architecture)

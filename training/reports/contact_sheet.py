@@ -1,6 +1,5 @@
 """The worst mistakes on one sheet, each image with what it is and what it was taken for. Needs only Pillow."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from classifier.preprocess import Pixels
 from training.evaluation.metrics import Mistake
+from training.png import png
 from training.reports.label_text import Font, caption, font
 
 _COLUMNS = 5
@@ -37,9 +37,7 @@ def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequenc
         sheet.paste(tile, (left + (_CELL - tile.width) // 2, top + (_CELL - tile.height) // 2))
         for number, line in enumerate(text):
             pen.text((left, top + _CELL + number * _LINE), line, fill=_INK, font=letters)
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+    return png(sheet)
 
 
 def _text(mistake: Mistake, labels: Sequence[str], letters: Font) -> list[str]:

@@ -11,6 +11,7 @@ from classifier.architectures import build, load_weights
 from classifier.checkpoint import Checkpoint
 from training.errors import TrainingError
 from training.networks import heads
+from training.networks.pretrained import pretrained
 from training.publishing.open_checkpoint import header_of, reading
 from training.recipes.recipe import Recipe, Stage
 
@@ -39,9 +40,6 @@ class InitialWeights:
             name = f"{path.resolve().parent.name}/{path.resolve().stem} {sha256}"
             return cls(name, checkpoint.manifest.architecture, dict(checkpoint.network), checkpoint)
         if recipe.start == "backbone":
-            # Here, not above: torchvision takes a second to import.
-            from training.networks.pretrained import pretrained
-
             own = pretrained(recipe.architecture)
             return cls(f"torchvision {own.name}", own.architecture, own.weights, None)
         return cls(None, None, None, None)

@@ -20,8 +20,8 @@ from app.admission import Budget
 from app.decoding.decoder import Decoder, ImageProblem, decode
 from app.engine.interface import Expired, Overloaded
 from classifier.preprocess import Pixels, Preprocess
-from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
-from tests.support.images import png_chunk
+from tests.support.checkpoints import DIGITS, PHOTOS, png
+from tests.support.images import encoded, png_chunk
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 LARGE = (400, 300)

@@ -6,13 +6,8 @@ Imports no torch: the processes that draw start quickly.
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from classifier.cores import usable_cores
 from training.data.strokes.glyphs import GLYPHS, Glyph
+from training.data.workers import WorkerEndedError, Workers
 
 # Part of what decides the pixels: raised whenever the same seed would give others.
 VERSION = 1
@@ -58,12 +54,11 @@ def draw_digits(
     processes = min(processes or _processes_for(count), max(len(jobs), 1))
     images = np.empty((count, SIZE, SIZE), np.uint8)
     targets = np.empty(count, np.int64)
-    with _mapper(processes) as drawn:
-        for start, (some_images, some_targets) in zip(starts, drawn(jobs), strict=True):
-            images[start : start + len(some_targets)] = some_images
-            targets[start : start + len(some_targets)] = some_targets
-            if advance is not None:
-                advance(len(some_targets))
+    for start, (some_images, some_targets) in zip(starts, _drawn(jobs, processes), strict=True):
+        images[start : start + len(some_targets)] = some_images
+        targets[start : start + len(some_targets)] = some_targets
+        if advance is not None:
+            advance(len(some_targets))
     return images, targets
 
 
@@ -165,32 +160,15 @@ def _inked(strokes: Sequence[_Points], *, pen: float, blur: float) -> npt.NDArra
     return np.asarray(small)
 
 
-@contextmanager
-def _mapper(processes: int) -> Iterator[Callable[[Sequence[_Job]], Iterator[tuple[Images, Targets]]]]:
-    """`map` over jobs, in this process or in several; leaving early drops what was not begun."""
-    if processes == 1:
-        yield lambda jobs: map(_draw_chunk, jobs)
-        return
-    # Started afresh, not forked: torch's threads would not survive a fork.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
-    try:
-        yield lambda jobs: _map(pool, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _map(pool: ProcessPoolExecutor, jobs: Sequence[_Job]) -> Iterator[tuple[Images, Targets]]:
+def _drawn(jobs: Sequence[_Job], processes: int) -> Iterator[tuple[Images, Targets]]:
+    """Draws the jobs in their order; leaving early drops what was not begun."""
     done = 0
     try:
-        for drawn in pool.map(_draw_chunk, jobs):
-            yield drawn
+        for chunk in Workers(0 if processes == 1 else processes, preload=(__name__,)).map(_draw_chunk, jobs):
+            yield chunk
             done += 1
-    except BrokenProcessPool:  # a process was killed, or none can start, as from a script on stdin
+    except WorkerEndedError:  # a process was killed, or none can start, as from a script on stdin
         yield from map(_draw_chunk, jobs[done:])
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _processes_for(count: int) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -36,6 +37,22 @@ def test_where_no_process_can_start_the_same_digits_are_drawn_without(
     command = [sys.executable, "-"]  # a new process would look for this script in a file
     answer = subprocess.run(command, input=script, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=True)
     assert bytes.fromhex(answer.stdout) == drawn[0].tobytes()
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_where_processes_are_killed_the_same_digits_are_drawn_all_the_same(drawn: tuple[Images, Targets]) -> None:
+    killed: list[int] = []
+
+    def kill_all(_: int) -> None:
+        for child in [] if killed else active_children():
+            killed.append(child.pid or 0)
+            child.kill()
+
+    images, targets = draw_digits(1500, seed=5, processes=2, advance=kill_all)
+    assert killed
+    assert np.array_equal(images, drawn[0])
+    assert np.array_equal(targets, drawn[1])
 
 
 @pytest.mark.slow
