@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from training.recipes.builtin import DEFAULTS, default_values, names
+from training.recipes.dataset_table import TORCHVISION_DATASETS
 
 _GROUPS = {
     "Train, and publish the next version of a model": {
         "strokes": ("digits that are drawn here: needs no data", "strokes"),
-        "mnist": ("60,000 real digits", "mnist --data ../shared/data/mnist"),
-        "fashion-mnist": ("60,000 pieces of clothing", "fashion-mnist"),
-        "cifar10": ("50,000 tiny photos of 10 things", "cifar10 --recipe finetune:resnet18"),
+        **{name: (row.what, row.example) for name, row in TORCHVISION_DATASETS.items()},
         "photos": ("a folder of your photos, one folder a class", "photos bees-and-ants --recipe alexnet_transfer"),
     },
     "Bring weights that were trained elsewhere, and take ours away": {

@@ -1,32 +1,27 @@
 """The built-in recipes by their names, and what each data set is trained with by default."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.recipes.dataset_table import DIGIT, TORCHVISION_DATASETS
 from training.recipes.recipe import Recipe
 
-# A data set's recipe where none is named.
+# The recipe of each data set where none is named.
 DEFAULTS = {
     "strokes": "mnist_cnn",
-    "mnist": "mnist_cnn",
-    "fashion-mnist": "mnist_cnn",
-    "cifar10": "scratch:resnet18",
+    **{name: row.recipe for name, row in TORCHVISION_DATASETS.items()},
     "photos": "transfer:resnet18",
 }
 
-_DIGIT = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0.3081,), background=0)
-_CLOTHES = _DIGIT.model_copy(update={"mean": (0.2860,), "std": (0.3530,)})
-_TINY_PHOTO = Preprocess(
-    mode="RGB", resize=(32, 32), crop=None, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-)
 _PHOTO_AUGMENT = {"crop": (0.35, 1.0), "flip": True}
 
 _NAMED: dict[str, dict[str, Any]] = {
     "mnist_cnn": {
         "architecture": "mnist_cnn",
-        "preprocess": _DIGIT,
+        "preprocess": DIGIT,
         "epochs": 3,
         "batch_size": 128,
         "lr": 0.05,
@@ -36,7 +31,7 @@ _NAMED: dict[str, dict[str, Any]] = {
     # As far as the small network goes: chosen by held-out accuracy alone.
     "mnist_cnn_record": {
         "architecture": "mnist_cnn",
-        "preprocess": _DIGIT,
+        "preprocess": DIGIT,
         "epochs": 40,
         "batch_size": 128,
         "lr": 0.05,
@@ -90,22 +85,6 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "augment": _PHOTO_AUGMENT,
     },
 }
-# What a data set wants otherwise than its recipe has it.
-_ADAPTED: dict[tuple[str, str], dict[str, Any]] = {
-    ("fashion-mnist", "mnist_cnn"): {
-        "preprocess": _CLOTHES,
-        "epochs": 12,
-        "augment": {"shift": 1, "flip": True},
-    },
-    ("cifar10", "scratch:resnet18"): {
-        "preprocess": _TINY_PHOTO,
-        "epochs": 15,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": {"shift": 4, "flip": True},
-        "held_out": 0.05,
-    },
-}
 
 
 def names() -> list[str]:
@@ -119,7 +98,7 @@ def builtin(data: str, name: str | None = None) -> Recipe:
     Raises: TrainingError if there is none of that name.
     """
     name = DEFAULTS[data] if name is None else name
-    values = {"name": name, "source": {"kind": data}} | _values(name) | _ADAPTED.get((data, name), {})
+    values = {"name": name, "source": {"kind": data}} | {**_values(name), **_adapted(data, name)}
     if "preprocess" not in values:
         values["preprocess"] = usual_preprocess(values["architecture"])
     return Recipe.checked(values)
@@ -128,7 +107,7 @@ def builtin(data: str, name: str | None = None) -> Recipe:
 def default_values(data: str) -> dict[str, Any]:
     """What the data set's default recipe says, as far as it says anything of its own."""
     name = DEFAULTS[data]
-    return _values(name) | _ADAPTED.get((data, name), {})
+    return {**_values(name), **_adapted(data, name)}
 
 
 def _values(name: str) -> dict[str, Any]:
@@ -142,10 +121,16 @@ def _values(name: str) -> dict[str, Any]:
     raise TrainingError(f"unknown recipe {name!r}: {hint}")
 
 
+def _adapted(data: str, name: str) -> Mapping[str, Any]:
+    """Returns what the data set wants otherwise than the recipe of that name has it."""
+    row = TORCHVISION_DATASETS.get(data)
+    return row.adapted if row is not None and row.recipe == name else {}
+
+
 def usual_preprocess(architecture: str) -> Preprocess:
     """What the architecture is fed with elsewhere, too."""
     if architecture == "mnist_cnn":
-        return _DIGIT
+        return DIGIT
     # Here, not above: it imports torch, and a list of names does without it.
     from training.networks.pretrained import preprocess_of
 

@@ -1,16 +1,23 @@
 """Recipe: what to train and how, as data. Everything that decides the weights stands in one, and in the manifest."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.recipes.dataset_table import TORCHVISION_DATASETS
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+if TYPE_CHECKING:
+    TorchvisionKind = str
+else:
+    TorchvisionKind = Literal[tuple(TORCHVISION_DATASETS)]  # for pydantic, which knows a source by its kind
 
 
 class StrokesSource(_Data):
@@ -29,8 +36,8 @@ class TorchvisionSource(_Data):
         per_class: only so many training samples of each class, chosen by the recipe's seed; None: all.
     """
 
-    kind: Literal["mnist", "fashion-mnist", "cifar10"]
-    classes: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = Field(default=None, min_length=2)
+    kind: TorchvisionKind
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
     per_class: int | None = Field(default=None, ge=1)
 
 

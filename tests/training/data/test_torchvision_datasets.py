@@ -73,6 +73,8 @@ def test_parts_that_cannot_be_are_refused(tmp_path: Path) -> None:
         _load(folder, per_class=60)
     with pytest.raises(TrainingError, match="named twice"):
         _load(folder, classes=(1, 1))
+    with pytest.raises(TrainingError, match="the classes are 0 to 9"):
+        _load(folder, classes=(1, 10))
 
 
 def test_without_mnist_the_message_says_what_to_do(tmp_path: Path) -> None:

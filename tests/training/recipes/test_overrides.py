@@ -7,6 +7,7 @@ import pytest
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
 from training.recipes.overrides import changed, from_file, settings_from, with_settings
+from training.recipes.recipe import PhotosSource
 
 SETTINGS = [
     "label_smoothing=0.1",
@@ -33,7 +34,7 @@ def test_a_setting_changes_one_value_however_deep_it_lies() -> None:
     assert recipe.clip is None
     assert recipe.trainable == "layer4,fc"
     assert recipe.preprocess.resizing == "box"
-    assert recipe.source.kind == "photos"
+    assert isinstance(recipe.source, PhotosSource)
     assert recipe.source.test_share == 0.25
     assert recipe.held_out == 40
 
