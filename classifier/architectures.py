@@ -20,7 +20,7 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def build(architecture: str, num_classes: int) -> nn.Module:
-    """A network with fresh weights that maps float [n, channels, height, width] to logits [n, num_classes].
+    """Returns a network with fresh weights, which maps float [n, channels, height, width] to logits [n, num_classes].
 
     Raises:
         ValueError: the architecture is not known; the message names near ones.
@@ -37,7 +37,12 @@ def build(architecture: str, num_classes: int) -> nn.Module:
 
 
 def check_known(architecture: str) -> None:
-    """Raises: as `build`, which then takes it."""
+    """Checks that `build` takes this architecture.
+
+    Raises:
+        ValueError: the architecture is not known; the message names near ones.
+        TorchvisionError: torchvision cannot be imported.
+    """
     names = known()
     if architecture not in names:
         near = difflib.get_close_matches(architecture, names, n=3)
@@ -46,7 +51,7 @@ def check_known(architecture: str) -> None:
 
 
 def known() -> list[str]:
-    """All that `build` takes: the built-in networks, then torchvision's classifiers.
+    """Returns the names of all that `build` takes: the built-in networks, then torchvision's classifiers.
 
     Raises: TorchvisionError if torchvision cannot be imported.
     """
@@ -55,9 +60,11 @@ def known() -> list[str]:
 
 
 def meta_network(architecture: str, num_classes: int) -> nn.Module:
-    """The same network on the meta device: names, types and shapes without values. Draws no random number.
+    """Returns what `build` returns, but on torch's meta device: it has names, types and shapes, but no values.
 
-    Raises: as `build`.
+    It draws no random number.
+
+    Raises: ValueError or TorchvisionError, as `build`.
     """
     try:
         with torch.device("meta"):
@@ -68,7 +75,10 @@ def meta_network(architecture: str, num_classes: int) -> nn.Module:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], *, share: bool) -> None:
-    """`network` has these weights afterwards: a copy of them, or, as a meta network needs, those very tensors.
+    """Puts the weights into the network.
+
+    Args:
+        share: the network gets these very tensors, as a meta network needs it, and not a copy of their values.
 
     Raises: RuntimeError if names or shapes differ.
     """
@@ -99,7 +109,7 @@ class MnistCnn(nn.Module):
 
 
 def _alexnet_transfer(num_classes: int) -> nn.Module:
-    """AlexNet's features below a head of one layer."""
+    """Returns AlexNet's features below a head of one layer."""
     return nn.Sequential(
         torchvision_part("models").alexnet().features,
         nn.AdaptiveAvgPool2d((6, 6)),
@@ -110,7 +120,7 @@ def _alexnet_transfer(num_classes: int) -> nn.Module:
 
 
 def _alexnet_finetune(num_classes: int) -> nn.Module:
-    """AlexNet with a classifier of our own, whose dropouts stand behind the ReLUs."""
+    """Returns AlexNet with a classifier of our own, whose dropouts stand behind the ReLUs."""
     network: nn.Module = torchvision_part("models").alexnet()
     network.classifier = nn.Sequential(
         *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
@@ -128,7 +138,7 @@ _BUILT_IN: dict[str, Callable[[int], nn.Module]] = {
 
 
 class _RealNumbers(TorchFunctionMode):
-    """Below a default device: tensors that numbers make lie on the CPU nevertheless, where they can be read again."""
+    """Keeps tensors that are made of numbers on the CPU, whatever the default device is: there they can be read."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What is to be seen of an image file: upright, in 8 bits, grey or in colour, on a background. Imports no torch."""
+"""Makes of an image file what is to be seen: upright, in 8 bits, grey or coloured. It imports no torch."""
 
 from typing import Any
 
@@ -18,15 +18,17 @@ _TRANSPOSITIONS = {
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message says why, in words for the person who sent it."""
+    """An image cannot be used; the message says why, in words for the person who sent it."""
 
 
 def to_mode(image: Image.Image, *, mode: str, background: int) -> Image.Image:
-    """The first frame of `image` in the mode "L" or "RGB", over the grey level `background` where it is transparent.
+    """Returns the first frame of `image` in the mode "L" or "RGB".
+
+    Where it is transparent, the grey level `background` (0 to 255) shows through.
 
     Raises:
         ImageError: its pixels have no agreed range.
-        Exception: nearly any, from Pillow's decoders, where the file is damaged or cut short.
+        Exception: nearly any, for Pillow's decoders raise them where a file is damaged or cut short.
     """
     _load(image)
     if image.mode == mode and not image.info:  # neither transparent nor turned, as most small images are
@@ -71,7 +73,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Image:
-    """`image` in 8 bits as "L" or "RGB", whatever it was, on `background` where it is transparent."""
+    """Returns `image`, whatever mode it has, in 8 bits as "L" or "RGB", on `background` where it is transparent.
+
+    Raises: ImageError if its pixels have no agreed range.
+    """
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -99,7 +104,7 @@ def _flattened(image: Image.Image, background: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The upper 8 bits of grey pixels that have 16, or 12 in some TIFF files."""
+    """Returns the upper 8 bits of grey pixels that have 16 bits, or 12 in some TIFF files."""
     levels: npt.NDArray[Any] = np.asarray(image)
     bits, zero_is_white = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):

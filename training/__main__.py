@@ -1,4 +1,4 @@
-"""`python -m training`: what a person types becomes calls, and what goes wrong becomes one line and an exit code."""
+"""Runs `python -m training`: calls what a person asks for, and says what goes wrong in one line and an exit code."""
 
 import argparse
 import errno
@@ -16,11 +16,17 @@ _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 2 for expected trouble (one line on stderr), 130 for Ctrl-C."""
+    """Runs one command and returns the exit code.
+
+    It is 0 if all went well, 2 for expected trouble, and 130 for Ctrl-C. Trouble is one line on stderr.
+
+    Args:
+        argv: what is typed behind `python -m training`; None: the arguments of this process.
+    """
     arguments = parser().parse_args(argv)
-    # Two threads that spin while they wait for each other halt where others want the cores too: a fifth of the speed.
+    # Threads that wait for each other by spinning would keep cores from other processes: a fifth of the speed remained.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if "runs" in arguments:  # what libraries keep for the next time stays in this folder, too
+    if "runs" in arguments:  # what libraries keep for the next time stays in this folder too
         os.environ.setdefault("MPLCONFIGDIR", str(arguments.runs.absolute() / "matplotlib"))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(arguments.runs.absolute() / "compiled"))
     commands = {
@@ -43,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# Imports stand in the functions: torch takes a second or two, and --help does without it.
+# Imports stand in the functions: torch takes a second or two to import, and --help does not need it.
 
 
 def _train(arguments: argparse.Namespace) -> None:

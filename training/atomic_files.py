@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside, forced to the disk, then renamed."""
+"""Writes files that are there whole or not at all: under another name first, forced to the disk, then renamed."""
 
 import os
 import secrets
@@ -12,7 +12,10 @@ import torch
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A temporary path in `path`'s folder (made if need be); whatever is left there at the end is removed."""
+    """Gives a temporary path beside `path`, whose folder is made if it is missing.
+
+    What still lies at the temporary path at the end is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
@@ -23,7 +26,12 @@ def temporary(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """`path` holds what was written afterwards; until then, and if this is cut off, what it held before."""
+    """Gives a file to write to, whose content `path` holds afterwards.
+
+    Until the end, and if the writing is cut off, `path` holds what it held before.
+
+    Raises: OSError.
+    """
     with temporary(path) as beside:
         with beside.open("wb") as file:
             yield file
@@ -34,13 +42,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """`path` holds `data` afterwards."""
+    """Makes `data` the content of `path`. Raises: OSError."""
     with atomic_write(path) as file:
         file.write(data)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """`path` holds afterwards what `torch.load(weights_only=True)` reads as `content`."""
+    """Writes `content` to `path`, for `torch.load(weights_only=True)` to read. Raises: OSError."""
     with atomic_write(path) as file:
         try:
             torch.save(content, file)
@@ -49,7 +57,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the folder's entries are on the disk: a file's own fsync does not cover its name."""
+    """Waits until the folder's entries are on the disk: an fsync of a file does not cover its name. Raises: OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The device that a person names, in words for people where it is not there."""
+"""Finds the device that a person names, and says in one line when it is not there."""
 
 import torch
 
@@ -7,7 +7,7 @@ from training.errors import TrainingError
 
 
 def device_named(name: str) -> torch.device:
-    """`classifier.device.select_device`, for people. Raises: TrainingError if there is no such device."""
+    """Returns what `classifier.device.select_device` returns. Raises: TrainingError if there is no such device."""
     try:
         return select_device(name)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A published checkpoint measured again, beside what its manifest says."""
+"""Measures a published checkpoint again, and shows the figures beside those in its manifest."""
 
 from pathlib import Path
 
@@ -30,15 +30,18 @@ def evaluate(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Measures the checkpoint at `path` on its data's test set: `val/` of photos, or what its recipe set aside.
+    """Measures the checkpoint at `path` on the test set of its data, and returns what was measured.
 
-    On the CPU, with the same data and library versions, the figures are the manifest's to the last digit.
+    The test set of photos is `val/`, or what the recipe took out of the folder. On a CPU, with the same data and the
+    same versions of the libraries, the figures equal the manifest's to the last digit.
 
     Args:
-        data: where the data set is; for a checkpoint that was not trained here, a folder of photos.
-        others: as `training.commands.train.train`.
+        data: the folder of the data set; for a checkpoint that was not trained here, a folder of photos.
+        runs, device, workers, strict, progress: as for `training.commands.train.train`.
 
-    Raises: TrainingError.
+    Raises:
+        TrainingError: there is no sound checkpoint, or its data cannot be had.
+        TorchvisionError: torchvision is needed and cannot be imported.
     """
     progress = progress or Progress.silent()
     _, checkpoint = load_checkpoint(path)
@@ -61,7 +64,7 @@ def evaluate(
         torch.set_num_threads(threads)
     progress.show(_table(manifest.metrics, measured.metrics))
     if provenance is not None and provenance.dataset.fingerprint != dataset.fingerprint:
-        progress.say("the data are not those it was trained on: their fingerprints differ")
+        progress.say("this is not the data that it was trained on: the fingerprints differ")
     return measured
 
 

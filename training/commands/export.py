@@ -1,4 +1,4 @@
-"""A published version becomes a file that others can load."""
+"""Writes a published version as a file that other programs can load."""
 
 from pathlib import Path
 
@@ -11,9 +11,12 @@ from training.publishing.open_checkpoint import reading
 
 
 def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Writes the bare state_dict of a published version, as `torch.load` and `load_state_dict` expect it.
+    """Writes only the state_dict of a published version, as `torch.load` and `load_state_dict` expect it.
 
-    Raises: TrainingError if there is no sound checkpoint, or already a target; OSError.
+    Raises:
+        TrainingError: there is no sound checkpoint, or the target is there already and may not be overwritten.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: the target cannot be written.
     """
     if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
         raise TrainingError(f"{target} is the checkpoint itself: choose another name")

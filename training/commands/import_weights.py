@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a published version."""
+"""Publishes weights that were trained elsewhere."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -33,16 +33,19 @@ def import_weights(
     examples: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Publishes the weights in a .pth, .pth.tar or .safetensors file, and returns where.
+    """Publishes the weights in a .pth, .pth.tar or .safetensors file, and returns the path of the new version.
 
     Args:
-        architecture: None: what the file says.
-        labels: by class index; None: what the file says, which only a checkpoint of ours does.
-        name: the model's; None: the architecture's.
-        preprocess: None: what the file says, else what torchvision's weights for the architecture want.
+        architecture: None: the one that the file names.
+        labels: by class index; None: those that the file holds, and only a checkpoint of ours holds any.
+        name: the model's name; None: it is called as its architecture is.
+        preprocess: None: what the file says; else what torchvision's weights of this architecture want.
         examples: a folder of images for the reference batch; None: pictures are drawn.
 
-    Raises: TrainingError; OSError.
+    Raises:
+        TrainingError: the file, the labels or the name cannot be used.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: the store cannot be written to.
     """
     foreign = read(path)
     architecture = architecture or foreign.architecture
@@ -76,10 +79,16 @@ def import_pretrained(
     examples: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Publishes torchvision's own ImageNet weights, and returns where.
+    """Publishes torchvision's own ImageNet weights, and returns the path of the new version.
 
-    Args: as `import_weights`.
-    Raises: TrainingError if there are none; OSError.
+    Args:
+        name: the model's name; None: it is called as its architecture is.
+        examples: a folder of images for the reference batch; None: pictures are drawn.
+
+    Raises:
+        TrainingError: torchvision has no such weights, or they cannot be downloaded.
+        TorchvisionError: torchvision cannot be imported.
+        OSError: the store cannot be written to.
     """
     source = source_of(architecture)
     if source not in (None, architecture):
@@ -102,9 +111,9 @@ def import_pretrained(
 
 
 def labels_from(path: Path) -> tuple[str, ...]:
-    """The lines of a text file in UTF-8, blank ones at the end left out.
+    """Returns the lines of a text file in UTF-8, without blank ones at the end.
 
-    Raises: TrainingError naming the lines that are empty, too long, or the same.
+    Raises: TrainingError, which names a line that is empty, too long, not printable, or there twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")

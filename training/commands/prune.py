@@ -10,12 +10,15 @@ from training.publishing.publish import path_of, versions
 
 
 def prune(store: Path, model: str, *, keep: int) -> list[Path]:
-    """Removes the versions below the `keep` highest sound ones, and returns them.
+    """Removes the versions below the `keep` highest sound ones, and returns their paths.
 
-    A file that `Checkpoint.load` refuses does not count, and is only removed if it is below those: a higher one may
-    still be on its way. Where there are fewer than `keep` sound ones, nothing is removed.
+    A version is sound if `Checkpoint.load` takes it. One that is not sound does not count. It is removed only if it is
+    below those that stay, because a higher one may still be on its way. If there are fewer than `keep` sound versions,
+    nothing is removed.
 
-    Raises: TrainingError if there is no such model or `keep` is below 1; OSError.
+    Raises:
+        TrainingError: there is no such model, or `keep` is below 1.
+        OSError: a file cannot be read or removed.
     """
     folder = store / model
     if keep < 1:

@@ -1,4 +1,4 @@
-"""The exact command that makes a checkpoint again, from what its manifest says."""
+"""Finds the exact command that makes a checkpoint again, from what its manifest says."""
 
 import shlex
 from pathlib import Path
@@ -12,9 +12,9 @@ from training.recipes.recipe import Recipe
 
 
 def reproduce(path: Path) -> str:
-    """The command, after comment lines with what it takes to get the same to the last bit.
+    """Returns the command, below comment lines that say what else the same weights need, to the last bit.
 
-    Raises: TrainingError if it is no checkpoint, or none that was trained here.
+    Raises: TrainingError if the file is no checkpoint, or the checkpoint was not trained here.
     """
     manifest = header_of(path).manifest
     provenance = manifest.provenance
@@ -34,7 +34,7 @@ def reproduce(path: Path) -> str:
 
 
 def recipe_of(provenance: Provenance) -> Recipe:
-    """Raises: TrainingError if another version of the code wrote it."""
+    """Returns the recipe in a manifest. Raises: TrainingError if another version of the code wrote it."""
     return Recipe.checked(dict(provenance.recipe))
 
 

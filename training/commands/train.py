@@ -1,4 +1,4 @@
-"""A run from top to bottom: recipe -> data -> network -> epochs -> measured -> checkpoint -> published version."""
+"""Does a run from top to bottom: recipe, data, network, epochs, measurement, checkpoint, published version."""
 
 import re
 from datetime import UTC, datetime
@@ -42,24 +42,26 @@ def train(
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains as the recipe says, publishes the best epoch, and returns the new version's file.
+    """Trains as the recipe says, publishes the best epoch, and returns the path of the new version.
 
     Args:
         store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
-        name: the model's; None: the data set's.
-        data: where data sets that are not drawn are looked for; the folder of photos.
-        runs: scratch; state, log and pictures of the run go to `<runs>/<name>/`.
+        name: the model's name; None: it is called as its data set is.
+        data: the folder where the data set is, or is downloaded to; the folder of photos. Drawn digits need none.
+        runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.
-        resume: go on after the last finished epoch of the same run.
-        workers: processes that decode images; None: as many as there are cores.
-        strict: a file that is no sound image ends the run, instead of being left out.
-        pictures: drawn at the end, into the run's folder.
-        progress: None: say nothing.
+        resume: the run goes on after the last finished epoch of the same command.
+        workers: how many processes decode images; None: as many as there are cores.
+        strict: a file that is not a sound image ends the run, instead of being left out.
+        pictures: pictures are drawn at the end, into the run's folder.
+        progress: where to say how it goes on; None: nothing is said.
 
     Raises:
-        TrainingError: expected trouble; the message says what to do. Interrupted on Ctrl-C once training has begun.
-        OSError: the disk is full, a folder cannot be written to.
+        TrainingError: expected trouble; the message says what to do.
+        Interrupted: Ctrl-C was pressed after training had begun.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: the disk is full, or a folder cannot be written to.
     """
     progress = progress or Progress.silent()
     name = default_name(recipe, data) if name is None else name
@@ -96,14 +98,14 @@ def train(
 
 
 def default_name(recipe: Recipe, data: Path) -> str:
-    """The data set's name, or the folder's of photos, as a model may be called."""
+    """Returns a name for the model: the data set's name, or that of the folder of photos, as far as it is allowed."""
     if recipe.source.kind != "photos":
         return recipe.source.kind
     return re.sub(r"[^a-z0-9._-]+", "-", data.resolve().name.lower()).strip("-._")[:64] or "photos"
 
 
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
-    """The best epoch's weights, calibrated on the held-out samples, measured on the test set."""
+    """Returns the weights of the best epoch, calibrated on the held-out samples and measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
     network = meta_network(recipe.architecture, len(dataset.labels))
     load_weights(network, best.weights, share=True)

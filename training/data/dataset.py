@@ -1,4 +1,4 @@
-"""Dataset: what a network is trained on, chosen by, and measured on, and the ways to get one."""
+"""Loads a recipe's data set: what a network is trained on, chosen by, and measured on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,16 @@ _EXAMPLE_EDGE = 512  # pixels: what a reference may have
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Args:
-    labels: by class index.
-    test: only reported.
-    fingerprint: of names and contents; equal for the same data, however they are split.
-    examples: a few test images as PNG files, of as many classes as there are, as a user would send them.
-    skipped: "folder/file: why", of photos that cannot be used.
+    """Holds three splits that share no sample, and what is known of them all.
+
+    Args:
+        labels: by class index.
+        train: the network is trained on it.
+        held_out: taken out of the training set; by it the epoch is chosen and the temperature fitted.
+        test: only measured, once, and reported. For a folder with `train/` and `val/`, this is `val/`.
+        fingerprint: a hash of names and contents; equal for the same data, however it is split.
+        examples: a few test images as PNG files, from as many classes as possible, as a user would send them.
+        skipped: photos that cannot be used, each as "folder/file: reason".
     """
 
     name: str
@@ -54,15 +58,18 @@ def load_dataset(
     strict: bool = False,
     progress: Progress,
 ) -> Dataset:
-    """The recipe's data set, split by the recipe's seed.
+    """Returns the recipe's data set, split by the recipe's seed.
 
     Args:
-        folder: where data sets that are not drawn are looked for, or downloaded to; the folder of photos.
-        scratch: where drawn ones, and what was found of photos, are kept for the next time.
-        workers: processes that decode images; 0: none but this; None: as many as there are cores.
-        strict: a file that is no sound image is refused, instead of being left out.
+        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos.
+        scratch: where drawn digits, and what was found out about photos, are kept for the next time.
+        workers: how many processes decode images; 0: this process does; None: as many as there are cores.
+        strict: a file that is not a sound image is refused, instead of being left out.
 
-    Raises: TrainingError if there is none, or none that can be used; OSError.
+    Raises:
+        TrainingError: there is no such data set, or it cannot be used.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: `scratch` cannot be written to.
     """
     processes = Workers(workers, preload=("training.data.decode", "torchvision.transforms.v2"))
     match recipe.source:
@@ -110,7 +117,7 @@ def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Data
 
 
 def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers) -> Split:
-    """In memory where the images are there already, no larger than they are, and not augmented one by one."""
+    """Returns a split in memory if the images are there already, do not grow, and are not augmented one by one."""
     targets = torch.from_numpy(raw.targets[rows])
     pictures, (height, width, _) = raw.pictures, recipe.preprocess.shape
     one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
@@ -133,7 +140,7 @@ def _examples(recipe: Recipe, raw: RawDataset) -> tuple[bytes, ...]:
 
 
 def _example(recipe: Recipe, raw: RawDataset, row: int) -> bytes | None:
-    """None for one that is too long and thin to be used when it is made smaller."""
+    """Returns a PNG file, or None for an image that is too long and thin to be used when it is made smaller."""
     picture, preprocess = raw.pictures[row], recipe.preprocess
     image = opened(picture)
     mode = "L" if image.mode == "L" else "RGB"

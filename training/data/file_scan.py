@@ -1,6 +1,6 @@
-"""Looks at every file of a folder once: its content's hash, and whether it is an image that can be used.
+"""Scans every file of a folder once: hashes its content, and finds out whether it is an image that can be used.
 
-What was found is kept for the next time, by path, size and time of the last change.
+The results are kept for the next time, by path, size and time of the last change.
 """
 
 import hashlib
@@ -30,10 +30,12 @@ _VERSION = f"1, Pillow {PIL.__version__}"
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """Args:
-    sha256: of the content.
-    size: (width, height), upright.
-    problem: why it cannot be used; None if it can.
+    """Holds what was found out about one file.
+
+    Args:
+        sha256: the hash of its content; empty if it cannot be read.
+        size: (width, height) of the upright image.
+        problem: why it cannot be used; None: it can.
     """
 
     sha256: str = ""
@@ -44,8 +46,15 @@ class FileRecord:
 def scan_files(
     folder: Path, names: Sequence[str], *, scratch: Path, threads: int, progress: Progress
 ) -> Mapping[str, FileRecord]:
-    """By name, which is the path in `folder`. Raises: OSError if what was found cannot be kept in `scratch`."""
-    # Threads, not processes: decoding and hashing leave the interpreter to others, and nothing needs to be started.
+    """Returns a record for each name, which is a path in `folder`.
+
+    Args:
+        scratch: where the results are kept for the next time.
+        threads: how many files are read at once.
+
+    Raises: OSError if the results cannot be kept.
+    """
+    # Threads, not processes: decoding and hashing release the interpreter's lock, and nothing needs to be started.
     path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
     kept = _read(path)
     stamps = {name: _stamp(folder / name) for name in names}
@@ -61,14 +70,14 @@ def scan_files(
                 for name, record in zip(new, pool.map(lambda name: _record(folder / name), new), strict=True):
                     found[name] = record
                     advance(1)
-            finally:  # on Ctrl-C, too: what was looked at needs no second look
+            finally:  # after Ctrl-C too: what was scanned needs no second scan
                 pool.shutdown(cancel_futures=True)
                 _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp and name in found})
     return {name: found[name] for name in names}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """(size, time of the last change in ns) of a file; None for what is no file or cannot be asked."""
+    """Returns (size, time of the last change in ns) of a file; None if it is no file, or cannot be asked."""
     try:
         status = path.stat()
     except OSError:
@@ -110,7 +119,7 @@ def _gif(data: bytes) -> str | None:
 
 
 def _read(path: Path) -> dict[str, tuple[tuple[int, int], FileRecord]]:
-    """Empty if it is not there, or not what was written."""
+    """Returns what was kept; nothing if the file is not there, or does not hold what was written."""
     try:
         document = json.loads(path.read_bytes())
         if document["version"] != _VERSION:

@@ -1,4 +1,4 @@
-"""A folder of photos in ImageFolder layout: a folder for each class, or train/ and val/ with these in both."""
+"""Reads a folder of photos in ImageFolder layout: a folder for each class, or train/ and val/ with these in both."""
 
 import hashlib
 import os
@@ -34,9 +34,16 @@ def load(
     strict: bool,
     progress: Progress,
 ) -> RawDataset:
-    """Every file is looked at first: what cannot be used is left out and said, or with `strict` refused.
+    """Returns the photos that can be used. Every file is scanned first.
 
-    Raises: TrainingError, also if the folder has another layout; OSError if `scratch` cannot be written.
+    Args:
+        scratch: where the results of the scan are kept.
+        threads: how many files are scanned at once.
+        strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
+
+    Raises:
+        TrainingError: the folder has another layout, or there are too few photos.
+        OSError: `scratch` cannot be written to.
     """
     found = _find(folder)
     records = scan_files(folder, found.names, scratch=scratch, threads=threads, progress=progress)
@@ -71,10 +78,12 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Args:
-    names: of files, as paths in the folder with "/": <class>/... or train/<class>/... and val/<class>/...
-    odd: what is no file, though it stands where one would, and why.
-    folders: the class folders of each part; the parts are "" or "train" and "val".
+    """Holds what the folder contains.
+
+    Args:
+        folders: the class folders of each part; the parts are "", or "train" and "val".
+        names: the files, as paths in the folder with "/": <class>/... or train/<class>/... and val/<class>/...
+        odd: what stands where a file would, but is none, and why.
     """
 
     folders: dict[str, list[str]]
@@ -191,18 +200,18 @@ def _labels(found: _Found, sound: Sequence[str], problems: Mapping[str, str]) ->
 
 
 def _say_repeated(found: _Found, sound: Sequence[str], records: Mapping[str, FileRecord], progress: Progress) -> None:
-    """What is tested on should not have been trained on."""
+    """Tells the person about photos that are in the test set and in the training set."""
     trained = {records[name].sha256 for name in sound if not found.is_test(name)}
     repeated = [name for name in sound if found.is_test(name) and records[name].sha256 in trained]
     if repeated:
         progress.say(
             f"{len(repeated):,} photos of val/ are in train/, too, e.g. {_shown(repeated[0])}: "
-            "the figures will be too good"
+            "the measured figures will be too good"
         )
 
 
 def _fingerprint(sound: Sequence[str], records: Mapping[str, FileRecord]) -> str:
-    """SHA-256 over the names and the contents' hashes, sorted by name."""
+    """Returns the SHA-256 over the names and the hashes of the contents, sorted by name."""
     sha256 = hashlib.sha256()
     for name in sorted(sound):
         sha256.update(os.fsencode(name) + b"\0" + records[name].sha256.encode() + b"\n")
@@ -210,5 +219,5 @@ def _fingerprint(sound: Sequence[str], records: Mapping[str, FileRecord]) -> str
 
 
 def _shown(name: str) -> str:
-    """What can be printed of a name that is no UTF-8."""
+    """Returns a name that can be printed, even of one that is not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()

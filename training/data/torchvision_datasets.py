@@ -14,13 +14,16 @@ _STREAM = 2  # of the seed's random numbers; the others are in training.data.dat
 
 
 def load(source: TorchvisionSource, folder: Path, *, seed: int) -> RawDataset:
-    """The training and test images of the source's classes, and so many of each for training as it says.
+    """Returns the training and test images of the source's classes, and as many for training as the source says.
 
     Args:
-        folder: above the one that torchvision makes, e.g. MNIST/.
+        folder: the folder above the one that torchvision makes, such as MNIST/.
+        seed: of the choice of samples, where the source wants only some of each class.
 
-    Raises: TrainingError if `folder` does not hold them and they cannot be downloaded to it, they are damaged, or there
-        are fewer than wanted.
+    Raises:
+        TrainingError: the data set is neither in `folder` nor to be downloaded, it is damaged, or it has fewer samples
+            or classes than the source wants.
+        TorchvisionError: torchvision cannot be imported.
     """
     row = TORCHVISION_DATASETS[source.kind]
     (train, labels), (test, _) = (_part(row, folder, train=train) for train in (True, False))

@@ -1,4 +1,4 @@
-"""The logits that a network gives the samples of a split."""
+"""Computes the logits that a network gives the samples of a split."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,16 @@ _EVALUATED_IMAGES = 1000
 
 @torch.inference_mode()
 def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: torch.device) -> torch.Tensor:
-    """float32 [n, classes] on the CPU, in the samples' order and in eval mode; the mode it was in comes back.
+    """Returns float32 [n, classes] on the CPU, in the order of the samples.
 
-    Batches have the same size whenever the images have: then they give the same to the last bit.
+    The network is in eval mode meanwhile. Afterwards each of its modules is in the mode it was in, even after an error.
+    The size of a batch depends only on that of an image, so equal images give equal logits, to the last bit.
+
+    Args:
+        forward: makes logits of a batch, by means of `network`.
+        device: where the network is.
+
+    Raises: what `forward` and the split raise.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -31,6 +38,6 @@ def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: tor
 
 
 def evaluation_batch(split: Split, device: torch.device) -> int:
-    """As many samples at once as fit well."""
+    """Returns how many samples are evaluated at once: 1 to 1,000, as many as have 16 MiB together."""
     ((first, _),) = split.batches([torch.zeros(1, dtype=torch.int64)], device=device)
     return max(1, min(_EVALUATED_IMAGES, _EVALUATED_BYTES // first.numel()))

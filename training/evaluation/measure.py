@@ -1,4 +1,4 @@
-"""How good published weights are: the same figures at the end of training and whenever they are looked at again."""
+"""Measures how good weights are: by the same figures at the end of training and in each evaluation later."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,12 @@ from training.evaluation.metrics import EvaluationMetrics
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What was measured on the samples of one split.
+    """Holds what was measured on the samples of one split.
 
     Args:
+        split: the name of the split, such as "test".
         logits: float32 [n, classes], on the CPU.
+        targets: int64 [n], on the CPU.
     """
 
     split: str
@@ -30,6 +32,7 @@ class Measured:
 
     @property
     def metrics(self) -> Metrics:
+        """The figures that a manifest holds."""
         return Metrics(
             split=self.split,
             samples=len(self.targets),
@@ -43,7 +46,12 @@ class Measured:
 def calibrate(
     network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device
 ) -> tuple[Calibration, OutOfDistribution]:
-    """The temperature, and the score that 95 % of the held-out samples reach."""
+    """Fits what makes answers honest on held-out samples: the temperature, and the score that 95 % of them reach.
+
+    Afterwards the network is on `device`.
+
+    Raises: ValueError if a logit is not finite.
+    """
     logits = _logits(network, held_out, preprocess, device)
     return (
         Calibration(temperature=calibration.temperature(logits, held_out.targets)),
@@ -54,7 +62,14 @@ def calibrate(
 def measured(
     network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, *, name: str, temperature: float
 ) -> Measured:
-    """Raises: ValueError if a logit is not finite."""
+    """Measures the network on a split. Afterwards the network is on `device`.
+
+    Args:
+        name: the name of the split.
+        temperature: what the logits are divided by for the calibrated figures.
+
+    Raises: ValueError if a logit is not finite.
+    """
     logits = _logits(network, split, preprocess, device)
     return Measured(name, logits, split.targets, EvaluationMetrics.of(logits, split.targets, temperature=temperature))
 

@@ -1,4 +1,4 @@
-"""Example images for a reference batch where no data set is at hand: from a folder of any images, or drawn."""
+"""Gets example images for a reference batch if there is no data set: from a folder of any images, or drawn."""
 
 from pathlib import Path
 
@@ -17,9 +17,11 @@ _HEIGHT, _WIDTH = 260, 300  # of what is drawn: neither square nor any network's
 
 
 def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
-    """Up to 8 of the images in it and below, spread over their names, as PNG files of at most 512 pixels an edge.
+    """Returns up to 8 of the images in a folder and below, as PNG files of at most 512 pixels an edge.
 
-    Raises: TrainingError if there is none that can be read.
+    They are spread evenly over the sorted names.
+
+    Raises: TrainingError if there is no image that can be read.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder of images")
@@ -44,7 +46,7 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
 
 
 def drawn(preprocess: Preprocess) -> tuple[bytes, ...]:
-    """8 pictures as PNG files: slopes of light, shapes, noise; the same ones every time."""
+    """Draws 8 pictures as PNG files: slopes of light, shapes, and noise. They are the same every time."""
     random = np.random.default_rng(8)
     pictures = [
         *(Image.fromarray(_slope(random)) for _ in range(2)),
@@ -56,7 +58,7 @@ def drawn(preprocess: Preprocess) -> tuple[bytes, ...]:
 
 
 def _slope(random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A different slope in each colour."""
+    """Draws a different slope in each colour."""
     down, across = np.mgrid[0 : 1 : _HEIGHT * 1j, 0 : 1 : _WIDTH * 1j][..., None]
     levels = random.uniform(0, 255, 3) + down * random.uniform(-255, 255, 3) + across * random.uniform(-255, 255, 3)
     slope: npt.NDArray[np.uint8] = levels.clip(0, 255).astype(np.uint8)

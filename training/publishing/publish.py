@@ -1,4 +1,4 @@
-"""The last step of training: a Checkpoint gets the next free version in the store, whole or not at all."""
+"""Does the last step of training: gives a Checkpoint the next free version in the store, whole or not at all."""
 
 import errno
 import os
@@ -14,14 +14,18 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def publish(checkpoint: Checkpoint, store: Path) -> Path:
-    """Writes it as the next version of the model its manifest names, and returns where.
+    """Writes the checkpoint as the next version of the model that its manifest names, and returns the version's path.
 
-    The file is written beside, forced to the disk and linked to the next free number, which fails if somebody else took
-    that number meanwhile: then the next is tried. Where links are not supported, a number is first claimed by creating
-    `.<version>.claimed` exclusively, and the file renamed under that claim. Whatever ends it early leaves no version,
-    only a hidden file that no reader looks at (a claim left behind only costs its number).
+    The file is written under a hidden name, forced to the disk, and linked to the next free number. If somebody else
+    took that number meanwhile, the link fails and the next number is tried. Where links are not supported, a number is
+    first claimed: `.<version>.claimed` is created exclusively, and the file is renamed under that claim.
 
-    Raises: CheckpointError if nobody could load it; OSError.
+    A publisher that ends early leaves no version, only a hidden file that no reader looks at. A claim that is left
+    behind costs its number, and nothing else.
+
+    Raises:
+        CheckpointError: nobody could load the checkpoint.
+        OSError: the store cannot be written to.
     """
     folder = store / checkpoint.manifest.model
     with atomic_files.temporary(folder / "publishing") as temporary:
@@ -34,23 +38,24 @@ def publish(checkpoint: Checkpoint, store: Path) -> Path:
 
 
 def check_name(model: str) -> None:
-    """Raises: TrainingError if no model can be called so."""
+    """Checks that a model may have this name. Raises: TrainingError if not."""
     if not re.fullmatch(MODEL_NAME, model):
         raise TrainingError(f"--name {model!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a model's folder, highest first, sound or not."""
+    """Returns the versions in a model's folder, the highest first, whether they are sound or not. Raises: OSError."""
     matches = (re.fullmatch(VERSION_FILE, path.name) for path in folder.iterdir())
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def path_of(folder: Path, version: int) -> Path:
+    """Returns the path of a version in its model's folder."""
     return folder / f"{version}.safetensors"
 
 
 def _place(temporary: Path, folder: Path, version: int) -> bool:
-    """False if the version is taken."""
+    """Puts the file at its version. Returns False if the version is taken."""
     try:
         os.link(temporary, path_of(folder, version))
     except FileExistsError:

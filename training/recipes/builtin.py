@@ -1,4 +1,4 @@
-"""The built-in recipes by their names, and what each data set is trained with by default."""
+"""Holds the built-in recipes by their names, and says which one each data set is trained with by default."""
 
 import difflib
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ _NAMED: dict[str, dict[str, Any]] = {
         "augment": _PHOTO_AUGMENT,
     },
 }
-# `<family>:<architecture>`, for any architecture there is.
+# Recipes for any architecture; their names are `<family>:<architecture>`.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 30, "batch_size": 64, "lr": 0.05, "clip": 5.0, "augment": _PHOTO_AUGMENT, "held_out": 0.1},
     "transfer": {
@@ -88,14 +88,18 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def names() -> list[str]:
-    """As a person types them, the families with a placeholder."""
+    """Returns the names as a person types them; those of the families hold a placeholder."""
     return [*_NAMED, *(f"{family}:<architecture>" for family in _FAMILIES)]
 
 
 def builtin(data: str, name: str | None = None) -> Recipe:
-    """The recipe of that name for that data set; None: the data set's default.
+    """Returns the recipe of that name for that data set.
 
-    Raises: TrainingError if there is none of that name.
+    Args:
+        data: the kind of a source, such as "mnist".
+        name: None: the data set's default recipe.
+
+    Raises: TrainingError if no recipe has that name; TorchvisionError.
     """
     name = DEFAULTS[data] if name is None else name
     values = {"name": name, "source": {"kind": data}} | {**_values(name), **_adapted(data, name)}
@@ -105,7 +109,7 @@ def builtin(data: str, name: str | None = None) -> Recipe:
 
 
 def default_values(data: str) -> dict[str, Any]:
-    """What the data set's default recipe says, as far as it says anything of its own."""
+    """Returns the values that the data set's default recipe sets itself. It imports no torch."""
     name = DEFAULTS[data]
     return {**_values(name), **_adapted(data, name)}
 
@@ -128,7 +132,10 @@ def _adapted(data: str, name: str) -> Mapping[str, Any]:
 
 
 def usual_preprocess(architecture: str) -> Preprocess:
-    """What the architecture is fed with elsewhere, too."""
+    """Returns the preprocess that this architecture usually has.
+
+    Raises: TrainingError if the architecture is not known; TorchvisionError.
+    """
     if architecture == "mnist_cnn":
         return DIGIT
     # Here, not above: it imports torch, and a list of names does without it.

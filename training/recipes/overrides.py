@@ -1,4 +1,4 @@
-"""What a person changes in a built-in recipe: by a TOML file, and by single settings."""
+"""Changes a built-in recipe as a person wants it: by a TOML file, and by single settings."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,12 @@ from training.recipes.recipe import Recipe
 
 
 def from_file(data: str, path: Path) -> Recipe:
-    """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`;
+    """Reads a recipe from a TOML file.
+
+    In the file, `base` names the built-in recipe that it changes. The other keys are those of `Recipe`, and the value
     "none" takes away what the base has.
 
-    Raises: TrainingError if it cannot be read or is none.
+    Raises: TrainingError if the file cannot be read, or is not a recipe.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -29,17 +31,19 @@ def from_file(data: str, path: Path) -> Recipe:
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """`recipe` with some values replaced; what is nested is changed, not replaced.
+    """Returns `recipe` with some values replaced. A nested group of values is changed, not replaced.
 
-    Raises: TrainingError naming the field that is not known or out of range.
+    Raises: TrainingError, which names the field that is not known or out of range.
     """
     return Recipe.checked(_merged(recipe.model_dump(), values))
 
 
 def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """`recipe` with `key=value` each; a key may be dotted, a value is as in TOML, or a word.
+    """Returns `recipe` changed by settings of the form `key=value`.
 
-    Raises: TrainingError.
+    A key may have dots, as in `augment.flip`. A value is written as in TOML, or is a word.
+
+    Raises: TrainingError, which names the setting that makes no sense.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -54,7 +58,7 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
-    """What `with_settings` needs to make `recipe` of `base`."""
+    """Returns the settings by which `with_settings` makes `recipe` of `base`."""
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
     return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
 
@@ -69,7 +73,7 @@ def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no word for None; ours is "none"."""
+    """Replaces the word "none" by None, for which TOML has no word."""
     return {
         key: None if value == "none" else _with_nothing(value) if isinstance(value, Mapping) else value
         for key, value in values.items()

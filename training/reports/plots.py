@@ -1,7 +1,7 @@
-"""Pictures of a run, for people: curves, confusion matrix, reliability diagram, and the worst mistakes.
+"""Draws pictures of a run for people: curves, confusion matrix, reliability diagram, and the worst mistakes.
 
-The first three need Matplotlib, an extra; it draws into memory, without a window, and its settings are the caller's
-again afterwards. Each file is written whole or not at all.
+The first three need Matplotlib, which is an extra. It draws into memory, without a window, and gets its own settings
+back afterwards. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
 
 
 def missing() -> str | None:
-    """What to install for all pictures; None if it is there."""
+    """Returns one line that says what to install for all pictures; None if it is installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -66,14 +66,15 @@ def draw(
     labels: Sequence[str],
     mistakes: Sequence[tuple[Mistake, Pixels]],
 ) -> list[Path]:
-    """Writes curves.png, confusion.png and reliability.png if nothing is `missing`, and mistakes.png; returns them.
+    """Writes mistakes.png, and curves.png, confusion.png and reliability.png if nothing is `missing`.
 
     Args:
-        history: by epoch; without any there is no curves.png.
+        history: by epoch; if it is empty there is no curves.png.
         labels: by class index.
-        mistakes: with the pixels that the network saw; the order is kept.
+        mistakes: each with the pixels that the network saw; their order is kept.
 
-    Raises: OSError.
+    Returns: the paths of the files.
+    Raises: OSError if a file cannot be written; nearly any, from a library that draws.
     """
     pictures = {"mistakes.png": contact_sheet(mistakes, labels=labels)}
     if missing() is None:
@@ -87,7 +88,7 @@ def draw(
 
 
 def curves(history: Sequence[EpochPoint]) -> bytes:
-    """A PNG file: loss and accuracy by epoch, in training and on the held-out samples."""
+    """Returns a PNG file: loss and accuracy by epoch, in training and on the held-out samples."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     with _figure(height=3.6) as figure:
@@ -109,10 +110,10 @@ def curves(history: Sequence[EpochPoint]) -> bytes:
 
 
 def confusion(evaluation: EvaluationMetrics, labels: Sequence[str]) -> bytes:
-    """A PNG file: the true classes by row, the predicted ones by column, coloured by the share of the row.
+    """Returns a PNG file: a row is a true class, a column a predicted one, the colour shows the share of the row.
 
-    Up to 20 classes there are counts in the cells, up to 40 labels on the axes. Beyond 20, the pairs that are confused
-    most often stand below; beyond 200, several classes share a cell.
+    Up to 20 classes there are counts in the cells, and up to 40 there are labels on the axes. Beyond 20 classes, the
+    pairs that are confused most often stand below. Beyond 200, several classes share a cell.
     """
     counts, classes = evaluation.confusion, len(labels)
     with _figure(height=min(8.3, 3.5 + 0.5 * classes) if classes <= _MOST_COUNTS else 9.0) as figure:
@@ -137,7 +138,7 @@ def confusion(evaluation: EvaluationMetrics, labels: Sequence[str]) -> bytes:
 
 
 def reliability(evaluation: EvaluationMetrics) -> bytes:
-    """A PNG file: how often answers of a confidence are right, before and after calibration, and how many there are."""
+    """Returns a PNG file: how often answers of each confidence are right, before and after calibration."""
     from matplotlib.ticker import PercentFormatter
 
     before = f"as trained: calibration error {evaluation.before.ece:.2%}"
@@ -222,7 +223,7 @@ def _write_counts(axes: Axes, counts: torch.Tensor, shares: torch.Tensor) -> Non
 
 
 def _pooled(counts: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """float64 counts of at most `_MOST_CELLS` rows and columns, and how many classes share one."""
+    """Returns float64 counts of at most `_MOST_CELLS` rows and columns, and how many classes share one."""
     together = -(-len(counts) // _MOST_CELLS)
     short = -len(counts) % together
     padded = torch.nn.functional.pad(counts, (0, short, 0, short)).double()
@@ -248,7 +249,7 @@ def _write_most_confused(axes: Axes, counts: torch.Tensor, labels: Sequence[str]
 
 @contextmanager
 def _figure(*, height: float) -> Iterator[Figure]:
-    """An empty one, in our style: neither what the caller nor what a settings file of the user says decides."""
+    """Gives an empty figure in our own style, whatever the caller or a settings file of the user says."""
     import matplotlib.style
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -1,4 +1,4 @@
-"""What a run leaves for people: a line per epoch in `log.jsonl`, pictures in the run's folder, and a summary."""
+"""Tells people at the end of a run what came of it: by pictures in the run's folder, and by tables."""
 
 import shlex
 from pathlib import Path
@@ -19,7 +19,13 @@ _MOST_CLASSES = 20  # in a table that a person reads
 
 
 def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
-    """Curves, confusion matrix, reliability diagram, and the worst mistakes as they were seen."""
+    """Draws curves, confusion matrix, reliability diagram, and the worst mistakes as the network saw them.
+
+    What goes wrong with a picture is said in one line, and raises nothing.
+
+    Args:
+        test: the split that was measured.
+    """
     mistakes = worst(measured.logits, measured.targets, temperature=measured.evaluation.temperature)
     chosen = [torch.tensor([one.index]) for one in mistakes]
     images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
@@ -44,7 +50,11 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
 
 
 def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progress) -> None:
-    """The figures as tables, and the command that serves the result."""
+    """Says the figures as tables, and the command that serves the result.
+
+    Args:
+        path: of the published version.
+    """
     progress.show(_summary(manifest, measured))
     if manifest.per_class is not None and len(manifest.labels) <= _MOST_CLASSES:
         progress.show(_classes(manifest))

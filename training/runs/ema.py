@@ -1,4 +1,4 @@
-"""Ema: a running mean of the weights that train."""
+"""Keeps a running mean of the weights that train: an exponential moving average."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,12 +11,19 @@ from training.networks import heads
 
 
 class Ema:
-    """A running mean of the weights that train, and of their buffers: the decay is lower in the first steps.
+    """Is a running mean of the weights that train, and of their buffers.
 
-    As in Polyak and Juditsky 1992; the warm-up of the decay, (1 + steps) / (10 + steps), is TensorFlow's.
+    The idea is Polyak and Juditsky's (1992). In the first steps the decay is lower: at most (1 + steps) / (10 + steps),
+    as in TensorFlow.
     """
 
     def __init__(self, network: nn.Module, parts: tuple[str, ...], decay: float) -> None:
+        """Starts from the weights as they are.
+
+        Args:
+            parts: the names of the modules whose weights are averaged.
+            decay: the share that a mean keeps in each step, 0 to 1.
+        """
         self.decay = decay
         self.steps = 0
         self._originals = list(heads.state_of(network, parts).values())
@@ -24,6 +31,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Takes the weights of one more step into the means."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for mean, original in zip(self._means, self._originals, strict=True):
@@ -34,7 +42,7 @@ class Ema:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the means for its weights meanwhile."""
+        """Gives the network the means for its weights meanwhile."""
         self._swap()
         try:
             yield
@@ -43,15 +51,17 @@ class Ema:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Forgets all that was, and starts from the weights as they are."""
+        """Forgets all steps, and starts from the weights as they are now."""
         self.steps = 0
         for mean, original in zip(self._means, self._originals, strict=True):
             mean.copy_(original)
 
     def state(self) -> dict[str, Any]:
+        """Returns what `restore` needs to go on from here."""
         return {"steps": self.steps, "means": self._means}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned."""
         self.steps = state["steps"]
         for mean, saved in zip(self._means, state["means"], strict=True):
             mean.copy_(saved)

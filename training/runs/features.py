@@ -1,4 +1,4 @@
-"""Features: what a frozen network makes of images, computed once and kept on disk, so that a head trains in no time."""
+"""Keeps features on the disk: what a frozen network makes of images, computed once, so that a head trains fast."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ from training.networks import heads
 from training.progress import Progress
 from training.runs.learner import Learner
 
-MOST_BYTES = 10 << 30  # of all stored features; a run keeps what it needs itself beyond that
+MOST_BYTES = 10 << 30  # of all stored features, unless those of one run alone need more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """A split whose "images" are float32 features [n, ...], read from the disk as they are needed."""
+    """Is a split whose "images" are float32 features [n, ...], which are read from the disk when they are needed."""
 
     values: npt.NDArray[np.float32]
     targets: torch.Tensor
@@ -42,7 +42,12 @@ class Features:
 
 
 def key(identity: dict[str, object], network: nn.Module, parts: tuple[str, ...]) -> str:
-    """The same for the same images, the same preparation, and the same frozen weights."""
+    """Returns a hash that is the same for the same images, the same preparation, and the same frozen weights.
+
+    Args:
+        identity: all that decides the features, except the frozen weights.
+        parts: the names of the modules that train.
+    """
     sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     trained = heads.state_of(network, parts)
     for name, tensor in network.state_dict().items():
@@ -61,9 +66,17 @@ def computed(
     progress: Progress,
     title: str,
 ) -> Features:
-    """What the network gives its first trained part for each image of `split`: from `path`, or computed and put there.
+    """Returns what the network gives to its first trained part for each image of `split`.
 
-    Raises: OSError; TrainingError.
+    It is read from `path`, or computed and written there.
+
+    Args:
+        normalize: makes of a batch of images what the network takes.
+        title: what the step is called for people.
+
+    Raises:
+        OSError: `path` cannot be written.
+        TrainingError: an image cannot be read, or somebody changed the file meanwhile.
     """
     found = _found(path, len(split))
     if found is None:
@@ -85,9 +98,12 @@ def computed(
 
 
 def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_BYTES) -> None:
-    """Removes the features that were computed first, until all together have at most `most_bytes`.
+    """Removes the oldest features until all together have at most `most_bytes` bytes.
 
-    Those in `keep` stay, whatever their size. A run that still reads a file that is removed here is not disturbed.
+    The files in `keep` stay, however old and large they are. A run that still reads a file can go on reading it after
+    it is removed.
+
+    Raises: OSError if a file cannot be removed.
     """
     stored = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.glob("*.npy"))
     too_many = sum(size for _, size, _ in stored) - most_bytes
@@ -98,7 +114,11 @@ def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_B
 
 
 def _found(path: Path, count: int) -> npt.NDArray[np.float32] | None:
-    """Mapped, not read: more than fits in memory may lie there. Copy on write, as torch wants what it may change."""
+    """Returns the features at `path`, or None if the file is not there or not sound.
+
+    The file is mapped and not read, for it may be larger than the memory. Torch wants arrays that it may change, so the
+    mapping copies what is written to.
+    """
     try:
         values = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError):  # not there, or cut short
@@ -109,7 +129,7 @@ def _found(path: Path, count: int) -> npt.NDArray[np.float32] | None:
 
 
 class _Rows:
-    """An array written a piece at a time, as numpy.save would write the whole."""
+    """Writes an array a piece at a time, as numpy.save would write the whole."""
 
     def __init__(self, file: BinaryIO, count: int) -> None:
         self._file = file

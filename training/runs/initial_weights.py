@@ -1,4 +1,4 @@
-"""InitialWeights: the weights that training starts from. Fresh ones, a published checkpoint's, or torchvision's own."""
+"""Gets the weights that training starts from: fresh ones, a published checkpoint's, or torchvision's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,13 @@ from training.recipes.recipe import Recipe, Stage
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Args:
-    name: in the manifests of what was trained from it; None: fresh weights.
-    architecture: of the weights.
-    checkpoint: None where the weights are not a published checkpoint's.
+    """Holds the weights that training starts from.
+
+    Args:
+        name: how the manifest of what is trained names these weights; None: they are fresh.
+        architecture: of the weights; None: they are fresh.
+        weights: None: they are fresh.
+        checkpoint: None: the weights are not those of a published checkpoint.
     """
 
     name: str | None
@@ -31,9 +34,14 @@ class InitialWeights:
 
     @classmethod
     def of(cls, recipe: Recipe, path: Path | None) -> Self:
-        """What `recipe` starts from, the published checkpoint at `path` if one is named.
+        """Returns what `recipe` starts from.
 
-        Raises: TrainingError if it is no sound checkpoint, or torchvision's weights cannot be had.
+        Args:
+            path: a published checkpoint; None: none was named.
+
+        Raises:
+            TrainingError: the file is no sound checkpoint, or torchvision's weights cannot be had.
+            TorchvisionError: torchvision is needed and cannot be imported.
         """
         if path is not None:
             sha256, checkpoint = load_checkpoint(path)
@@ -45,9 +53,11 @@ class InitialWeights:
         return cls(None, None, None, None)
 
     def network(self, recipe: Recipe, classes: int) -> nn.Module:
-        """The recipe's network with these weights; what they do not cover is fresh, by torch's own random numbers.
+        """Returns the recipe's network with these weights.
 
-        Raises: TrainingError if they do not fit.
+        Weights that are not covered are fresh, by torch's own random numbers.
+
+        Raises: TrainingError if the weights do not fit.
         """
         network = build(recipe.architecture, classes)
         if self.weights is not None and self.architecture is not None:
@@ -58,7 +68,7 @@ class InitialWeights:
         return network
 
     def check_fits(self, recipe: Recipe, labels: tuple[str, ...]) -> None:
-        """Raises: TrainingError if the recipe goes on with a checkpoint that was trained for something else."""
+        """Checks that a checkpoint to go on with was trained for the same thing. Raises: TrainingError if not."""
         if self.checkpoint is None or recipe.start == "backbone":
             return
         manifest = self.checkpoint.manifest
@@ -75,13 +85,13 @@ class InitialWeights:
                 )
 
     def peak(self, recipe: Recipe, stage: Stage) -> float:
-        """The stage's highest learning rate: good weights, their head included, are not shaken up."""
+        """Returns the stage's highest learning rate, which is lower if it goes on with good weights and their head."""
         goes_on = self.checkpoint is not None and recipe.start == "fresh" and stage.first == 1
         return recipe.lr_continued if goes_on and recipe.lr_continued is not None else stage.lr
 
 
 def load_checkpoint(path: Path) -> tuple[str, Checkpoint]:
-    """A published checkpoint and its hash. Raises: TrainingError if it is no sound one."""
+    """Returns the hash of a published checkpoint, and the checkpoint. Raises: TrainingError if it is not sound."""
     sha256 = header_of(path).sha256
     with reading(path):
         return sha256, Checkpoint.load(path)

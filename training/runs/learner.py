@@ -1,4 +1,4 @@
-"""Learner: what the steps of a stage change. The weights, the optimizer, the running mean, and the random numbers."""
+"""Holds what the steps of a stage change: the weights, the optimizer, the running mean, and the random numbers."""
 
 import contextlib
 from dataclasses import dataclass
@@ -18,12 +18,15 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Args:
-    network: the whole of it.
-    parts: the names of its modules that train; all others are frozen and in eval mode.
-    generator: of the samples' order and what is done to them.
-    scaler: of fp16's gradients; it does nothing in other precisions.
-    dtype: of the forward pass.
+    """Holds what the steps of one stage change.
+
+    Args:
+        network: the whole network.
+        parts: the names of its modules that train; all others are frozen and in eval mode.
+        generator: draws the order of the samples, and what is done to whole batches at random. It is on the CPU.
+        scaler: scales the gradients of fp16; it does nothing in other precisions.
+        dtype: of the forward pass.
+        ema: the running mean of the weights; None: there is none.
     """
 
     network: nn.Module
@@ -36,6 +39,13 @@ class Learner:
 
     @classmethod
     def of(cls, network: nn.Module, parts: tuple[str, ...], recipe: Recipe, *, device: torch.device, lr: float) -> Self:
+        """Returns the learner of a new stage. It moves the network to `device` and freezes what does not train.
+
+        Args:
+            lr: the learning rate that the optimizer begins with.
+
+        Raises: TrainingError if the device cannot compute in the recipe's precision.
+        """
         heads.freeze(network, parts)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtype = _DTYPES[precision(recipe, device)]
@@ -54,15 +64,16 @@ class Learner:
 
     @property
     def device(self) -> torch.device:
+        """Where the network is."""
         return next(self.network.parameters()).device
 
     def measured(self) -> contextlib.AbstractContextManager[None]:
-        """The network has the weights that are measured and published meanwhile: the running mean, if there is one."""
+        """Gives the network meanwhile the weights that are measured and published: its running mean, if any."""
         return contextlib.nullcontext() if self.ema is None else self.ema.in_place()
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights that multiply are pulled towards 0; norms and biases are not (He et al. 2019, "Bag of Tricks")."""
+    """Groups the parameters: weights that multiply decay, norms and biases do not (He et al. 2019, "Bag of Tricks")."""
     free = {
         id(parameter)
         for module in network.modules()

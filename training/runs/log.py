@@ -1,4 +1,4 @@
-"""`log.jsonl`: one line for each epoch of a run, for programs that draw curves."""
+"""Writes `log.jsonl`: one line of JSON for each epoch of a run."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,13 @@ LOG = "log.jsonl"
 
 
 def append(folder: Path, record: Mapping[str, object]) -> None:
-    """Adds an epoch's record; what a run that was cut off or started again left behind it goes."""
+    """Adds the record of an epoch, and removes those that a run which was cut off or started again left behind.
+
+    Args:
+        record: "epoch" holds the epoch's number, from 1.
+
+    Raises: OSError if the file cannot be written.
+    """
     path = folder / LOG
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""One epoch of training: the loop over its batches."""
+"""Trains for one epoch: the loop over its batches."""
 
 import math
 from collections.abc import Callable
@@ -30,15 +30,16 @@ def train_epoch(
     draw: int,
     advance: Advance,
 ) -> Score:
-    """Every sample once, in random order, or as often as chance wants where classes are balanced.
+    """Trains on every sample once, in random order. If classes are balanced, chance says how often a sample comes.
 
     Args:
-        forward: through the weights of `learner`, which are those that are stepped.
-        learning_rate: by the batch's number in this epoch, from 0, and how many there are.
-        draw: seeds what is done to single images.
+        forward: makes logits of a batch, by the weights of `learner`, which each step changes.
+        learning_rate: gives the rate for (the batch's number in this epoch, from 0; the number of batches).
+        draw: the seed of what is done to single images.
+        advance: is told how many samples are done, and the score so far.
 
-    Returns: the score of the weights as they went.
-    Raises: TrainingError if the loss is not finite any more.
+    Returns: the score over all samples, each by the weights of its moment.
+    Raises: TrainingError if the loss is no longer finite, or if an image cannot be read.
     """
     heads.train_mode(learner.network, learner.parts)
     device = learner.device
@@ -65,7 +66,7 @@ def train_epoch(
 
 
 def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
-    """`order` in pieces; one sample alone joins those before it, for a norm over a batch needs two."""
+    """Cuts `order` into pieces of `size`. A last sample alone joins the piece before: a norm over a batch needs two."""
     pieces = torch.split(order, size)
     if len(pieces) > 1 and len(pieces[-1]) == 1:
         return (*pieces[:-2], torch.cat(pieces[-2:]))
@@ -92,7 +93,7 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
 
 
 def check_finite(score: Score, recipe: Recipe) -> None:
-    """Raises: TrainingError if the loss is not finite, which it will not be again."""
+    """Raises: TrainingError if the loss is not finite, for it will never be finite again."""
     if not math.isfinite(score.loss):
         raise TrainingError(
             f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"

@@ -1,4 +1,4 @@
-"""The precision of the forward pass on a device."""
+"""Chooses the precision of the forward pass on a device."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from training.recipes.recipe import Recipe
 
 
 def precision(recipe: Recipe, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """Of the forward pass on that device: what was asked for, or what the device has units for.
+    """Returns the precision that the recipe asks for or, for "auto", the one that the device has units for.
 
     Raises: TrainingError for fp16 on a CPU, which takes minutes where fp32 takes seconds.
     """
@@ -23,7 +23,7 @@ def precision(recipe: Recipe, device: torch.device) -> Literal["fp32", "bf16", "
 
 
 def _multiplies_bf16() -> bool:
-    """Whether this processor has units for it (Intel's AMX); elsewhere bf16 is the slower one."""
+    """Returns whether this processor has units for bf16 (Intel's AMX); elsewhere bf16 is slower than fp32."""
     if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
         return False
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

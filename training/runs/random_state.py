@@ -1,4 +1,4 @@
-"""The states of torch's own random generators: the CPU's, and a device's where it has one."""
+"""Saves and restores the states of torch's own random generators: the CPU's, and that of a device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

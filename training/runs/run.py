@@ -1,4 +1,4 @@
-"""Run: a recipe's stages and their epochs, each ending in a state that the next, or a later process, goes on from."""
+"""Runs a recipe's stages and epochs. Each epoch ends in a state that the next, or a later process, goes on from."""
 
 import time
 from dataclasses import dataclass
@@ -27,9 +27,11 @@ from training.runs.state import Best, State, snapshot
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Args:
-    name: of the model.
-    folder: where the run's state is kept.
+    """Holds what a run is made of.
+
+    Args:
+        name: the model's name.
+        folder: where the run's state and log are kept.
     """
 
     recipe: Recipe
@@ -41,7 +43,18 @@ class Run:
     progress: Progress
 
     def epochs(self, *, resume: bool) -> State:
-        """Trains stage after stage, saves the state after each epoch, and returns the last one."""
+        """Trains stage after stage, saves the state after each epoch, and returns the last state.
+
+        Torch's own random generators are afterwards as they were.
+
+        Args:
+            resume: go on from the state in the folder; otherwise that state is removed.
+
+        Raises:
+            TrainingError: there is nothing to resume, the network cannot take the images, or the loss is not finite.
+            Interrupted: Ctrl-C was pressed; the message says what is kept.
+            OSError: the state cannot be written.
+        """
         recipe = self.recipe
         state = State.load(self.folder, self._identity) if resume else State.forget(self.folder)
         self.progress.say(
@@ -69,14 +82,14 @@ class Run:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        """All that decides the weights."""
+        """All that decides the weights, as the training state holds it."""
         return self.recipe.model_dump(mode="json") | {
             "data": self.dataset.fingerprint,
             "parent": self.initial_weights.name,
         }
 
     def _try_out(self, network: nn.Module) -> None:
-        """Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
+        """Computes two images. Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
         cpu = torch.device("cpu")
         images = first_two(self.dataset.train, cpu)
         try:
@@ -119,7 +132,7 @@ class Run:
             )
             with learner.measured():
                 held_out = data.held_out_score(learner)
-                check_finite(held_out, recipe)  # the last step may have spoilt what was finite before it
+                check_finite(held_out, recipe)  # the last step may have spoilt the weights
                 advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
                 if before is not None and not held_out.beats(before.best.score):
                     best = before.best

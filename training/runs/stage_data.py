@@ -1,4 +1,4 @@
-"""StageData: what a stage goes over. The images, or what a frozen part makes of them where that is always the same."""
+"""Chooses what a stage trains on: the images or, if a frozen part always makes the same of them, its features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from training.runs.learner import Learner
 
 @dataclass(frozen=True, slots=True)
 class StageData:
-    """Args:
-    forward: what batches of these splits become logits by, in training.
-    measuring: the same, in eval mode.
+    """Holds what a stage trains on.
+
+    Args:
+        forward: makes logits of a batch of these splits, in training.
+        measuring: does the same in eval mode.
     """
 
     train: Split
@@ -30,6 +32,7 @@ class StageData:
     measuring: Forward
 
     def held_out_score(self, learner: Learner) -> Score:
+        """Returns the score of the learner's weights on the held-out samples."""
         logits = logits_of(learner.network, self.held_out, forward=self.measuring, device=learner.device)
         return Score.of(logits, self.held_out.targets)
 
@@ -37,8 +40,17 @@ class StageData:
 def stage_data(
     stage: Stage, learner: Learner, recipe: Recipe, dataset: Dataset, scratch: Path, progress: Progress
 ) -> StageData:
-    """Features where the network can be cut in two at what is frozen, nothing is done to the images at random, and
-    there is more than one epoch to gain from it."""
+    """Returns what a stage trains on.
+
+    It is features if the network can be cut in two above what is frozen, if nothing is done to the images at random,
+    and if there is more than one epoch to gain from it. Otherwise it is images.
+
+    Args:
+        scratch: features are kept in `<scratch>/features`. Those of this stage stay; of the others the oldest are
+            removed when all together have more than `features.MOST_BYTES`.
+
+    Raises: TrainingError if an image cannot be read; OSError if features cannot be written.
+    """
     network, parts = learner.network, learner.parts
     normalize = normalizer(recipe.preprocess, device=learner.device)
     worth_it = parts != heads.WHOLE and recipe.augment == Augment() and stage.epochs > 1
@@ -70,13 +82,13 @@ def stage_data(
 
 
 def first_two(split: Split, device: torch.device) -> torch.Tensor:
-    """Two real images to try something out with, or one where there are no more."""
+    """Returns two real images to try something with, or one if there are no more."""
     ((images, _),) = split.batches([torch.arange(min(2, len(split)))], device=device)
     return images
 
 
 def _cause(recipe: Recipe, dataset: Dataset, learner: Learner) -> dict[str, object]:
-    """All that decides the features but the frozen weights."""
+    """Returns all that decides the features, except the frozen weights."""
     return {
         "data": dataset.fingerprint,
         "split": [recipe.seed, recipe.held_out, recipe.source.model_dump(mode="json")],

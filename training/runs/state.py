@@ -1,8 +1,8 @@
-"""Training state: all that a run needs to go on after an epoch as if it had never stopped. Scratch, not for serving.
+"""Keeps the training state: all that a run needs to go on after an epoch as if it had never stopped.
 
-`checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` its best epoch. Both are what
-`torch.load(weights_only=True)` reads: dictionaries with "epoch", "arch", "state_dict", "best_prec1" (percent) and
-"optimizer", and what else is needed. The learning rate is a function of the step: a schedule has no state.
+`checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` is its best epoch. Neither is for
+serving. `torch.load(weights_only=True)` reads both: dictionaries with "epoch", "arch", "state_dict", "best_prec1"
+(percent), "optimizer", and what else is needed. The learning rate is a function of the step, so it has no state.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch that does best on the held-out samples so far, counted from 1."""
+    """Holds the epoch, counted from 1, that is best on the held-out samples so far."""
 
     epoch: int
     score: Score
@@ -34,17 +34,18 @@ class Best:
 
 
 def snapshot(network: nn.Module) -> Weights:
-    """A copy of the weights as they are now, on the CPU."""
+    """Returns a copy of the weights as they are now, on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A run after `epoch` epochs.
+    """Is a run after `epoch` epochs.
 
     Args:
-        identity: what decides the run's weights; a state is only good for a run that has the same.
-        random: the run's generator, torch's own (dropout and the like), and the device's where it has one.
+        identity: all that decides the run's weights; only a run with the same can go on from this state.
+        average: the state of the running mean; None: the run has none.
+        random: the state of the run's generator, then those of torch's own, as `random_state` gives them.
         curve: one record for each epoch, as in `classifier.manifest.EpochPoint`.
     """
 
@@ -76,9 +77,11 @@ class State:
         )
 
     def restore(self, learner: Learner, *, same_stage: bool) -> None:
-        """Args:
-        same_stage: whether the learner goes on with the stage that this state is of. A new stage begins with the
-            weights and the random numbers alone.
+        """Puts this state into a learner.
+
+        Args:
+            same_stage: the learner goes on with the stage of this state. Otherwise a new stage begins, which takes
+                only the weights and the random numbers.
         """
         load_weights(learner.network, self.network, share=False)
         if same_stage:
@@ -93,12 +96,15 @@ class State:
 
     @staticmethod
     def forget(folder: Path) -> None:
-        """Nothing is left to resume: the files of two runs must never stand side by side."""
+        """Removes what could be resumed, because files of two runs must never lie side by side. Raises: OSError."""
         for name in (CHECKPOINT, BEST):
             (folder / name).unlink(missing_ok=True)
 
     def save(self, folder: Path) -> None:
-        """The best epoch first: if this is cut off between the two, the epoch that is repeated is the same again."""
+        """Writes both files, the best epoch first. Raises: OSError.
+
+        If this is cut off between the two, the epoch is repeated, and gives the same again.
+        """
         best = self.best
         common = {
             "arch": self.identity["architecture"],
@@ -121,7 +127,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path, identity: dict[str, Any]) -> Self:
-        """Raises: TrainingError if there is no state, a damaged one, or one of another run."""
+        """Reads both files. Raises: TrainingError if there is no state, if it is damaged, or of another run."""
         content, best = _read(folder / CHECKPOINT, identity), _read(folder / BEST, identity)
         try:
             _check_belongs(best, content)
@@ -153,9 +159,11 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
-    """The best epoch is the one that the curve says, or the one that was being written when the run was cut off.
+    """Checks that the best epoch is the one that the curve shows, or the one after the state.
 
-    Raises: ValueError.
+    The latter was being written when the run was cut off.
+
+    Raises: ValueError if it is another one.
     """
     scores = [(point["held_out_accuracy"], -point["held_out_loss"]) for point in content["curve"]]
     if best["epoch"] not in (scores.index(max(scores)) + 1, content["epoch"] + 1):

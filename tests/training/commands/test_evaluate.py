@@ -41,7 +41,7 @@ def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tm
 def test_other_data_are_told_from_those_it_was_trained_on(path: Path, tmp_path: Path) -> None:
     other = write_mnist(tmp_path / "other", train=310, test=70)
     table = said(path, other, tmp_path / "runs")
-    assert "their fingerprints differ" in table
+    assert "the fingerprints differ" in table
     assert "differs" in table
 
 

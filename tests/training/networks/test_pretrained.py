@@ -132,7 +132,7 @@ def test_a_damaged_file_in_the_cache_is_named(cache: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
     message = _refusal("resnet18")
     assert message.startswith(f"{path} cannot be read: ")
-    assert message.endswith("; remove it, and it is downloaded anew")
+    assert message.endswith("; remove it, and it will be downloaded again")
 
 
 @pytest.mark.slow

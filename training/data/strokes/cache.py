@@ -1,4 +1,4 @@
-"""Drawn digits, kept on the disk for the next run: drawing the same again would only take time."""
+"""Keeps drawn digits on the disk for the next run: to draw the same digits again would only take time."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ from training.progress import Progress
 
 
 def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> LabelledImages:
-    """What `draw_digits` draws, from `scratch` if it is there and sound.
+    """Returns what `draw_digits` draws, from `scratch` if it is there and sound.
 
-    Raises: OSError if they cannot be kept there.
+    Raises: OSError if the digits cannot be kept there.
     """
     key = f"strokes-v{VERSION}-seed{seed}-stream{stream}-{count}"
     path = scratch / "drawings" / f"{key}.safetensors"
@@ -32,7 +32,7 @@ def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: 
 
 
 def _read(path: Path) -> LabelledImages | None:
-    """None if it is not there, or not what was written."""
+    """Returns what was kept; None if the file is not there, or does not hold what was written."""
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
