@@ -1,4 +1,4 @@
-"""The networks that can be trained and served, by name: the seeds' own and torchvision's classifiers."""
+"""The networks that can be trained and served, by name: the built-in ones and torchvision's classifiers."""
 
 import difflib
 from collections import OrderedDict
@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-TORCHVISION_BROKEN = (
-    "torchvision does not fit the installed torch ({reason}). Each torchvision needs the torch it was built for; "
-    "a pair that works: pip install torch==2.15.0 torchvision==0.29.2"
-)
+from classifier.torchvision_parts import torchvision_part
 
 # torchvision's defaults fit training from scratch with auxiliary heads; its published weights are used like this.
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -23,22 +20,29 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def build(architecture: str, num_classes: int) -> nn.Module:
-    """A network with fresh weights that maps float [n, channels, height, width] to logits [n, num_classes].
+    """Returns a network with fresh weights, which maps float [n, channels, height, width] to logits [n, num_classes].
 
     Raises:
         ValueError: the architecture is not known; the message names near ones.
-        ImportError: torchvision cannot be imported; the message says what to install.
+        TorchvisionError: torchvision cannot be imported.
     """
-    if architecture in _SEEDS:
-        return _SEEDS[architecture](num_classes)
+    if architecture in _BUILT_IN:
+        return _BUILT_IN[architecture](num_classes)
     check_known(architecture)
     options = _TORCHVISION_OPTIONS.get(architecture, {})
-    network: nn.Module = _torchvision_models().get_model(architecture, weights=None, num_classes=num_classes, **options)
+    network: nn.Module = torchvision_part("models").get_model(
+        architecture, weights=None, num_classes=num_classes, **options
+    )
     return network
 
 
 def check_known(architecture: str) -> None:
-    """Raises: as `build`, which then takes it."""
+    """Checks that `build` takes this architecture.
+
+    Raises:
+        ValueError: the architecture is not known; the message names near ones.
+        TorchvisionError: torchvision cannot be imported.
+    """
     names = known()
     if architecture not in names:
         near = difflib.get_close_matches(architecture, names, n=3)
@@ -47,18 +51,20 @@ def check_known(architecture: str) -> None:
 
 
 def known() -> list[str]:
-    """All that `build` takes: the seeds' networks, then torchvision's classifiers.
+    """Returns the names of all that `build` takes: the built-in networks, then torchvision's classifiers.
 
-    Raises: ImportError, as `build`.
+    Raises: TorchvisionError if torchvision cannot be imported.
     """
-    models = _torchvision_models()
-    return [*_SEEDS, *models.list_models(module=models)]
+    models = torchvision_part("models")
+    return [*_BUILT_IN, *models.list_models(module=models)]
 
 
-def skeleton(architecture: str, num_classes: int) -> nn.Module:
-    """The same network on the meta device: names, types and shapes without values. Draws no random number.
+def meta_network(architecture: str, num_classes: int) -> nn.Module:
+    """Returns what `build` returns, but on torch's meta device: it has names, types and shapes, but no values.
 
-    Raises: as `build`.
+    It draws no random number.
+
+    Raises: ValueError or TorchvisionError, as `build`.
     """
     try:
         with torch.device("meta"):
@@ -69,7 +75,10 @@ def skeleton(architecture: str, num_classes: int) -> nn.Module:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], *, share: bool) -> None:
-    """`network` has these weights afterwards: a copy of them, or, as a skeleton needs, those very tensors.
+    """Puts the weights into the network.
+
+    Args:
+        share: the network gets these very tensors, as a meta network needs it, and not a copy of their values.
 
     Raises: RuntimeError if names or shapes differ.
     """
@@ -100,9 +109,9 @@ class MnistCnn(nn.Module):
 
 
 def _alexnet_transfer(num_classes: int) -> nn.Module:
-    """AlexNet's features below a head of one layer."""
+    """Returns AlexNet's features below a head of one layer."""
     return nn.Sequential(
-        _torchvision_models().alexnet().features,
+        torchvision_part("models").alexnet().features,
         nn.AdaptiveAvgPool2d((6, 6)),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -111,8 +120,8 @@ def _alexnet_transfer(num_classes: int) -> nn.Module:
 
 
 def _alexnet_finetune(num_classes: int) -> nn.Module:
-    """AlexNet with a classifier of the seeds', whose dropouts stand behind the ReLUs."""
-    network: nn.Module = _torchvision_models().alexnet()
+    """Returns AlexNet with a classifier of our own, whose dropouts stand behind the ReLUs."""
+    network: nn.Module = torchvision_part("models").alexnet()
     network.classifier = nn.Sequential(
         *(nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
         *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
@@ -121,7 +130,7 @@ def _alexnet_finetune(num_classes: int) -> nn.Module:
     return network
 
 
-_SEEDS: dict[str, Callable[[int], nn.Module]] = {
+_BUILT_IN: dict[str, Callable[[int], nn.Module]] = {
     "mnist_cnn": MnistCnn,
     "alexnet_transfer": _alexnet_transfer,
     "alexnet_finetune": _alexnet_finetune,
@@ -129,19 +138,10 @@ _SEEDS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class _RealNumbers(TorchFunctionMode):
-    """Below a default device: tensors that numbers make lie on the CPU nevertheless, where they can be read again."""
+    """Keeps tensors that are made of numbers on the CPU, whatever the default device is: there they can be read."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         numbers = {"device": "cpu"} if function in (torch.arange, torch.tensor) else {}
         return function(*args, **(numbers | dict(kwargs or {})))
-
-
-def _torchvision_models() -> Any:
-    # Here, not above: torchvision takes a second to import, and the seeds' networks do without it.
-    try:
-        import torchvision.models
-    except (RuntimeError, ImportError) as error:
-        raise ImportError(TORCHVISION_BROKEN.format(reason=error)) from error
-    return torchvision.models

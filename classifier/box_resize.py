@@ -1,8 +1,9 @@
-"""Resizes just a window of an image: faster than all of it, and at most 1 level apart from that. Imports no torch.
+"""Resizes only a window of an image. This is faster than resizing all of it, and at most 1 level apart from that.
 
-Pillow resamples one axis after the other and rounds to 8 bits each time. The edges of a window reach it as 32-bit
-floats, so its weights are a hair off, and a value halfway between two levels may be rounded the other way. That must
-not happen in both passes, or the two differences could add up; hence the window narrows one axis only.
+Pillow resamples one axis after the other, and rounds to 8 bits each time. It gets the edges of a window as 32-bit
+floats. So its weights are a little off, and a value halfway between two levels may be rounded the other way. That must
+not happen in both passes, because the two differences could add up. This is why the window narrows one axis only.
+This file imports no torch.
 """
 
 import PIL
@@ -18,11 +19,11 @@ def box_resize(
     window: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """`image.resize(size, resample).crop(window)` for bilinear and bicubic, at most 1 level apart.
+    """Returns `image.resize(size, resample).crop(window)` for bilinear and bicubic, at most 1 level apart.
 
     Args:
         size: (width, height) of the whole image after resizing.
-        window: (left, top, right, bottom) in pixels of the resized image, inside of it.
+        window: (left, top, right, bottom) in pixels of the resized image. It lies inside that image.
     """
     passes = _passes(image.size, size)
     wide, high = window[2] - window[0], window[3] - window[1]
@@ -51,7 +52,7 @@ def box_resize(
 
 
 def _passes(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
-    """The axes (0 across, 1 down) in the order in which Pillow resamples them."""
+    """Returns the axes (0 across, 1 down) in the order in which Pillow resamples them."""
     less_width, less_height = before[0] - after[0], before[1] - after[1]
     # Pillow 13 begins with the height where that saves work; before, it never did.
     if _PILLOW >= 13 and less_height > 0 and less_height > 2 * less_width:

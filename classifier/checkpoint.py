@@ -6,8 +6,9 @@
     reference.logits            float32 [n, classes]: what exactly these weights made of those
     figures.<name>              large figures, such as a confusion matrix
 
-The header's metadata holds `manifest` (JSON) and `sha256`, over the manifest's UTF-8 bytes and then all bytes behind
-the header. Format: https://huggingface.co/docs/safetensors. No pickle is read or written.
+The header's metadata holds `manifest` (JSON) and `sha256`. The hash covers the manifest's UTF-8 bytes, and then all
+bytes behind the header. The format is described at https://huggingface.co/docs/safetensors. No pickle is read or
+written.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from classifier.architectures import load_weights, skeleton
+from classifier.architectures import load_weights, meta_network
 from classifier.header import CheckpointError, Header
 from classifier.manifest import Manifest
 
@@ -36,7 +37,15 @@ _FIGURES = (torch.float32, torch.int64)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Images, pixels and logits that belong together: a server that cannot repeat them does not serve the weights."""
+    """Holds images, pixels and logits that belong together.
+
+    A server that cannot repeat them does not serve the weights.
+
+    Args:
+        encoded: 1 to `MAX_REFERENCES` images as PNG files.
+        pixels: uint8 [n, height, width, channels], what training made of these images.
+        logits: float32 [n, classes], what exactly these weights made of these pixels.
+    """
 
     encoded: tuple[bytes, ...]
     pixels: torch.Tensor
@@ -45,6 +54,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
+    """Holds the whole content of a checkpoint file.
+
+    Args:
+        network: the weights, by their names in the network's state_dict.
+        figures: large figures by name, float32 or int64.
+    """
+
     manifest: Manifest
     network: Mapping[str, torch.Tensor]
     reference: Reference
@@ -52,12 +68,12 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads the whole file once, so that nothing is left that a later change of it could pull away.
+        """Reads the whole file at once, so that a later change of the file takes nothing away.
 
         Raises:
             CheckpointError: wrong format, hash, architecture, names, shapes, or weights that are not finite.
             OSError: the file cannot be read.
-            ImportError: as `classifier.architectures.build`.
+            TorchvisionError: torchvision is needed and cannot be imported.
         """
         Header.read(path)  # first: what is no checkpoint need not be read whole
         data = path.read_bytes()
@@ -74,9 +90,11 @@ class Checkpoint:
         return checkpoint
 
     def save(self, path: Path) -> None:
-        """Writes the file and waits until it is on the disk. Publishing it is training's business.
+        """Writes the file, and returns when it is on the disk. To publish it is the work of training.
 
-        Raises: CheckpointError if `load` would refuse it; OSError.
+        Raises:
+            CheckpointError: `load` would refuse it.
+            OSError: the file cannot be written.
         """
         self._check()
         manifest_json = self.manifest.model_dump_json()
@@ -93,19 +111,24 @@ class Checkpoint:
             os.fsync(file.fileno())
 
     def build(self) -> nn.Module:
-        """The network with these weights (shared, not copied), on the CPU, in eval mode, without gradients."""
-        network = self._skeleton()
+        """Returns the network with these weights, on the CPU, in eval mode, without gradients.
+
+        It shares the tensors of this checkpoint; nothing is copied.
+
+        Raises: CheckpointError if the architecture is not known.
+        """
+        network = self._meta_network()
         load_weights(network, self.network, share=True)
         return network.eval().requires_grad_(False)
 
-    def _skeleton(self) -> nn.Module:
+    def _meta_network(self) -> nn.Module:
         try:
-            return skeleton(self.manifest.architecture, len(self.manifest.labels))
+            return meta_network(self.manifest.architecture, len(self.manifest.labels))
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 
     def _check(self) -> None:
-        _check_network(self._skeleton(), self.network)
+        _check_network(self._meta_network(), self.network)
         reference, count = self.reference, len(self.reference.encoded)
         if not 1 <= count <= MAX_REFERENCES:
             raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
@@ -153,8 +176,8 @@ def _take(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
-def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    expected = skeleton.state_dict()
+def _check_network(meta: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    expected = meta.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
     if missing or unexpected:
@@ -163,7 +186,7 @@ def _check_network(skeleton: nn.Module, weights: Mapping[str, torch.Tensor]) -> 
         )
     for name, tensor in expected.items():
         _check_tensor(f"network.{name}", weights[name], tensor.dtype, tuple(tensor.shape))
-    left_out = sorted(name for name, _ in skeleton.named_buffers() if name not in expected)
+    left_out = sorted(name for name, _ in meta.named_buffers() if name not in expected)
     if left_out:
         raise CheckpointError(f"the architecture has buffers that its state_dict does not save: {left_out[:5]}")
 

@@ -1,12 +1,15 @@
-"""Which device to compute on, by its name; for both sides."""
+"""Finds the device to compute on by its name, for both sides."""
 
 import torch
 
 
-def choose(name: str) -> torch.device:
-    """The device of that name; "auto" is the first there is of cuda, mps and cpu.
+def select_device(name: str) -> torch.device:
+    """Returns the device of that name, such as "cuda", "cuda:1", "mps" or "cpu".
 
-    Raises: ValueError if there is no such device; the message says which there are.
+    Args:
+        name: "auto" means the first that this machine has of cuda, mps and cpu.
+
+    Raises: ValueError if there is no such device; the message says which ones there are.
     """
     present = _present()
     if name == "auto":

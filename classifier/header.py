@@ -1,4 +1,4 @@
-"""What the header of a checkpoint file says, read without its weights and without trusting them. Imports no torch."""
+"""Reads what the header of a checkpoint file says, without its weights and without trusting them. Imports no torch."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _MAX_REASON = 500
 
 
 class CheckpointError(Exception):
-    """A file that is not a sound checkpoint; the message says what is wrong with it, in one line."""
+    """A file is not a sound checkpoint; the message says in one line what is wrong with it."""
 
     def __init__(self, reason: str) -> None:
         # Names in a foreign file may be long, or break lines in a log.
@@ -28,7 +28,13 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What can be known of a checkpoint without reading, or trusting, its weights."""
+    """Holds what can be known of a checkpoint without reading, or trusting, its weights.
+
+    Args:
+        manifest_json: the manifest as it stands in the file; the hash covers these bytes.
+        sha256: the hash that the file says it has, 64 hexadecimal digits.
+        body_offset: where the weights begin, in bytes from the beginning of the file.
+    """
 
     manifest: Manifest
     manifest_json: str
@@ -37,13 +43,21 @@ class Header:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises: CheckpointError; OSError where the file cannot be read."""
+        """Reads the header of the file at `path`.
+
+        Raises:
+            CheckpointError: the file is no checkpoint.
+            OSError: the file cannot be read.
+        """
         with path.open("rb") as file:
             return cls.parse(file, os.fstat(file.fileno()).st_size)
 
     @classmethod
     def parse(cls, file: BinaryIO, size: int) -> Self:
-        """From the beginning of a file of `size` bytes; reads no further than the header."""
+        """Reads the header from the beginning of a file of `size` bytes, and no further.
+
+        Raises: CheckpointError if the file is no checkpoint.
+        """
         prefix = file.read(8)
         header_bytes = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
@@ -70,10 +84,12 @@ class Header:
 
 
 def _body_bytes(tensors: Mapping[str, Any]) -> int:
-    """How long the body is, by a header whose tensors stand in their order: by name within each type.
+    """Returns how many bytes the body has, and checks that the tensors stand in the writer's order.
 
-    The hash does not cover the header. The writer's order does what it cannot: nobody can swap the names of two tensors
-    of one shape.
+    That order is by name within each type. The hash does not cover the header, but with this check nobody can swap the
+    names of two tensors of one shape.
+
+    Raises: CheckpointError.
     """
     try:
         places = sorted((tensor["dtype"], tensor["data_offsets"], name) for name, tensor in tensors.items())

@@ -1,6 +1,6 @@
-"""What a checkpoint says of itself: one JSON document in its header. Imports no torch.
+"""Defines what a checkpoint says of itself: one JSON document in its header. Imports no torch.
 
-Sections that are None were not measured or do not apply. Unknown keys are refused: a reader of format 1 never
+A section that is None was not measured, or does not apply. Unknown keys are refused: a reader of format 1 never
 silently ignores what a writer thought important.
 """
 
@@ -26,11 +26,13 @@ Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Section(BaseModel):
+    """Is a part of a manifest: it never changes, and neither unknown keys nor infinite numbers get in."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Metrics(Section):
-    """How good the weights are, measured once, on samples that training neither saw nor chose by."""
+    """Says how good the weights are: measured once, on samples that training neither saw nor used to choose."""
 
     split: str = Field(description="which samples, e.g. `test`", min_length=1)
     samples: int = Field(ge=1)
@@ -43,31 +45,35 @@ class Metrics(Section):
 
 
 class ClassMetrics(Section):
-    """One class on the samples of `Metrics`; null where there is nothing to divide by."""
+    """Measures one class on the samples of `Metrics`; a share is null where there is nothing to divide by."""
 
-    precision: float | None = Field(description="how many of those called so are", ge=0, le=1)
-    recall: float | None = Field(description="how many of those that are, are called so", ge=0, le=1)
+    precision: float | None = Field(
+        description="share of the samples predicted as this class that are of it", ge=0, le=1
+    )
+    recall: float | None = Field(description="share of the samples of this class that are predicted as it", ge=0, le=1)
     samples: int = Field(ge=0)
 
 
 class EpochPoint(Section):
-    """One epoch of training; what was held out was not trained on."""
+    """Records one epoch of training. Nothing was trained on the held-out samples."""
 
     epoch: int = Field(ge=1)
-    loss: float = Field(description="of the training samples, augmented, as the weights went")
+    loss: float = Field(description="of the training samples, augmented, while the weights changed")
     accuracy: float = Field(ge=0, le=1)
     held_out_loss: float
     held_out_accuracy: float = Field(ge=0, le=1)
 
 
 class Dataset(Section):
+    """Names the data that the weights were trained on."""
+
     name: str = Field(min_length=1)
     samples: int = Field(description="of the training set, held-out ones included", ge=1)
     fingerprint: str = Field(description="SHA-256 over all training images and targets", pattern="^[0-9a-f]{64}$")
 
 
 class Provenance(Section):
-    """Where the weights come from: enough to make them again."""
+    """Says where the weights come from, in enough detail to make them again."""
 
     dataset: Dataset
     recipe: Annotated[dict[str, JsonValue], AfterValidator(_finite)] = Field(description="the resolved recipe")
@@ -82,7 +88,7 @@ class Provenance(Section):
 
 
 class Imported(Section):
-    """Where weights come from that were trained elsewhere."""
+    """Says where weights come from that were trained elsewhere."""
 
     source: str = Field(description="the file's name, or torchvision's name of the weights", min_length=1)
     sha256: str | None = Field(description="of the file", pattern="^[0-9a-f]{64}$")
@@ -91,19 +97,24 @@ class Imported(Section):
 
 
 class Calibration(Section):
-    """Guo et al. 2017, fitted on held-out samples."""
+    """Makes the probabilities honest, as Guo et al. 2017 do it; it was fitted on held-out samples."""
 
     temperature: float = Field(description="logits are divided by it before the softmax", gt=0)
 
 
 class OutOfDistribution(Section):
-    """A score of the logits as they are; energy: their log-sum-exp (Liu et al. 2020)."""
+    """Tells images that are like nothing seen in training, by a score of the logits as they are.
+
+    "energy" is the log of the sum of their exponentials (Liu et al. 2020).
+    """
 
     method: Literal["max_logit", "max_probability", "energy"]
     threshold: float = Field(description="a lower score means: like nothing seen in training")
 
 
 class Manifest(Section):
+    """Is all that a checkpoint says of itself."""
+
     format: Literal[1] = 1
     model: str = Field(pattern=MODEL_NAME)
     architecture: str = Field(min_length=1)
@@ -132,4 +143,5 @@ class Manifest(Section):
 
     @property
     def temperature(self) -> float:
+        """What the logits are divided by before the softmax; 1 where nothing was calibrated."""
         return 1.0 if self.calibration is None else self.calibration.temperature

@@ -1,4 +1,4 @@
-"""The float half of preprocessing: a uint8 batch becomes what a network takes, on the device where it already is."""
+"""Does the float half of preprocessing: makes of a uint8 batch what a network takes, on the device where it is."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ Normalize = Callable[[torch.Tensor], torch.Tensor]
 
 
 def normalizer(preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype = torch.float32) -> Normalize:
-    """A function from uint8 [n, height, width, channels] to `dtype` [n, channels, height, width] on `device`.
+    """Returns a function from uint8 [n, height, width, channels] to `dtype` [n, channels, height, width] on `device`.
 
-    (x / 255 - mean) / std is folded into one multiplication and one addition. The result is a view in
-    channels_last order: the pixels are never moved.
+    It computes (x / 255 - mean) / std by one multiplication and one addition. Its result is a view in channels_last
+    order: the pixels are never moved.
     """
     mean = torch.tensor(preprocess.mean, dtype=torch.float64)
     std = torch.tensor(preprocess.std, dtype=torch.float64)

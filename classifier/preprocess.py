@@ -1,7 +1,7 @@
-"""What happens to an image before a network sees it, as data, and the uint8 half of doing it.
+"""Says as data what happens to an image before a network sees it, and does the uint8 half of it.
 
-`Preprocess` is saved in every checkpoint; `to_pixels` is run by training and by the server alike, so both feed a
-network the same pixels. The other half, uint8 -> float, is `classifier.normalize`. Imports no torch.
+`Preprocess` is saved in every checkpoint. Training and the server both call `to_pixels`, so both give a network the
+same pixels. The other half, from uint8 to float, is in `classifier.normalize`. This file imports no torch.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from classifier.box_resize import box_resize
-from classifier.visible import ImageError, visible
+from classifier.visible import ImageError, to_mode
 
 __all__ = ["ImageError", "Pixels", "Preprocess"]
 
@@ -36,17 +36,18 @@ _INTERPOLATIONS = {
 
 
 class Preprocess(BaseModel):
-    """From any image to the pixels one network expects, and on to its floats.
+    """Describes the way from any image to the pixels that one network expects, and on to its floats.
 
     Args:
         mode: "L" (one channel, grey) or "RGB" (three).
-        resize: the length of the shorter edge (the longer keeps the ratio), or (height, width), or None to leave it.
-        crop: (height, width) cut from the middle; what is missing is filled with 0; None to leave it.
-        mean, std: per channel, of values scaled to [0, 1].
-        interpolation: how pixels are resampled; always antialiased, but for "nearest".
-        resizing: "exact" is torchvision's transform bit for bit; "box" leaves out some of what the crop would cut off,
-            which is faster and at most 1 level apart.
-        background: the grey level, 0 to 255, that shows through where an image is transparent.
+        resize: the length of the shorter edge, where the longer keeps the ratio; or (height, width); or None: the size
+            stays as it is.
+        crop: (height, width) to cut from the middle, where 0 fills what is missing; None: nothing is cut.
+        mean, std: one value for each channel, of levels scaled to [0, 1].
+        interpolation: how pixels are resampled. It is always antialiased, except for "nearest".
+        resizing: "exact" is torchvision's transform bit for bit. "box" does not compute all that the crop would cut
+            off, which is faster and at most 1 level apart.
+        background: the grey level, 0 to 255, that shows where an image is transparent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,11 +73,12 @@ class Preprocess(BaseModel):
 
     @property
     def channels(self) -> int:
+        """1 (grey) or 3 (colour)."""
         return 1 if self.mode == "L" else 3
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """[height, width, channels] of every image's pixels."""
+        """(height, width, channels) of the pixels of every image."""
         match self.crop, self.resize:
             case ((height, width), _) | (None, (height, width)):
                 return height, width, self.channels
@@ -84,25 +86,31 @@ class Preprocess(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """Equal for two that make the same pixels of every image; mean and std, applied later, do not count."""
+        """A hash that is equal for two that make the same pixels of every image.
+
+        mean and std do not count, for they are applied later.
+        """
         pixel_part = self.model_dump_json(exclude={"mean", "std"})
         return hashlib.sha256(pixel_part.encode()).hexdigest()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
-        """Validated; pydantic's own would keep the shape and the digest that this one has worked out."""
+        """Returns a changed copy, checked again.
+
+        (pydantic's own method would check nothing, and keep the shape and the digest of this one.)
+        """
         return type(self).model_validate({**self.model_dump(), **(update or {})})
 
     def to_pixels(self, image: Image.Image) -> Pixels:
-        """The pixels of `image`, of shape `self.shape`; an animated one gives its first frame.
+        """Returns the pixels of `image`, of shape `self.shape`. Of an animated image they are the first frame's.
 
-        The resizing and cropping equal torchvision's `Resize` and `CenterCrop` on a PIL image.
+        Resizing and cropping equal torchvision's `Resize` and `CenterCrop` on a PIL image.
 
         Raises:
             ImageError: the file is damaged or cut short, or has pixels or proportions that cannot be used.
             MemoryError: there is too little memory left; that says nothing of the image.
         """
         try:
-            seen = visible(image, mode=self.mode, background=self.background)
+            seen = to_mode(image, mode=self.mode, background=self.background)
             # Not np.array(image), which takes half as long again.
             values = bytearray(self._resized_and_cropped(seen).tobytes())
             return np.frombuffer(values, np.uint8).reshape(self.shape)
@@ -113,7 +121,7 @@ class Preprocess(BaseModel):
 
     @cached_property
     def _as_it_is(self) -> tuple[int, int] | None:
-        """(width, height) of an image that is neither resized nor cropped; None if there is no such size."""
+        """(width, height) of an image that needs neither resizing nor cropping; None if there is no such size."""
         size = self.shape[1], self.shape[0]
         return size if _resized_size(size, self.resize) == size else None
 
@@ -134,7 +142,10 @@ class Preprocess(BaseModel):
 
 
 def _resized_size(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height) after resizing; the longer edge is truncated, as torchvision does."""
+    """Returns (width, height) after resizing. The longer edge is cut down to a whole number, as torchvision does it.
+
+    Raises: ImageError if the image is so long and thin that enlarging it would take too much memory.
+    """
     match resize:
         case None:
             return size
@@ -148,6 +159,9 @@ def _resized_size(size: tuple[int, int], resize: int | tuple[int, int] | None) -
 
 
 def _margin(edge: int, crop: int) -> int:
-    """What is cut off before the crop; below 0 where the crop is longer, and 0s are put there instead."""
+    """Returns how many pixels are cut off before the crop.
+
+    The number is below 0 where the crop is longer than the edge: so many zeros are put there instead.
+    """
     # As torchvision: halves are rounded to even where it cuts, and the odd pixel of padding comes last.
     return round((edge - crop) / 2) if crop <= edge else -((crop - edge) // 2)

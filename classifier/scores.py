@@ -1,4 +1,4 @@
-"""How like what was seen in training an image is, from its logits: the same score for both sides, to the last bit."""
+"""Scores from logits how like the images of training an image is: the same for both sides, to the last bit."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import torch
 
 Score = Callable[[torch.Tensor], torch.Tensor]
 
-# By the manifest's words: the score, float32 [n], of float32 logits [n, classes] as the network gives them. The higher,
-# the more like what was seen in training. The temperature plays no part in it.
+# The scores by their names in the manifest. Each makes float32 [n] of float32 logits [n, classes], as the network gives
+# them: the temperature plays no part. The higher a score is, the more like those of training is the image.
 SCORES: dict[str, Score] = {
     # Liu et al. 2020, "Energy-based Out-of-distribution Detection": minus the free energy, the log of the sum of
     # exponentials. As the likeliest class's logit less its log-probability, it takes half the time of torch.logsumexp.

@@ -1,4 +1,4 @@
-"""What is to be seen of an image file: upright, in 8 bits, grey or in colour, on a background. Imports no torch."""
+"""Makes of an image file what is to be seen: upright, in 8 bits, grey or coloured. It imports no torch."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageChops, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-_ORIENTATIONS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -18,15 +18,17 @@ _ORIENTATIONS = {
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message says why, in words for the person who sent it."""
+    """An image cannot be used; the message says why, in words for the person who sent it."""
 
 
-def visible(image: Image.Image, *, mode: str, background: int) -> Image.Image:
-    """The first frame of `image` in the mode "L" or "RGB", over the grey level `background` where it is transparent.
+def to_mode(image: Image.Image, *, mode: str, background: int) -> Image.Image:
+    """Returns the first frame of `image` in the mode "L" or "RGB".
+
+    Where it is transparent, the grey level `background` (0 to 255) shows through.
 
     Raises:
         ImageError: its pixels have no agreed range.
-        Exception: nearly any, from Pillow's decoders, where the file is damaged or cut short.
+        Exception: nearly any, for Pillow's decoders raise them where a file is damaged or cut short.
     """
     _load(image)
     if image.mode == mode and not image.info:  # neither transparent nor turned, as most small images are
@@ -50,21 +52,33 @@ def _load(image: Image.Image) -> None:
             image.info["transparency"] = (red >> 8, green >> 8, blue >> 8)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """`image` as the camera's EXIF orientation says it is to be seen. (Pillow has done it for TIFF by then.)"""
-    if not image.info:  # where it would be written
-        return image
+def orientation(image: Image.Image) -> int:
+    """Returns the camera's EXIF orientation, 1 (upright) to 8, where 5 to 8 exchange width and height.
+
+    It is 1 where the file says nothing, or nothing that can be understood. The pixels need not be decoded yet.
+    """
+    if not image.info:  # where EXIF would be
+        return 1
     try:
-        transposition = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        value = image.getexif().get(ExifTags.Base.Orientation)
+        return int(value) if value in _TRANSPOSITIONS else 1
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return image
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns `image` as it is to be seen. (For TIFF Pillow has already done it when it decoded the file.)"""
+    transposition = _TRANSPOSITIONS.get(orientation(image))
     return image if transposition is None else image.transpose(transposition)
 
 
 def _with_channels(image: Image.Image, mode: str, background: int) -> Image.Image:
-    """`image` in 8 bits as "L" or "RGB", whatever it was, on `background` where it is transparent."""
+    """Returns `image`, whatever mode it has, in 8 bits as "L" or "RGB", on `background` where it is transparent.
+
+    Raises: ImageError if its pixels have no agreed range.
+    """
     if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
@@ -92,7 +106,7 @@ def _flattened(image: Image.Image, background: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The upper 8 bits of grey pixels that have 16, or 12 in some TIFF files."""
+    """Returns the upper 8 bits of grey pixels that have 16 bits, or 12 in some TIFF files."""
     levels: npt.NDArray[Any] = np.asarray(image)
     bits, zero_is_white = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):

@@ -31,7 +31,7 @@ from PIL import Image
 from app.lifecycle.storage import scan
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
-from training.data import dataset as datasets
+from training.data.dataset import load_dataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -238,7 +238,7 @@ def _until_ready(server: "subprocess.Popen[str]") -> dict[str, Any]:
 def _test_digits(manifest: Manifest, runs: Path) -> tuple[list[bytes], list[str]]:
     """Returns PNG files of the digits that the model was tested on, and what they show. Training never saw them."""
     recipe = builtin("strokes") if manifest.provenance is None else Recipe.model_validate(manifest.provenance.recipe)
-    dataset = datasets.load(recipe, folder=runs, scratch=runs, progress=Progress.silent())
+    dataset = load_dataset(recipe, folder=runs, scratch=runs, progress=Progress.silent())
     files = []
     everything = torch.arange(len(dataset.test))
     ((images, _),) = dataset.test.batches([everything], device=torch.device("cpu"))

@@ -131,7 +131,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def tiny() -> Recipe:
     source = {"kind": "strokes", "samples": 700, "test_samples": 150}
-    return builtin("strokes").but(source=source, held_out=100, epochs=2, batch_size=32)
+    return builtin("strokes").replace(source=source, held_out=100, epochs=2, batch_size=32)
 
 
 @pytest.fixture

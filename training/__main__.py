@@ -1,4 +1,4 @@
-"""`python -m training`: what a person types becomes calls, and what goes wrong becomes one line and an exit code."""
+"""Runs `python -m training`: calls what a person asks for, and says what goes wrong in one line and an exit code."""
 
 import argparse
 import errno
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
 from training.recipes.recipe import Recipe
@@ -15,11 +16,17 @@ _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 2 for expected trouble (one line on stderr), 130 for Ctrl-C."""
+    """Runs one command and returns the exit code.
+
+    It is 0 if all went well, 2 for expected trouble, and 130 for Ctrl-C. Trouble is one line on stderr.
+
+    Args:
+        argv: what is typed behind `python -m training`; None: the arguments of this process.
+    """
     arguments = parser().parse_args(argv)
-    # Two threads that spin while they wait for each other halt where others want the cores too: a fifth of the speed.
+    # Threads that wait for each other by spinning would keep cores from other processes: a fifth of the speed remained.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if "runs" in arguments:  # what libraries keep for the next time stays in this folder, too
+    if "runs" in arguments:  # what libraries keep for the next time stays in this folder too
         os.environ.setdefault("MPLCONFIGDIR", str(arguments.runs.absolute() / "matplotlib"))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(arguments.runs.absolute() / "compiled"))
     commands = {
@@ -35,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
         return _fail("interrupted; start again with the same command", _INTERRUPTED)
-    except TrainingError as error:
+    except (TrainingError, TorchvisionError) as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_in_words(error), 2)
     return 0
 
 
-# Imports stand in the functions: torch takes a second or two, and --help does without it.
+# Imports stand in the functions: torch takes a second or two to import, and --help does not need it.
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -66,7 +73,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from training.recipes.builtin import builtin, changed, from_file, with_settings
+    from training.recipes.builtin import builtin
+    from training.recipes.overrides import changed, from_file, with_settings
 
     named: str | None = arguments.recipe
     is_file = named is not None and named.endswith(".toml")
@@ -86,12 +94,12 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training.commands import import_weights as imports
+    from training.commands.import_weights import import_pretrained, import_weights, labels_from
     from training.progress import Progress
 
     progress = Progress()
     if arguments.pretrained is not None:
-        path = imports.import_pretrained(
+        path = import_pretrained(
             arguments.pretrained,
             store=arguments.store,
             name=arguments.name,
@@ -99,10 +107,10 @@ def _import(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     else:
-        path = imports.import_weights(
+        path = import_weights(
             arguments.file,
             architecture=arguments.architecture,
-            labels=None if arguments.labels is None else imports.labels_from(arguments.labels),
+            labels=None if arguments.labels is None else labels_from(arguments.labels),
             store=arguments.store,
             name=arguments.name,
             examples=arguments.examples,
@@ -112,7 +120,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from training.commands.import_weights import export
+    from training.commands.export import export
 
     export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
     print(f"wrote {arguments.file}")
@@ -140,7 +148,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from training.publishing.publish import prune
+    from training.commands.prune import prune
 
     removed = prune(arguments.store, arguments.model, keep=arguments.keep)
     print(f"removed {', '.join(map(str, removed)) or 'nothing'}")

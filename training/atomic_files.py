@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside, forced to the disk, then renamed."""
+"""Writes files that are there whole or not at all: under another name first, forced to the disk, then renamed."""
 
 import os
 import secrets
@@ -11,37 +11,45 @@ import torch
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A temporary path in `path`'s folder (made if need be); whatever is left there at the end is removed."""
+def temporary(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, whose folder is made if it is missing.
+
+    What still lies at the temporary path at the end is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    beside = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
-        yield temporary
+        yield beside
     finally:
-        temporary.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """`path` holds what was written afterwards; until then, and if this is cut off, what it held before."""
-    with beside(path) as temporary:
-        with temporary.open("wb") as file:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Gives a file to write to, whose content `path` holds afterwards.
+
+    Until the end, and if the writing is cut off, `path` holds what it held before.
+
+    Raises: OSError.
+    """
+    with temporary(path) as beside:
+        with beside.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        beside.replace(path)
         sync_folder(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
-    """`path` holds `data` afterwards."""
-    with writing(path) as file:
+    """Makes `data` the content of `path`. Raises: OSError."""
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """`path` holds afterwards what `torch.load(weights_only=True)` reads as `content`."""
-    with writing(path) as file:
+    """Writes `content` to `path`, for `torch.load(weights_only=True)` to read. Raises: OSError."""
+    with atomic_write(path) as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch's words for a file that cannot be written to
@@ -49,7 +57,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the folder's entries are on the disk: a file's own fsync does not cover its name."""
+    """Waits until the folder's entries are on the disk: an fsync of a file does not cover its name. Raises: OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,17 +1,16 @@
-"""What can be typed behind `python -m training`: the commands, their flags, and the map that --help shows."""
+"""Defines what can be typed behind `python -m training`: the commands, their flags, and the list that --help shows."""
 
 import argparse
 from pathlib import Path
 from typing import NoReturn
 
 from training.recipes.builtin import DEFAULTS, default_values, names
+from training.recipes.dataset_table import TORCHVISION_DATASETS
 
 _GROUPS = {
     "Train, and publish the next version of a model": {
         "strokes": ("digits that are drawn here: needs no data", "strokes"),
-        "mnist": ("60,000 real digits", "mnist --data ../shared/data/mnist"),
-        "fashion-mnist": ("60,000 pieces of clothing", "fashion-mnist"),
-        "cifar10": ("50,000 tiny photos of 10 things", "cifar10 --recipe finetune:resnet18"),
+        **{name: (row.what, row.example) for name, row in TORCHVISION_DATASETS.items()},
         "photos": ("a folder of your photos, one folder a class", "photos bees-and-ants --recipe alexnet_transfer"),
     },
     "Bring weights that were trained elsewhere, and take ours away": {
@@ -33,6 +32,7 @@ _GROUPS = {
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands. It ends the process with 2 and one line on stderr for what it cannot read."""
     main = _Parser(
         prog="python -m training",
         usage="python -m training COMMAND ...",
@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     _export_flags(add["export"])
     _evaluate_flags(add["evaluate"])
     add["reproduce"].add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
-    add["prune"].add_argument("model", metavar="MODEL", help="its name, a folder of the store")
-    add["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="how many versions stay")
+    add["prune"].add_argument("model", metavar="MODEL", help="the model's name, which is a folder of the store")
+    add["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="how many sound versions to keep")
     _store_flag(add["prune"])
     return main
 
@@ -91,38 +91,44 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     recipe.add_argument("--batch-size", type=int, help=f"images per step (default: {default['batch_size']})")
     rate = f"peak learning rate of the first stage (default: {default['lr']:g})"
     recipe.add_argument("--lr", type=float, help=rate)
-    recipe.add_argument("--seed", type=int, help="of everything random (default: 0)")
+    recipe.add_argument("--seed", type=int, help="seed of all random numbers (default: 0)")
     recipe.add_argument(
         "--set",
         dest="settings",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other value of the recipe, e.g. label_smoothing=0.1, augment.flip=true, unfreeze.epochs=3",
+        help="change any other value of the recipe, e.g. label_smoothing=0.1, augment.flip=true, unfreeze.epochs=3",
     )
-    recipe.add_argument("--compile", action="store_true", help="by torch.compile, which takes a minute to begin with")
     recipe.add_argument(
-        "--from", dest="parent", type=Path, metavar="CHECKPOINT", help="a published .safetensors file to start from"
+        "--compile", action="store_true", help="use torch.compile, which needs about a minute before the first step"
+    )
+    recipe.add_argument(
+        "--from", dest="parent", type=Path, metavar="CHECKPOINT", help="start from this published .safetensors file"
     )
     run = parser.add_argument_group("how to run")
     run.add_argument("--name", help="the model's name in the store (default: the data's)")
     run.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the same command")
-    run.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw none at the end")
+    run.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw no pictures at the end")
     _device_flags(run)
     _store_flag(run)
     _runs_flag(run)
     if data != "photos":
-        where = "where the data set is, or is downloaded to (default: %(default)s)"
+        where = "folder where the data set is, or is downloaded to (default: %(default)s)"
         run.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=where)
 
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar or .safetensors file")
-    what.add_argument("--pretrained", metavar="ARCHITECTURE", help="torchvision's own weights, with their labels")
-    parser.add_argument("--architecture", help="e.g. alexnet (default: what the file says)")
+    what.add_argument(
+        "--pretrained",
+        metavar="ARCHITECTURE",
+        help="publish torchvision's own weights of this architecture, with their labels",
+    )
+    parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
-    examples = "a folder of images that prove the checkpoint in the server (default: drawn ones)"
+    examples = "folder of images by which the server checks the weights (default: drawn images)"
     parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
     parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
     _store_flag(parser)
@@ -131,22 +137,28 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth")
-    parser.add_argument("--force", action="store_true", help="also where FILE is there already")
+    parser.add_argument("--force", action="store_true", help="write FILE even if it is there already")
 
 
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
     parser.add_argument(
-        "--data", type=Path, default=Path("data"), metavar="DIR", help="as for training (default: %(default)s)"
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder of the data set, as for training (default: %(default)s)",
     )
     _device_flags(parser)
     _runs_flag(parser)
 
 
 def _device_flags(parser: "argparse._ActionsContainer") -> None:
-    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best that is there)")
     parser.add_argument("--workers", type=_count, help="processes that decode images (default: one a core)")
-    parser.add_argument("--strict", action="store_true", help="a file that is no sound image is an error")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at a file that is not a sound image, instead of skipping it"
+    )
 
 
 def _count(text: str) -> int:
@@ -157,11 +169,19 @@ def _count(text: str) -> int:
 
 def _store_flag(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
-        "--store", type=Path, default=Path("models_store"), metavar="DIR", help="of models (default: %(default)s)"
+        "--store",
+        type=Path,
+        default=Path("models_store"),
+        metavar="DIR",
+        help="folder of the published models (default: %(default)s)",
     )
 
 
 def _runs_flag(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="scratch: state, pictures (default: %(default)s)"
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder for what a run writes: state, log, pictures (default: %(default)s)",
     )

@@ -1,14 +1,14 @@
-"""The device that a person names, in words for people where it is not there."""
+"""Finds the device that a person names, and says in one line when it is not there."""
 
 import torch
 
-from classifier.device import choose
+from classifier.device import select_device
 from training.errors import TrainingError
 
 
 def device_named(name: str) -> torch.device:
-    """`classifier.device.choose`, for people. Raises: TrainingError if there is no such device."""
+    """Returns what `classifier.device.select_device` returns. Raises: TrainingError if there is no such device."""
     try:
-        return choose(name)
+        return select_device(name)
     except ValueError as error:
         raise TrainingError(str(error)) from error

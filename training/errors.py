@@ -1,9 +1,9 @@
-"""What can go wrong in training that is not a bug: each message is one line and says what to do."""
+"""Defines what can go wrong in training without a bug. Each message is one line and says what to do."""
 
 
 class TrainingError(Exception):
-    """Expected trouble, in words for the person at the command line."""
+    """Something went wrong that can be expected; the message is for the person at the command line."""
 
 
 class Interrupted(TrainingError):
-    """Ctrl-C; the message says what stands and how to go on."""
+    """Ctrl-C was pressed; the message says what is kept and how to go on."""

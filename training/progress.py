@@ -1,4 +1,4 @@
-"""What a run says while it goes on: a bar per step on a terminal, a line per step anywhere else."""
+"""Says how a run goes on: by a bar for each step on a terminal, by a line for each step anywhere else."""
 
 import math
 import time
@@ -17,29 +17,34 @@ _BESIDE_THE_BAR = 72  # "epoch 1/3", "loss 0.0711, accuracy 97.60%, held out 97.
 
 
 class Advance(Protocol):
+    """Is told how a step goes on."""
+
     def __call__(self, count: int, /, note: str = "") -> None:
-        """`count` more are done; `note` says what is known by now."""
+        """Adds `count` to what is done. `note` says what is known by now, and takes the place of the note before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Writes to `console`; `Progress.silent()` says nothing."""
+    """Writes for people, to `console`."""
 
     console: Console = field(default_factory=Console)
 
     @classmethod
     def silent(cls) -> "Progress":
+        """Returns one that says nothing."""
         return cls(Console(quiet=True))
 
     def say(self, line: str) -> None:
+        """Writes the line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, table: RenderableType) -> None:
+        """Writes a table, as wide as the console lets it be."""
         self.console.print(table)
 
     @contextmanager
     def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
-        """A step of `total` units: its bar, or its line at the end, with how many went by in a second."""
+        """Shows a step of `total` units: a bar meanwhile, or a line at the end, with the units done in a second."""
         if self.console.is_terminal:
             yield from self._bar(title, total, unit)
         else:

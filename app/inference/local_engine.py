@@ -26,7 +26,7 @@ from app.lifecycle.watcher import Watcher
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.cores import usable_cores
-from classifier.device import choose as choose_device
+from classifier.device import select_device
 from classifier.preprocess import Pixels
 
 
@@ -38,7 +38,7 @@ class LocalEngine(ControlledEngine):
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, *, owns_loop: bool = False) -> None:
-        self.device = choose_device(settings.device)
+        self.device = select_device(settings.device)
         # Is called with the name of a model when something about it has changed; with None for what concerns all.
         self.on_change: Callable[[str | None], None] = lambda _: None
         self.versions = LoadedVersions()

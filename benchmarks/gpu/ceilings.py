@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness.barrier import together
+from benchmarks.harness.barrier import barrier
 from benchmarks.harness.seeded import DIGITS, PHOTOS
 from classifier.architectures import build
 from classifier.cores import usable_cores
@@ -118,7 +118,7 @@ def decoding(photos: Path, *, seconds: float) -> Iterator[Decoding]:
     cores = usable_cores()
     for processes, threads in dict.fromkeys([(1, cores), (cores, 1)]):
         arguments = [str(photos), PHOTOS.model_dump_json(), f"{threads}", f"{seconds}"]
-        rates = together("benchmarks.gpu.decoders", [arguments] * processes)
+        rates = barrier("benchmarks.gpu.decoders", [arguments] * processes)
         how = f"{threads} threads" if processes == 1 else f"{processes} processes"
         yield Decoding(how, sum(rates))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.gpu.utilization import busy_percent, median
 from benchmarks.harness import seeded
-from benchmarks.harness.barrier import together
+from benchmarks.harness.barrier import barrier
 from benchmarks.harness.clients import Outcome, Plan
 from benchmarks.harness.contestants import Contestant
 from benchmarks.harness.load import body_of
@@ -127,7 +127,7 @@ def _outcomes(port: int, clients: int, *, rate: float | None, seconds: float, ph
         )
         for i in range(processes)
     ]
-    said = together("benchmarks.harness.clients", [[json.dumps(asdict(plan))] for plan in plans])
+    said = barrier("benchmarks.harness.clients", [[json.dumps(asdict(plan))] for plan in plans])
     return [Outcome(**each) for each in said]
 
 

@@ -34,7 +34,7 @@ from benchmarks.gpu.engine import engine
 from benchmarks.gpu.over_http import http
 from benchmarks.gpu.report import Row
 from benchmarks.harness import report
-from classifier.device import choose
+from classifier.device import select_device
 
 NETWORKS = ("resnet50", "mnist_cnn", "resnet18", "vit_b_16", "convnext_tiny")
 IN_THE_ENGINE = ("resnet50", "mnist_cnn")  # those of these that are asked for; if none is, all that are asked for
@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     try:
-        arguments.device = choose(arguments.device)
+        arguments.device = select_device(arguments.device)
     except ValueError as error:
         parser.error(str(error))
     if not arguments.photos.is_dir():

@@ -15,7 +15,7 @@ from benchmarks.harness.contestants import ROOT
 _READY = "ready"
 
 
-def together(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
+def barrier(module: str, arguments: Sequence[Sequence[str]]) -> list[Any]:
     """Runs the module once with each of these arguments, and returns what each process printed.
 
     Raises: RuntimeError, if a process ends before it has printed its line.

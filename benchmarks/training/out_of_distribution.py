@@ -23,15 +23,15 @@ from classifier.manifest import OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import ImageError
 from classifier.scores import SCORES
-from training.data import torchvision_datasets as torchvision_sets
-from training.data.batches import Stacked
+from training.data import torchvision_datasets
+from training.data.batches import InMemorySplit
 from training.data.decode import stacked
-from training.data.strokes import draw as strokes
+from training.data.strokes.draw import draw_glyph
 from training.data.strokes.glyphs import Glyph
 from training.errors import TrainingError
 from training.evaluation.calibration import auroc
+from training.evaluation.logits import logits_of
 from training.recipes.recipe import TorchvisionSource
-from training.runs.loop import logits_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "out_of_distribution.json"
 BASELINE = "max_probability"
@@ -82,7 +82,7 @@ class Scorer:
 
     def logits(self, pixels: Images) -> torch.Tensor:
         """Of images that are preprocessed."""
-        split = Stacked(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
+        split = InMemorySplit(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
         return logits_of(
             self._network, split, forward=lambda images: self._network(self._normalize(images)), device=_CPU
         )
@@ -104,7 +104,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         checkpoint = Checkpoint.load(arguments.checkpoint)
-        mnist = torchvision_sets.load(TorchvisionSource(kind="mnist"), arguments.data / "mnist", seed=SEED)
+        mnist = torchvision_datasets.load(TorchvisionSource(kind="mnist"), arguments.data / "mnist", seed=SEED)
     except CheckpointError as error:
         sys.exit(f"{arguments.checkpoint}: {error}")
     except (TrainingError, OSError) as error:
@@ -150,7 +150,7 @@ def drawn_letters() -> Iterator[tuple[str, Images]]:
     random = np.random.default_rng(SEED)
     each = -(-EACH // len(LETTERS))
     for letter, pen in LETTERS.items():
-        yield letter, strokes.draw_glyph(Glyph(letter, share=1, pen=pen), each, random)
+        yield letter, draw_glyph(Glyph(letter, share=1, pen=pen), each, random)
 
 
 def other_kinds(digits: Images, data: Path, scorer: Scorer) -> Iterator[tuple[str, Images]]:

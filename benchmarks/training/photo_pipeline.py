@@ -36,8 +36,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from classifier.normalize import normalizer
-from training.data import dataset as data
 from training.data.augment import augmented
+from training.data.dataset import load_dataset
 from training.progress import Progress
 from training.recipes.builtin import builtin
 
@@ -125,8 +125,8 @@ def _rate(epoch: Epoch) -> float:
 def _ours(case: Case, workers: int, scratch: Path, *, normalized: bool = True) -> Epoch:
     preprocess = {"mode": "RGB", "resize": 256, "crop": (224, 224), "mean": MEAN, "std": STD}
     augment = {"crop": SCALE, "flip": True, "trivial": case.trivial}
-    recipe = builtin("photos").but(preprocess=preprocess, augment=augment, held_out=1)
-    dataset = data.load(recipe, folder=case.folder, scratch=scratch, workers=workers, progress=Progress.silent())
+    recipe = builtin("photos").replace(preprocess=preprocess, augment=augment, held_out=1)
+    dataset = load_dataset(recipe, folder=case.folder, scratch=scratch, workers=workers, progress=Progress.silent())
     normalize, generator = normalizer(recipe.preprocess, device=CPU), torch.Generator()
     split = dataset.train
 

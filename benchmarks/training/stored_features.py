@@ -82,7 +82,7 @@ def fresh_alexnet(folder: Path) -> Path:
 def seconds(folder: Path, data: Path, origin: Path, *, epochs: int, flip: bool = False) -> dict[str, float]:
     """By the steps' titles."""
     progress = Watched(Progress.silent().console)
-    recipe = builtin("photos", "alexnet_transfer").but(epochs=epochs, augment={"flip": flip})
+    recipe = builtin("photos", "alexnet_transfer").replace(epochs=epochs, augment={"flip": flip})
     train(
         recipe,
         store=folder,

@@ -15,12 +15,13 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.normalize import normalizer
-from training.data import torchvision_datasets as torchvision_sets
-from training.data.batches import Stacked
+from training.data import torchvision_datasets
+from training.data.batches import InMemorySplit
 from training.data.decode import stacked
+from training.evaluation.logits import logits_of
+from training.evaluation.score import Score
 from training.publishing.publish import path_of, versions
 from training.recipes.recipe import TorchvisionSource
-from training.runs.loop import Score, logits_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "strokes_on_mnist.json"
 
@@ -34,11 +35,11 @@ def main() -> int:
     path = arguments.checkpoint or _newest(arguments.store / "strokes")
     checkpoint = Checkpoint.load(path)
     manifest, cpu = checkpoint.manifest, torch.device("cpu")
-    mnist = torchvision_sets.load(TorchvisionSource(kind="mnist"), arguments.data, seed=0)
+    mnist = torchvision_datasets.load(TorchvisionSource(kind="mnist"), arguments.data, seed=0)
     network, normalize = checkpoint.build(), normalizer(manifest.preprocess, device=cpu)
     images = np.asarray(mnist.pictures)[mnist.test]
     targets = torch.from_numpy(mnist.targets[mnist.test])
-    test = Stacked(torch.from_numpy(stacked(images, manifest.preprocess)), targets)
+    test = InMemorySplit(torch.from_numpy(stacked(images, manifest.preprocess)), targets)
     logits = logits_of(network, test, forward=lambda images: network(normalize(images)), device=cpu)
     score = Score.of(logits, targets)
     by_digit = {}

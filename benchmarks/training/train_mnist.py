@@ -70,7 +70,7 @@ def run_ours(data: Path, seed: int) -> Point:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         path = train(
-            builtin("mnist").but(seed=seed),
+            builtin("mnist").replace(seed=seed),
             store=Path(folder) / "store",
             runs=Path(folder) / "runs",
             data=data,

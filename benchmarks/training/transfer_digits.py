@@ -23,7 +23,8 @@ import torch
 
 from classifier.checkpoint import Header
 from training.commands.train import train
-from training.recipes.builtin import builtin, changed
+from training.recipes.builtin import builtin
+from training.recipes.overrides import changed
 from training.recipes.recipe import Recipe
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer_digits.json"
@@ -74,7 +75,7 @@ def recipe_for(way: str, epochs: int, rate: float) -> Recipe:
     if way == "head, then everything":
         first = epochs // 3
         return changed(recipe, {"epochs": first, "lr": 0.05, "unfreeze": {"epochs": epochs - first, "lr": rate}})
-    return recipe.but(epochs=epochs, lr=rate)
+    return recipe.replace(epochs=epochs, lr=rate)
 
 
 class Bench:
@@ -87,7 +88,7 @@ class Bench:
         origin = None if way == "from scratch" else parent
         found = {
             rate: [
-                self.measured(self.train(recipe_for(way, epochs, rate).but(seed=seed), "five-to-nine", origin))
+                self.measured(self.train(recipe_for(way, epochs, rate).replace(seed=seed), "five-to-nine", origin))
                 for seed in seeds
             ]
             for rate in RATES

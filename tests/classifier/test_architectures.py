@@ -1,4 +1,4 @@
-"""The networks: the seeds' own exactly, torchvision's by their names, and what is said when torchvision is broken."""
+"""The networks: the built-in ones exactly, torchvision's by name, and what is said when torchvision is broken."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from classifier.architectures import build, known, load_weights, skeleton
+from classifier.architectures import build, known, load_weights, meta_network
 from tests.support import hub
 from tests.support.server import PROJECT
 
@@ -69,12 +69,12 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def test_alexnet_transfer_has_the_tutorials_keys_and_shapes() -> None:
     features = {f"0.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
-    assert _shapes(skeleton("alexnet_transfer", 5)) == features | {"4.weight": (5, 256 * 6 * 6), "4.bias": (5,)}
+    assert _shapes(meta_network("alexnet_transfer", 5)) == features | {"4.weight": (5, 256 * 6 * 6), "4.bias": (5,)}
 
 
 @pytest.mark.slow
 def test_alexnet_finetune_has_the_tutorials_keys_and_shapes() -> None:
-    shapes = _shapes(skeleton("alexnet_finetune", 5))
+    shapes = _shapes(meta_network("alexnet_finetune", 5))
     features = {f"features.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
     assert features.items() <= shapes.items()
     assert {name: shape for name, shape in shapes.items() if name not in features} == {
@@ -104,7 +104,7 @@ def test_alexnet_with_the_tutorials_heads_computes_what_its_layers_in_a_row_comp
 
 @pytest.mark.parametrize("name", ["alexnet_transfer", "alexnet_finetune"])
 def test_the_tutorials_heads_drop_half_of_what_they_read_in_training(name: str) -> None:
-    dropouts = [m for m in skeleton(name, 3).modules() if isinstance(m, nn.Dropout)]
+    dropouts = [m for m in meta_network(name, 3).modules() if isinstance(m, nn.Dropout)]
     assert [dropout.p for dropout in dropouts] == ([0.5] if name == "alexnet_transfer" else [0.5, 0.5])
 
 
@@ -127,7 +127,7 @@ def test_torchvisions_weights_give_the_logits_that_its_own_loading_gives(
     weights = hub.random_weights(whole)
     hub.cache(name, weights)
     theirs = torchvision.models.get_model(name, weights="DEFAULT").eval()
-    ours = skeleton(name, 1000)
+    ours = meta_network(name, 1000)
     load_weights(ours, {n: tensor for n, tensor in weights.items() if not n.lower().startswith("aux")}, share=True)
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -140,8 +140,8 @@ def test_torchvisions_weights_give_the_logits_that_its_own_loading_gives(
 @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
 @pytest.mark.parametrize("share", [True, False])
 def test_weights_need_no_more_than_their_names_to_be_loaded(name: str, share: bool) -> None:
-    weights = dict(hub.random_weights(skeleton(name, 3)))  # without the layers' versions
-    network = skeleton(name, 3) if share else skeleton(name, 3).to_empty(device="cpu")
+    weights = dict(hub.random_weights(meta_network(name, 3)))  # without the layers' versions
+    network = meta_network(name, 3) if share else meta_network(name, 3).to_empty(device="cpu")
     load_weights(network, weights, share=share)
     for n, tensor in network.state_dict().items():
         assert torch.equal(tensor, weights[n])
@@ -155,7 +155,7 @@ def test_weights_of_another_shape_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["regnet_y_400mf", "regnet_x_800mf"])
 def test_the_skeleton_of_a_network_that_works_with_tensors_while_it_is_built_is_the_same_network(name: str) -> None:
-    real, thin = build(name, 7), skeleton(name, 7)
+    real, thin = build(name, 7), meta_network(name, 7)
     assert _shapes(thin) == _shapes(real)
     assert [t.dtype for t in thin.state_dict().values()] == [t.dtype for t in real.state_dict().values()]
 
@@ -163,7 +163,7 @@ def test_the_skeleton_of_a_network_that_works_with_tensors_while_it_is_built_is_
 @pytest.mark.parametrize("name", ["mnist_cnn", "resnet18", "swin_t", "maxvit_t", "regnet_y_400mf", "inception_v3"])
 def test_a_skeleton_is_the_network_without_values_and_draws_no_random_number(name: str) -> None:
     before = torch.get_rng_state()
-    network = skeleton(name, 7)
+    network = meta_network(name, 7)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
     # A buffer that the state_dict leaves out would stay without values when a checkpoint is loaded.
@@ -201,9 +201,11 @@ def test_a_torchvision_that_does_not_fit_its_torch_says_what_to_install(tmp_path
         timeout=60,
         check=False,
     )
-    assert ended.stdout == "built\n"  # the seeds' network does without torchvision
+    assert ended.stdout == "built\n"  # the built-in network does without torchvision
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"ImportError: torchvision does not fit the installed torch ({failure})")
+    assert last.startswith(
+        f"classifier.torchvision_parts.TorchvisionError: torchvision does not fit the installed torch ({failure})"
+    )
     assert "pip install torch==2.15.0 torchvision==0.29.2" in last
     constraints = (PROJECT / "constraints.txt").read_text().split()
     assert {"torch==2.15.0", "torchvision==0.29.2"} <= set(constraints)  # what it says to install is what we install

@@ -14,6 +14,7 @@ from classifier.checkpoint import Checkpoint, Reference
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels, Preprocess
+from tests.support.images import encoded
 
 DIGITS = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0.3081,), background=0)
 PHOTOS = Preprocess(
@@ -32,12 +33,6 @@ def png(seed: int = 0, size: tuple[int, int] = (28, 28), mode: str = "L") -> byt
         ends = [tuple(int(v) for v in random.integers(0, size)) for _ in range(2)]
         draw.line(ends, fill=tuple(int(v) for v in random.integers(60, 256, len(image.getbands()))), width=3)
     return encoded(image)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def checkpoint(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.data.strokes import draw as strokes
+from training.data.strokes.draw import draw_digits
 
 
 def write_mnist(folder: Path, *, train: int, test: int, name: str = "MNIST") -> Path:
@@ -13,7 +13,7 @@ def write_mnist(folder: Path, *, train: int, test: int, name: str = "MNIST") -> 
     raw = folder / name / "raw"
     raw.mkdir(parents=True)
     for prefix, count, stream in (("train", train, 0), ("t10k", test, 1)):
-        images, targets = strokes.draw(count, seed=0, stream=stream)
+        images, targets = draw_digits(count, seed=0, stream=stream)
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(_idx(images))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(_idx(targets.astype(np.uint8)))
     return folder

@@ -26,7 +26,7 @@ def file_name(architecture: str) -> str:
 
 
 def random_weights(network: nn.Module, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Values for all that a network, or its skeleton, saves, with which different images get different logits."""
+    """Values for all that a network, or its meta network, saves, with which different images get different logits."""
     generator = torch.Generator().manual_seed(seed)
 
     def value(name: str, like: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ def as_it_is(mode: str, height: int, width: int, *, background: int = 255) -> Pr
     )
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import Checkpoint
-from tests.support.checkpoints import encoded
+from tests.support.images import encoded
 from tests.support.server import serving
 from training.commands.train import train
-from training.data import dataset as datasets
 from training.data.batches import Split
+from training.data.dataset import load_dataset
 from training.evaluation.measure import measured
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -38,11 +38,11 @@ class Answer:
 
 @pytest.mark.slow
 async def test_over_http_the_accuracy_is_the_manifests_and_each_answer_is_the_one_given_alone(tmp_path: Path) -> None:
-    recipe = builtin("strokes").but(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
+    recipe = builtin("strokes").replace(source=StrokesSource(samples=3000, test_samples=400), held_out=200, epochs=1)
     path = train(recipe, store=tmp_path / "store", runs=tmp_path / "runs", device="cpu")
     metrics = Checkpoint.load(path).manifest.metrics
     assert metrics is not None
-    test = datasets.load(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
+    test = load_dataset(recipe, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent()).test
     ((images, _),) = test.batches([torch.arange(len(test))], device=torch.device("cpu"))
     files = [encoded(Image.fromarray(image.squeeze())) for image in images.numpy()]
     truth = [str(target) for target in test.targets.tolist()]

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.support.checkpoints import encoded, png
+from tests.support.checkpoints import png
+from tests.support.images import encoded
 from tests.support.raw import Connection, connection, request
 from tests.support.server import ServerProcess
 

@@ -67,7 +67,7 @@ def changed_names(before: dict[str, torch.Tensor], path: Path) -> set[str]:
 def test_alexnet_s_features_stay_and_its_new_classifier_is_trained_and_served(
     run: Train, photos: Path, tmp_path: Path, alexnet: Path, recipe_name: str, features: str, trained: set[str]
 ) -> None:
-    recipe = builtin("photos", recipe_name).but(epochs=1, batch_size=8, augment={})
+    recipe = builtin("photos", recipe_name).replace(epochs=1, batch_size=8, augment={})
     path = run(recipe, data=photos, parent=alexnet, workers=0)
     backbone = {
         name.replace("features.", features): tensor
@@ -92,7 +92,7 @@ def test_the_head_alone_changes_and_no_statistics_of_a_frozen_norm(
     run: Train, photos: Path, tmp_path: Path, augment: dict[str, object]
 ) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
-    recipe = builtin("photos", "transfer:resnet18").but(
+    recipe = builtin("photos", "transfer:resnet18").replace(
         preprocess=SMALL.model_dump(), epochs=2, batch_size=8, augment=augment
     )
     path = run(recipe, data=photos, parent=origin, workers=0)
@@ -103,7 +103,7 @@ def test_the_head_alone_changes_and_no_statistics_of_a_frozen_norm(
 @pytest.mark.slow
 def test_a_second_stage_trains_everything(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
-    recipe = builtin("photos", "finetune:resnet18").but(
+    recipe = builtin("photos", "finetune:resnet18").replace(
         preprocess=SMALL.model_dump(), epochs=1, unfreeze={"epochs": 2, "lr": 0.01}, batch_size=8, augment={}
     )
     path = run(recipe, data=photos, parent=origin, workers=0)
@@ -120,7 +120,7 @@ def test_a_second_stage_trains_everything(run: Train, photos: Path, tmp_path: Pa
 def test_photos_that_are_cut_and_turned_at_random_give_the_same_weights_when_resumed_and_with_any_workers(
     run: Train, photos: Path
 ) -> None:
-    recipe = builtin("photos", "scratch:resnet18").but(
+    recipe = builtin("photos", "scratch:resnet18").replace(
         preprocess=SMALL.model_dump(), epochs=2, batch_size=5, augment={"crop": (0.3, 1), "trivial": True, "flip": True}
     )
 
@@ -135,7 +135,7 @@ def test_stored_features_are_used_again_and_never_believed_when_cut_short(
     run: Train, photos: Path, tmp_path: Path
 ) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
-    recipe = builtin("photos", "transfer:resnet18").but(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
+    recipe = builtin("photos", "transfer:resnet18").replace(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
 
     def trained() -> dict[str, torch.Tensor]:
         return dict(Checkpoint.load(run(recipe, data=photos, parent=origin, workers=0)).network)
@@ -154,7 +154,7 @@ def test_stored_features_are_used_again_and_never_believed_when_cut_short(
 
 @pytest.mark.slow
 def test_other_frozen_weights_have_features_of_their_own(run: Train, photos: Path, tmp_path: Path) -> None:
-    recipe = builtin("photos", "transfer:resnet18").but(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
+    recipe = builtin("photos", "transfer:resnet18").replace(preprocess=SMALL.model_dump(), epochs=2, batch_size=8)
     for seed in (0, 1):
         content = checkpoints.checkpoint(seed, architecture="resnet18", preprocess=SMALL, model="parent")
         origin = checkpoints.publish(tmp_path / "store", seed + 1, content, model="parent")
@@ -165,6 +165,6 @@ def test_other_frozen_weights_have_features_of_their_own(run: Train, photos: Pat
 @pytest.mark.slow
 def test_a_backbone_of_another_kind_is_refused(run: Train, photos: Path, tmp_path: Path) -> None:
     origin = parent(tmp_path, "resnet18", SMALL)
-    recipe = builtin("photos", "alexnet_transfer").but(epochs=1)
+    recipe = builtin("photos", "alexnet_transfer").replace(epochs=1)
     with pytest.raises(TrainingError, match="cannot start from weights of resnet18"):
         run(recipe, data=photos, parent=origin, workers=0)

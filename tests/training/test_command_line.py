@@ -13,7 +13,9 @@ import torch
 
 from classifier.architectures import build
 from classifier.header import Header
+from tests.support.checkpoints import PHOTOS, checkpoint, publish
 from tests.support.digits import write_mnist
+from tests.support.photo_files import write_folder
 from tests.support.runs import same_weights
 from tests.support.server import PATIENCE, PROJECT
 from training.__main__ import main
@@ -229,3 +231,32 @@ def test_help_gives_the_defaults() -> None:
     assert ended.returncode == 0
     assert "(default: 3)" in ended.stdout
     assert "(default: models_store)" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_torchvision_that_does_not_fit_is_one_line_whatever_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = publish(tmp_path / "store", 1, checkpoint(architecture="squeezenet1_1", preprocess=PHOTOS))
+    weights = tmp_path / "net.pth"
+    torch.save(build("squeezenet1_1", 10).state_dict(), weights)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{number}\n" for number in range(10)))
+    photos = write_folder(tmp_path / "photos", ants=3, bees=3)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for command in (
+        ["photos", str(photos)],
+        ["strokes", "--recipe", "scratch:resnet18"],
+        ["strokes", "--set", "augment.trivial=true", "--set", "source.samples=300", "--workers", "0"],
+        ["mnist", "--data", str(write_mnist(tmp_path / "mnist", train=60, test=10))],
+        ["import", str(weights), "--architecture", "squeezenet1_1", "--labels", str(labels)],
+        ["import", "--pretrained", "squeezenet1_1"],
+        ["evaluate", str(published), "--data", str(photos)],
+        ["export", str(published), str(tmp_path / "out.pth")],
+    ):
+        where = [] if command[0] in ("export", "evaluate") else ["--store", str(tmp_path / "store")]
+        runs = [] if command[0] in ("export", "import") else ["--runs", str(tmp_path / "runs")]
+        assert main([*command, *where, *runs]) == 2, command
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "torchvision does not fit the installed torch" in line, command

@@ -7,8 +7,8 @@ import rich.progress
 from rich.console import Console
 from rich.table import Column
 
+from training.evaluation.score import Score
 from training.progress import Progress, _Rate
-from training.runs.loop import Score
 
 
 def said(console: Console) -> str:

@@ -1,4 +1,4 @@
-"""A published checkpoint measured again, beside what its manifest says."""
+"""Measures a published checkpoint again, and shows the figures beside those in its manifest."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Metrics
 from training.commands.reproduce import recipe_of
-from training.data import dataset as datasets
+from training.data.dataset import load_dataset
 from training.device import device_named
 from training.errors import TrainingError
 from training.evaluation import measure
@@ -17,7 +17,7 @@ from training.evaluation.measure import Measured
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-from training.runs import initial_weights as origin
+from training.runs.initial_weights import load_checkpoint
 
 
 def evaluate(
@@ -30,21 +30,24 @@ def evaluate(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Measures the checkpoint at `path` on its data's test set: `val/` of photos, or what its recipe set aside.
+    """Measures the checkpoint at `path` on the test set of its data, and returns what was measured.
 
-    On the CPU, with the same data and library versions, the figures are the manifest's to the last digit.
+    The test set of photos is `val/`, or what the recipe took out of the folder. On a CPU, with the same data and the
+    same versions of the libraries, the figures equal the manifest's to the last digit.
 
     Args:
-        data: where the data set is; for a checkpoint that was not trained here, a folder of photos.
-        others: as `training.commands.train.train`.
+        data: the folder of the data set; for a checkpoint that was not trained here, a folder of photos.
+        runs, device, workers, strict, progress: as for `training.commands.train.train`.
 
-    Raises: TrainingError.
+    Raises:
+        TrainingError: there is no sound checkpoint, or its data cannot be had.
+        TorchvisionError: torchvision is needed and cannot be imported.
     """
     progress = progress or Progress.silent()
-    _, checkpoint = origin.load(path)
+    _, checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest
     on = device_named(device)
-    dataset = datasets.load(
+    dataset = load_dataset(
         _recipe(checkpoint), folder=data, scratch=runs, workers=workers, strict=strict, progress=progress
     )
     if dataset.labels != manifest.labels:
@@ -61,7 +64,7 @@ def evaluate(
         torch.set_num_threads(threads)
     progress.show(_table(manifest.metrics, measured.metrics))
     if provenance is not None and provenance.dataset.fingerprint != dataset.fingerprint:
-        progress.say("the data are not those it was trained on: their fingerprints differ")
+        progress.say("this is not the data that it was trained on: the fingerprints differ")
     return measured
 
 
@@ -69,7 +72,7 @@ def _recipe(checkpoint: Checkpoint) -> Recipe:
     manifest = checkpoint.manifest
     if manifest.provenance is not None:
         return recipe_of(manifest.provenance)
-    return builtin("photos", f"scratch:{manifest.architecture}").but(preprocess=manifest.preprocess.model_dump())
+    return builtin("photos", f"scratch:{manifest.architecture}").replace(preprocess=manifest.preprocess.model_dump())
 
 
 def _table(before: Metrics | None, now: Metrics) -> Table:

@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a published version, and a published version a file for others."""
+"""Publishes weights that were trained elsewhere."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -8,14 +8,12 @@ from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Imported, Manifest
 from classifier.preprocess import Preprocess
-from training import atomic_files as files
 from training.errors import TrainingError
-from training.networks.heads import outline
+from training.networks.heads import meta_network
 from training.networks.pretrained import pretrained, source_of
-from training.networks.weights import Weights, fit, read
+from training.networks.weights import Weights, adapt_state_dict, read
 from training.progress import Progress
-from training.publishing import example_images as pictures
-from training.publishing.open_checkpoint import reading
+from training.publishing import example_images
 from training.publishing.provenance import library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
@@ -35,16 +33,19 @@ def import_weights(
     examples: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Publishes the weights in a .pth, .pth.tar or .safetensors file, and returns where.
+    """Publishes the weights in a .pth, .pth.tar or .safetensors file, and returns the path of the new version.
 
     Args:
-        architecture: None: what the file says.
-        labels: by class index; None: what the file says, which only a checkpoint of ours does.
-        name: the model's; None: the architecture's.
-        preprocess: None: what the file says, else what torchvision's weights for the architecture want.
+        architecture: None: the one that the file names.
+        labels: by class index; None: those that the file holds, and only a checkpoint of ours holds any.
+        name: the model's name; None: it is called as its architecture is.
+        preprocess: None: what the file says; else what torchvision's weights of this architecture want.
         examples: a folder of images for the reference batch; None: pictures are drawn.
 
-    Raises: TrainingError; OSError.
+    Raises:
+        TrainingError: the file, the labels or the name cannot be used.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: the store cannot be written to.
     """
     foreign = read(path)
     architecture = architecture or foreign.architecture
@@ -54,7 +55,9 @@ def import_weights(
     if labels is None:
         raise TrainingError(f"{path} does not say what its classes are called: --labels is needed")
     say = (progress or Progress.silent()).say
-    weights = fit(foreign.state_dict, architecture, len(labels), note=lambda note: say(f"{path.name}: {note}"))
+    weights = adapt_state_dict(
+        foreign.state_dict, architecture, len(labels), note=lambda note: say(f"{path.name}: {note}")
+    )
     return _published(
         weights,
         architecture,
@@ -76,10 +79,16 @@ def import_pretrained(
     examples: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Publishes torchvision's own ImageNet weights, and returns where.
+    """Publishes torchvision's own ImageNet weights, and returns the path of the new version.
 
-    Args: as `import_weights`.
-    Raises: TrainingError if there are none; OSError.
+    Args:
+        name: the model's name; None: it is called as its architecture is.
+        examples: a folder of images for the reference batch; None: pictures are drawn.
+
+    Raises:
+        TrainingError: torchvision has no such weights, or they cannot be downloaded.
+        TorchvisionError: torchvision cannot be imported.
+        OSError: the store cannot be written to.
     """
     source = source_of(architecture)
     if source not in (None, architecture):
@@ -101,26 +110,10 @@ def import_pretrained(
     )
 
 
-def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Writes the bare state_dict of a published version, as `torch.load` and `load_state_dict` expect it.
-
-    Raises: TrainingError if there is no sound checkpoint, or already a target; OSError.
-    """
-    if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
-        raise TrainingError(f"{target} is the checkpoint itself: choose another name")
-    if target.exists() and not overwrite:
-        raise TrainingError(f"{target} is there already: choose another name, or --force")
-    with reading(checkpoint):
-        own = Checkpoint.load(checkpoint)
-    network = outline(own.manifest.architecture, len(own.manifest.labels))
-    load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
-    files.save(target, network.state_dict())
-
-
 def labels_from(path: Path) -> tuple[str, ...]:
-    """The lines of a text file in UTF-8, blank ones at the end left out.
+    """Returns the lines of a text file in UTF-8, without blank ones at the end.
 
-    Raises: TrainingError naming the lines that are empty, too long, or the same.
+    Raises: TrainingError, which names a line that is empty, too long, not printable, or there twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -159,9 +152,9 @@ def _published(
 ) -> Path:
     name = architecture if name is None else name
     check_name(name)
-    network = outline(architecture, len(labels))
+    network = meta_network(architecture, len(labels))
     load_weights(network, weights, share=True)
-    pngs = pictures.drawn(preprocess) if examples is None else pictures.from_folder(examples, preprocess)
+    pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
     manifest = Manifest(
         model=name,
         architecture=architecture,

@@ -1,4 +1,4 @@
-"""The exact command that makes a checkpoint again, from what its manifest says."""
+"""Finds the exact command that makes a checkpoint again, from what its manifest says."""
 
 import shlex
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 from classifier.manifest import Provenance
 from training.errors import TrainingError
 from training.publishing.open_checkpoint import header_of
-from training.recipes.builtin import builtin, settings_from
+from training.recipes.builtin import builtin
+from training.recipes.overrides import settings_from
 from training.recipes.recipe import Recipe
 
 
 def reproduce(path: Path) -> str:
-    """The command, after comment lines with what it takes to get the same to the last bit.
+    """Returns the command, below comment lines that say what else the same weights need, to the last bit.
 
-    Raises: TrainingError if it is no checkpoint, or none that was trained here.
+    Raises: TrainingError if the file is no checkpoint, or the checkpoint was not trained here.
     """
     manifest = header_of(path).manifest
     provenance = manifest.provenance
@@ -33,7 +34,7 @@ def reproduce(path: Path) -> str:
 
 
 def recipe_of(provenance: Provenance) -> Recipe:
-    """Raises: TrainingError if another version of the code wrote it."""
+    """Returns the recipe in a manifest. Raises: TrainingError if another version of the code wrote it."""
     return Recipe.checked(dict(provenance.recipe))
 
 
@@ -44,7 +45,7 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     if data == "photos":
         words.append(provenance.dataset.name)
     words += ["--recipe", recipe.name, "--name", model, "--seed", str(recipe.seed)]
-    for setting in settings_from(builtin(data, recipe.name).but(seed=recipe.seed), recipe):
+    for setting in settings_from(builtin(data, recipe.name).replace(seed=recipe.seed), recipe):
         words += ["--set", setting]
     parent = provenance.parent
     if parent is not None and not parent.startswith("torchvision "):

@@ -1,4 +1,4 @@
-"""A run from top to bottom: recipe -> data -> network -> epochs -> measured -> checkpoint -> published version."""
+"""Does a run from top to bottom: recipe, data, network, epochs, measurement, checkpoint, published version."""
 
 import re
 from datetime import UTC, datetime
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from classifier.architectures import load_weights, skeleton
+from classifier.architectures import load_weights, meta_network
 from classifier.checkpoint import Checkpoint
-from classifier.manifest import Dataset as DatasetSection
-from classifier.manifest import EpochPoint, Manifest, Provenance
-from training.data import dataset as datasets
+from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
+from training.data.dataset import load_dataset
 from training.device import device_named
 from training.errors import Interrupted
 from training.evaluation import measure
@@ -20,10 +19,10 @@ from training.publishing.provenance import code_revision, library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
-from training.reports import summary as report
-from training.runs.initial_weights import Origin
-from training.runs.learner import precision
+from training.reports import summary
+from training.runs.initial_weights import InitialWeights
 from training.runs.lock import only_run_in
+from training.runs.precision import precision
 from training.runs.run import Run
 from training.runs.state import Best, State
 
@@ -43,39 +42,41 @@ def train(
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains as the recipe says, publishes the best epoch, and returns the new version's file.
+    """Trains as the recipe says, publishes the best epoch, and returns the path of the new version.
 
     Args:
         store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
-        name: the model's; None: the data set's.
-        data: where data sets that are not drawn are looked for; the folder of photos.
-        runs: scratch; state, log and pictures of the run go to `<runs>/<name>/`.
+        name: the model's name; None: it is called as its data set is.
+        data: the folder where the data set is, or is downloaded to; the folder of photos. Drawn digits need none.
+        runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.
-        resume: go on after the last finished epoch of the same run.
-        workers: processes that decode images; None: as many as there are cores.
-        strict: a file that is no sound image ends the run, instead of being left out.
-        pictures: drawn at the end, into the run's folder.
-        progress: None: say nothing.
+        resume: the run goes on after the last finished epoch of the same command.
+        workers: how many processes decode images; None: as many as there are cores.
+        strict: a file that is not a sound image ends the run, instead of being left out.
+        pictures: pictures are drawn at the end, into the run's folder.
+        progress: where to say how it goes on; None: nothing is said.
 
     Raises:
-        TrainingError: expected trouble; the message says what to do. Interrupted on Ctrl-C once training has begun.
-        OSError: the disk is full, a folder cannot be written to.
+        TrainingError: expected trouble; the message says what to do.
+        Interrupted: Ctrl-C was pressed after training had begun.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: the disk is full, or a folder cannot be written to.
     """
     progress = progress or Progress.silent()
     name = default_name(recipe, data) if name is None else name
     check_name(name)
     on = device_named(device)
-    recipe = recipe.but(precision=precision(recipe, on))
+    recipe = recipe.replace(precision=precision(recipe, on))
     for stage in recipe.stages:
         heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
-    published = None if parent is None else Origin.of(recipe, parent)
+    published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
-        dataset = datasets.load(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
-        origin = published or Origin.of(recipe, None)  # last: it may have to be downloaded
-        origin.check_fits(recipe, dataset.labels)
-        run = Run(recipe, name, dataset, origin, on, folder, progress)
+        dataset = load_dataset(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
+        initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
+        initial_weights.check_fits(recipe, dataset.labels)
+        run = Run(recipe, name, dataset, initial_weights, on, folder, progress)
         state = run.epochs(resume=resume)
         try:
             checkpoint, measured = _checkpoint(run, state)
@@ -85,27 +86,32 @@ def train(
                 f"interrupted while publishing: all epochs are kept in {folder}; "
                 "the same command and --resume publishes them"
             ) from interrupt
-        if pictures:
-            report.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
-        report.say(checkpoint.manifest, measured, path=path, progress=progress)
+        try:
+            if pictures:
+                summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+            summary.say(checkpoint.manifest, measured, path=path, progress=progress)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"interrupted at the very end: {path} is published; only the pictures and the summary are missing"
+            ) from interrupt
     return path
 
 
 def default_name(recipe: Recipe, data: Path) -> str:
-    """The data set's name, or the folder's of photos, as a model may be called."""
+    """Returns a name for the model: the data set's name, or that of the folder of photos, as far as it is allowed."""
     if recipe.source.kind != "photos":
         return recipe.source.kind
     return re.sub(r"[^a-z0-9._-]+", "-", data.resolve().name.lower()).strip("-._")[:64] or "photos"
 
 
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
-    """The best epoch's weights, calibrated on the held-out samples, measured on the test set."""
+    """Returns the weights of the best epoch, calibrated on the held-out samples and measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
-    network = skeleton(recipe.architecture, len(dataset.labels))
+    network = meta_network(recipe.architecture, len(dataset.labels))
     load_weights(network, best.weights, share=True)
     network.eval()
     proof = reference(network, dataset.examples, recipe.preprocess)
-    calibration, out_of_distribution = measure.fitted(network, dataset.held_out, recipe.preprocess, run.device)
+    calibration, out_of_distribution = measure.calibrate(network, dataset.held_out, recipe.preprocess, run.device)
     measured = measure.measured(
         network,
         dataset.test,
@@ -120,20 +126,20 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         labels=dataset.labels,
         preprocess=recipe.preprocess,
         metrics=measured.metrics,
-        per_class=measured.per_class,
+        per_class=measured.evaluation.per_class,
         curve=tuple(EpochPoint.model_validate(point) for point in state.curve),
         provenance=_provenance(run, best),
         calibration=calibration,
         out_of_distribution=out_of_distribution,
     )
-    figures = {"confusion": measured.figures.confusion}
+    figures = {"confusion": measured.evaluation.confusion}
     return Checkpoint(manifest=manifest, network=best.weights, reference=proof, figures=figures), measured
 
 
 def _provenance(run: Run, best: Best) -> Provenance:
     dataset = run.dataset
     return Provenance(
-        dataset=DatasetSection(
+        dataset=Dataset(
             name=dataset.name,
             samples=len(dataset.train) + len(dataset.held_out),
             fingerprint=dataset.fingerprint,
@@ -146,5 +152,5 @@ def _provenance(run: Run, best: Best) -> Provenance:
         code_revision=code_revision(),
         versions=library_versions(),
         created=datetime.now(UTC).replace(microsecond=0),
-        parent=run.origin.name,
+        parent=run.initial_weights.name,
     )

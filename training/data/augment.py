@@ -1,7 +1,7 @@
-"""What is done at random to the images of a whole batch, in training only, on the device where they are.
+"""Changes the images of a whole batch at random, in training only, on the device where they are.
 
-Images are uint8 [n, height, width, channels] before and after; 0 comes in from outside. All that is random is drawn
-from a generator on the CPU: the same generator, the same images, whatever the device.
+Images are uint8 [n, height, width, channels] before and after. What comes in from outside of an image is 0. All random
+numbers are drawn from a generator on the CPU: the same generator gives the same images on every device.
 """
 
 import math
@@ -15,7 +15,7 @@ _SPANS = 5  # of the elastic field along each side of an image: for 28 pixels ab
 
 
 def augmented(images: torch.Tensor, augment: Augment, generator: torch.Generator) -> torch.Tensor:
-    """Flipped, warped and shifted as `augment` says; `images` itself where it says nothing."""
+    """Returns the images flipped, warped and shifted as `augment` says, or `images` itself if it says nothing."""
     if augment.flip:
         images = flipped(images, generator)
     warp = augment.model_dump(include={"degrees", "scale", "shear", "translate", "elastic"})
@@ -25,7 +25,7 @@ def augmented(images: torch.Tensor, augment: Augment, generator: torch.Generator
 
 
 def shifted(images: torch.Tensor, most: int, generator: torch.Generator) -> torch.Tensor:
-    """Each image moved by up to `most` whole pixels each way."""
+    """Returns each image moved by up to `most` whole pixels in each direction."""
     if most == 0:
         return images
     count, height, width = images.shape[:3]
@@ -36,7 +36,7 @@ def shifted(images: torch.Tensor, most: int, generator: torch.Generator) -> torc
 
 
 def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each image mirrored left-right with probability 1/2."""
+    """Returns each image mirrored left-right with probability 1/2."""
     chosen = torch.rand(len(images), generator=generator).to(images.device) < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(2), images)
 
@@ -51,14 +51,16 @@ def warped(
     elastic: float = 0.0,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Each image under an affine map and a smooth displacement of its own, all drawn evenly, sampled once (bilinear).
+    """Returns each image under an affine map and a smooth displacement of its own.
+
+    Both are drawn evenly. The image is sampled once, by bilinear interpolation.
 
     Args:
-        degrees: turned about its middle by up to this, each way.
-        scale: enlarged by 1 - `scale` to 1 + `scale`.
-        shear: its upright lines slanted by up to so many degrees, each way.
-        translate: moved by up to so many pixels (fractions too) in each direction.
-        elastic: no point is displaced further than this many pixels in each direction, beside the affine map.
+        degrees: the image is turned about its middle by up to this angle, either way.
+        scale: the image is enlarged by a factor from 1 - `scale` to 1 + `scale`.
+        shear: upright lines are slanted by up to so many degrees, either way.
+        translate: the image is moved by up to so many pixels (fractions too) in each direction.
+        elastic: beside the affine map, a point moves by at most so many pixels in each direction.
     """
     count, height, width = images.shape[:3]
     turn, enlarge, slant, right, down = torch.rand(5, count, generator=generator) * 2 - 1
@@ -79,9 +81,9 @@ def warped(
 def affine(
     *, turn: torch.Tensor, enlarge: torch.Tensor, slant: torch.Tensor, right: torch.Tensor, down: torch.Tensor
 ) -> torch.Tensor:
-    """float [n, 2, 3]: where each pixel (x, y, 1) of the result comes from, in pixels from the image's middle.
+    """Returns float [n, 2, 3]: where each pixel (x, y, 1) of the result comes from, in pixels from the image's middle.
 
-    What is seen is slanted first (its top to the right), then turned (clockwise), enlarged, and moved.
+    What is seen is first slanted (its top to the right), then turned (clockwise), then enlarged, then moved.
 
     Args:
         turn, slant: [n], radians.
@@ -96,7 +98,11 @@ def affine(
 
 
 def sampled(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The images read at `places`: float [n, 2 (x, y), height, width], in pixels from the image's middle."""
+    """Returns the images as they are read at `places`.
+
+    Args:
+        places: float [n, 2 (x, y), height, width], in pixels from the image's middle.
+    """
     height, width = images.shape[1:3]
     half = torch.tensor([width / 2, height / 2], device=places.device)[:, None, None]
     pixels = images.permute(0, 3, 1, 2).float()
@@ -105,7 +111,7 @@ def sampled(images: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _places(sources: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """float [n, 2, height, width]: every pixel of the result under [n, 2, 3], both from the middle."""
+    """Maps every pixel of the result by [n, 2, 3] to float [n, 2, height, width]; both count from the middle."""
     y = torch.arange(height, device=sources.device) - (height - 1) / 2
     x = torch.arange(width, device=sources.device) - (width - 1) / 2
     by_x, by_y, moved = sources[..., None].unbind(2)
@@ -114,13 +120,13 @@ def _places(sources: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _smooth(pulls: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """float [n, 2, knots, knots] -> [n, 2, height, width]: a cubic spline that stays within what it is pulled to."""
+    """Makes of float [n, 2, knots, knots] a cubic spline [n, 2, height, width], within the range of `pulls`."""
     with torch.autocast(pulls.device.type, enabled=False):  # in bf16 the places would be rounded to a few bits
         return _spline(height, pulls) @ pulls @ _spline(width, pulls).T
 
 
 def _spline(size: int, pulls: torch.Tensor) -> torch.Tensor:
-    """float [size, knots]: each pixel's share in each knot of a uniform cubic B-spline; a row's sum is 1."""
+    """Returns float [size, knots]: each pixel's share in each knot of a uniform cubic B-spline. A row's sum is 1."""
     knots = pulls.shape[-1]
     pixels = 1 + (torch.arange(size, device=pulls.device) + 0.5) * (knots - 3) / size
     distance = (pixels[:, None] - torch.arange(knots, device=pulls.device)).abs()

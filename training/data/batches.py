@@ -1,4 +1,4 @@
-"""Split: images and targets in batches on a device, whether they lie in memory or are decoded on the way."""
+"""Gives images and targets in batches on a device, whether they lie in memory or are decoded on the way."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -21,32 +21,37 @@ _HERE = 4  # so few are quicker made here than handed over
 
 
 class Split(Protocol):
+    """Is a part of a data set: what is trained on, what is held out, or what is tested on."""
+
     @property
     def targets(self) -> torch.Tensor:
-        """int64 [n], on the CPU."""
+        """int64 [n], the class of each sample, on the CPU."""
 
     def __len__(self) -> int: ...
 
     def batches(
         self, chosen: Sequence[torch.Tensor], *, device: torch.device, draw: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(images, targets) on `device` for each int64 index tensor of `chosen`, in their order.
+        """Gives (images, targets) on `device` for each int64 index tensor of `chosen`, in their order.
 
         Images are uint8 [n, height, width, channels], as `Preprocess.to_pixels` gives them.
 
         Args:
-            draw: seeds what `Augment.crop` and `Augment.trivial` do to each image; None: nothing is done.
+            draw: the seed of what `Augment.crop` and `Augment.trivial` do to each image; None: they do nothing.
 
-        Raises: TrainingError if an image cannot be read any more, or a worker process dies.
+        Raises: TrainingError if an image can no longer be read, or if a worker process ends.
         """
 
 
-class Stacked:
-    """Images in memory, moved to a device when they are first wanted there."""
+class InMemorySplit:
+    """Holds its images in memory, and moves all of them to a device when they are first wanted there."""
 
     def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Args:
-        images: uint8 [n, height, width, channels], on the CPU.
+        """Takes images that need no more work.
+
+        Args:
+            images: uint8 [n, height, width, channels], on the CPU.
+            targets: int64 [n], on the CPU.
         """
         self.images = images
         self.targets = targets
@@ -58,7 +63,7 @@ class Stacked:
     def batches(
         self, chosen: Sequence[torch.Tensor], *, device: torch.device, draw: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        del draw  # where single images are augmented, they are not stacked
+        del draw  # a split whose images are augmented one by one is not held in memory
         if self._moved[0].device != device:
             self._moved = self.images.to(device), self.targets.to(device)
         images, targets = self._moved
@@ -68,12 +73,13 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
-    """Images that are opened, decoded and augmented by worker processes on the way.
+class OnDemandSplit:
+    """Opens its images only when they are wanted: worker processes decode and augment them.
 
     Args:
-        pictures: of the whole data set.
-        rows: which of them are of this split.
+        pictures: the images of the whole data set.
+        rows: which of these belong to this split.
+        targets: int64 [n], on the CPU.
     """
 
     pictures: npt.NDArray[np.uint8] | Sequence[Path]
@@ -104,5 +110,5 @@ class Opened:
 
 
 def _seed(draw: int, row: int) -> int:
-    """Unlike any other pair's, and with no pattern in it."""
+    """Returns a seed that no other pair has, and that shows no pattern."""
     return int(np.random.SeedSequence([draw, row]).generate_state(1, np.uint64)[0])

@@ -1,26 +1,23 @@
-"""Dataset: what a network is trained on, chosen by, and measured on, and the ways to get one."""
+"""Loads a recipe's data set: what a network is trained on, chosen by, and measured on."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
-from classifier.visible import visible
-from training.data import image_folder as photos
-from training.data import stratified
-from training.data import torchvision_datasets as torchvision_sets
-from training.data.batches import Opened, Split, Stacked
+from classifier.visible import to_mode
+from training.data import image_folder, stratified, torchvision_datasets
+from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, stacked
-from training.data.raw_dataset import Gathered, Rows
-from training.data.strokes import cache as drawings
+from training.data.raw_dataset import RawDataset, Rows
+from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
+from training.png import png
 from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TorchvisionSource
 
@@ -30,12 +27,16 @@ _EXAMPLE_EDGE = 512  # pixels: what a reference may have
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Args:
-    labels: by class index.
-    test: only reported.
-    fingerprint: of names and contents; equal for the same data, however they are split.
-    examples: a few test images as PNG files, of as many classes as there are, as a user would send them.
-    skipped: "folder/file: why", of photos that cannot be used.
+    """Holds three splits that share no sample, and what is known of them all.
+
+    Args:
+        labels: by class index.
+        train: the network is trained on it.
+        held_out: taken out of the training set; by it the epoch is chosen and the temperature fitted.
+        test: only measured, once, and reported. For a folder with `train/` and `val/`, this is `val/`.
+        fingerprint: a hash of names and contents; equal for the same data, however it is split.
+        examples: a few test images as PNG files, from as many classes as possible, as a user would send them.
+        skipped: photos that cannot be used, each as "folder/file: reason".
     """
 
     name: str
@@ -48,7 +49,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
 
 
-def load(
+def load_dataset(
     recipe: Recipe,
     *,
     folder: Path,
@@ -57,27 +58,30 @@ def load(
     strict: bool = False,
     progress: Progress,
 ) -> Dataset:
-    """The recipe's data set, split by the recipe's seed.
+    """Returns the recipe's data set, split by the recipe's seed.
 
     Args:
-        folder: where data sets that are not drawn are looked for, or downloaded to; the folder of photos.
-        scratch: where drawn ones, and what was found of photos, are kept for the next time.
-        workers: processes that decode images; 0: none but this; None: as many as there are cores.
-        strict: a file that is no sound image is refused, instead of being left out.
+        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos.
+        scratch: where drawn digits, and what was found out about photos, are kept for the next time.
+        workers: how many processes decode images; 0: this process does; None: as many as there are cores.
+        strict: a file that is not a sound image is refused, instead of being left out.
 
-    Raises: TrainingError if there is none, or none that can be used; OSError.
+    Raises:
+        TrainingError: there is no such data set, or it cannot be used.
+        TorchvisionError: torchvision is needed and cannot be imported.
+        OSError: `scratch` cannot be written to.
     """
     processes = Workers(workers, preload=("training.data.decode", "torchvision.transforms.v2"))
     match recipe.source:
         case StrokesSource() as source:
-            train = drawings.load(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
-            test = drawings.load(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
-            gathered = Gathered.of_arrays(train, test, tuple("0123456789"))
+            train = load_digits(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)
+            test = load_digits(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
+            raw = RawDataset.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
-            gathered = torchvision_sets.load(source, folder, seed=recipe.seed)
+            raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
         case PhotosSource() as source:
             processes.start()
-            gathered = photos.load(
+            raw = image_folder.load(
                 source,
                 recipe,
                 folder,
@@ -87,70 +91,63 @@ def load(
                 progress=progress,
             )
     name = folder.resolve().name if recipe.source.kind == "photos" else recipe.source.kind
-    return _split(recipe, name or "photos", gathered, processes)
+    return _split(recipe, name or "photos", raw, processes)
 
 
-def _split(recipe: Recipe, name: str, gathered: Gathered, workers: Workers) -> Dataset:
+def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Dataset:
     kept, held_out = stratified.split(
-        gathered.targets,
-        gathered.train,
+        raw.targets,
+        raw.train,
         recipe.held_out,
         seed=recipe.seed,
         stream=_HELD_OUT_STREAM,
         what="out of training",
     )
-    train, chooser, test = (_part(recipe, gathered, rows, workers) for rows in (kept, held_out, gathered.test))
+    train, chooser, test = (_part(recipe, raw, rows, workers) for rows in (kept, held_out, raw.test))
     return Dataset(
         name=name,
-        labels=gathered.labels,
+        labels=raw.labels,
         train=train,
         held_out=chooser,
         test=test,
-        fingerprint=gathered.fingerprint,
-        examples=_examples(recipe, gathered),
-        skipped=gathered.skipped,
+        fingerprint=raw.fingerprint,
+        examples=_examples(recipe, raw),
+        skipped=raw.skipped,
     )
 
 
-def _part(recipe: Recipe, gathered: Gathered, rows: Rows, workers: Workers) -> Split:
-    """In memory where the images are there already, no larger than they are, and not augmented one by one."""
-    targets = torch.from_numpy(gathered.targets[rows])
-    pictures, (height, width, _) = gathered.pictures, recipe.preprocess.shape
+def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers) -> Split:
+    """Returns a split in memory if the images are there already, do not grow, and are not augmented one by one."""
+    targets = torch.from_numpy(raw.targets[rows])
+    pictures, (height, width, _) = raw.pictures, recipe.preprocess.shape
     one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
     if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not one_by_one:
-        return Stacked(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
-    return Opened(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
+        return InMemorySplit(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
+    return OnDemandSplit(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
 
 
-def _examples(recipe: Recipe, gathered: Gathered) -> tuple[bytes, ...]:
-    firsts = np.unique(gathered.targets[gathered.test], return_index=True)[1]
-    others = np.setdiff1d(np.arange(len(gathered.test)), firsts)
+def _examples(recipe: Recipe, raw: RawDataset) -> tuple[bytes, ...]:
+    firsts = np.unique(raw.targets[raw.test], return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(raw.test)), firsts)
     examples: list[bytes] = []
-    for row in gathered.test[np.concatenate([firsts, others])].tolist():
+    for row in raw.test[np.concatenate([firsts, others])].tolist():
         if len(examples) == MAX_REFERENCES:
             break
-        example = _example(recipe, gathered, row)
+        example = _example(recipe, raw, row)
         if example is not None:
             examples.append(example)
     return tuple(examples)
 
 
-def _example(recipe: Recipe, gathered: Gathered, row: int) -> bytes | None:
-    """None for one that is too long and thin to be used when it is made smaller."""
-    picture, preprocess = gathered.pictures[row], recipe.preprocess
+def _example(recipe: Recipe, raw: RawDataset, row: int) -> bytes | None:
+    """Returns a PNG file, or None for an image that is too long and thin to be used when it is made smaller."""
+    picture, preprocess = raw.pictures[row], recipe.preprocess
     image = opened(picture)
     mode = "L" if image.mode == "L" else "RGB"
-    image = visible(image, mode=mode, background=preprocess.background)
+    image = to_mode(image, mode=mode, background=preprocess.background)
     image.thumbnail((_EXAMPLE_EDGE, _EXAMPLE_EDGE), Image.Resampling.BICUBIC)
     try:
         preprocess.to_pixels(image)
     except ImageError:
         return None
-    return png(np.asarray(image))
-
-
-def png(image: npt.NDArray[np.uint8]) -> bytes:
-    """uint8 [height, width] (grey) or [height, width, 3] (RGB) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+    return png(image)

@@ -1,4 +1,4 @@
-"""One picture, from where it lies to uint8 pixels: as the server makes them, or augmented for training."""
+"""Makes uint8 pixels of a picture, from where it lies: as the server makes them, or augmented for training."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.architectures import TORCHVISION_BROKEN
 from classifier.preprocess import ImageError, Pixels, Preprocess
-from classifier.visible import visible
+from classifier.torchvision_parts import torchvision_part
+from classifier.visible import to_mode
 from training.data import jpeg
 from training.data.raw_dataset import Picture
 from training.errors import TrainingError
 from training.recipes.recipe import Augment
 
-# Those that torchvision's ImageFolder reads, by what they hold and not by their names.
+# The formats that torchvision's ImageFolder reads; a file is known by its content, not by its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 _RATIO = (3 / 4, 4 / 3)
 _SPARE = 2  # a JPEG is decoded smaller where what is cut out still has so many times the pixels wanted, each way
@@ -28,9 +28,11 @@ _SPARE = 2  # a JPEG is decoded smaller where what is cut out still has so many 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Args:
-    pictures: any number of them.
-    seeds: one for each picture, of what is done to it at random; None: nothing is.
+    """Asks for the pixels of some pictures.
+
+    Args:
+        pictures: any number of them.
+        seeds: one for each picture, of what is done to it at random; None: nothing is done at random.
     """
 
     pictures: tuple[Picture, ...]
@@ -40,9 +42,9 @@ class Job:
 
 
 def pixels_of(job: Job) -> torch.Tensor:
-    """uint8 [n, height, width, channels].
+    """Returns uint8 [n, height, width, channels], one row for each picture of the job.
 
-    Raises: TrainingError naming the file that cannot be read.
+    Raises: TrainingError, which names the file that cannot be read; TorchvisionError.
     """
     pixels = torch.empty((len(job.pictures), *job.preprocess.shape), dtype=torch.uint8)
     rows = pixels.numpy()
@@ -58,7 +60,7 @@ def pixels_of(job: Job) -> torch.Tensor:
 
 
 def stacked(images: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """uint8 [n, height, width, channels] of the images of an array."""
+    """Returns uint8 [n, height, width, channels], the pixels of all images of an array."""
     mode = "L" if images.ndim == 3 else "RGB"
     if images.shape[1:3] == preprocess.shape[:2] and preprocess.mode == mode and preprocess.crop is None:
         return images.reshape(-1, *preprocess.shape)  # what `to_pixels` would give, without 60,000 calls
@@ -66,7 +68,10 @@ def stacked(images: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArra
 
 
 def opened(picture: Picture) -> Image.Image:
-    """The image with its size known and nothing decoded. Raises: OSError; nearly any from Pillow's parsers."""
+    """Returns the image with its size known and nothing decoded.
+
+    Raises: OSError; nearly any, for Pillow's parsers raise them on damaged files.
+    """
     return _opened_with_data(picture)[0]
 
 
@@ -85,14 +90,10 @@ def _plain(picture: Picture, preprocess: Preprocess) -> Pixels:
 
 
 class _Chance:
-    """What is done at random to single images; all that is random comes from torch's generator."""
+    """Does at random what is done to single images; all random numbers come from torch's own generator."""
 
     def __init__(self, preprocess: Preprocess, augment: Augment) -> None:
-        # Here, not above: torchvision takes a second to import.
-        try:
-            from torchvision.transforms import v2
-        except (RuntimeError, ImportError) as error:
-            raise TrainingError(TORCHVISION_BROKEN.format(reason=error)) from error
+        v2 = torchvision_part("transforms.v2")
         self._preprocess = preprocess
         interpolation = v2.InterpolationMode(preprocess.interpolation)
         self._crop = v2.RandomResizedCrop(preprocess.shape[:2], augment.crop, _RATIO) if augment.crop else None
@@ -119,9 +120,9 @@ class _Chance:
             size = jpeg.upright_size(image)
             box = _box(crop, size)
             image = self._no_more_than_needed(image, data, box)
-            seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+            seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
         else:
-            seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+            seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
             size = seen.size
             box = _box(crop, size)
         if seen.width == size[0]:
@@ -142,13 +143,13 @@ class _Chance:
 
 
 def _box(crop: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom), at random."""
+    """Draws (left, top, right, bottom) of the part that is cut out."""
     part = crop.make_params([torch.empty((1, size[1], size[0]), device="meta")])
     return part["left"], part["top"], part["left"] + part["width"], part["top"] + part["height"]
 
 
 def resized(image: Image.Image, preprocess: Preprocess) -> Pixels:
-    """`image` in the shape of the preprocess's pixels; its mode is that of the preprocess."""
+    """Returns `image`, which has the mode of the preprocess, in the shape of the preprocess's pixels."""
     height, width, _ = preprocess.shape
     if preprocess.interpolation != "bilinear":
         return np.asarray(image.resize((width, height), _resample(preprocess)))
@@ -168,7 +169,7 @@ def _unreadable(picture: Picture, error: Exception) -> TrainingError:
 
 
 def reason(error: Exception) -> str:
-    """In a few words, without a path or the address of a buffer."""
+    """Returns why a picture cannot be used, in a few words, without a path or the address of a buffer."""
     match error:
         case ImageError():
             return str(error)

@@ -1,6 +1,6 @@
-"""Looks at every file of a folder once: its content's hash, and whether it is an image that can be used.
+"""Scans every file of a folder once: hashes its content, and finds out whether it is an image that can be used.
 
-What was found is kept for the next time, by path, size and time of the last change.
+The results are kept for the next time, by path, size and time of the last change.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ import PIL
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.visible import ImageError, visible
-from training import atomic_files as files
+from classifier.visible import ImageError, to_mode
+from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
 from training.progress import Progress
@@ -29,11 +29,13 @@ _VERSION = f"1, Pillow {PIL.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Args:
-    sha256: of the content.
-    size: (width, height), upright.
-    problem: why it cannot be used; None if it can.
+class FileRecord:
+    """Holds what was found out about one file.
+
+    Args:
+        sha256: the hash of its content; empty if it cannot be read.
+        size: (width, height) of the upright image.
+        problem: why it cannot be used; None: it can.
     """
 
     sha256: str = ""
@@ -41,11 +43,18 @@ class Look:
     problem: str | None = None
 
 
-def look_at(
+def scan_files(
     folder: Path, names: Sequence[str], *, scratch: Path, threads: int, progress: Progress
-) -> Mapping[str, Look]:
-    """By name, which is the path in `folder`. Raises: OSError if what was found cannot be kept in `scratch`."""
-    # Threads, not processes: decoding and hashing leave the interpreter to others, and nothing needs to be started.
+) -> Mapping[str, FileRecord]:
+    """Returns a record for each name, which is a path in `folder`.
+
+    Args:
+        scratch: where the results are kept for the next time.
+        threads: how many files are read at once.
+
+    Raises: OSError if the results cannot be kept.
+    """
+    # Threads, not processes: decoding and hashing release the interpreter's lock, and nothing needs to be started.
     path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
     kept = _read(path)
     stamps = {name: _stamp(folder / name) for name in names}
@@ -58,17 +67,17 @@ def look_at(
             ThreadPoolExecutor(max(1, threads)) as pool,
         ):
             try:
-                for name, look in zip(new, pool.map(lambda name: _look(folder / name), new), strict=True):
-                    found[name] = look
+                for name, record in zip(new, pool.map(lambda name: _record(folder / name), new), strict=True):
+                    found[name] = record
                     advance(1)
-            finally:  # on Ctrl-C, too: what was looked at needs no second look
+            finally:  # after Ctrl-C too: what was scanned needs no second scan
                 pool.shutdown(cancel_futures=True)
                 _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp and name in found})
     return {name: found[name] for name in names}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """(size, time of the last change in ns) of a file; None for what is no file or cannot be asked."""
+    """Returns (size, time of the last change in ns) of a file; None if it is no file, or cannot be asked."""
     try:
         status = path.stat()
     except OSError:
@@ -76,22 +85,22 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _look(path: Path) -> Look:
+def _record(path: Path) -> FileRecord:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return Look(problem="it is no file")
+            return FileRecord(problem="it is no file")
         data = path.read_bytes()
     except FileNotFoundError:
-        return Look(problem="it is a link to nothing")
+        return FileRecord(problem="it is a link to nothing")
     except OSError as error:
-        return Look(problem=reason(error))
+        return FileRecord(problem=reason(error))
     sha256 = hashlib.sha256(data).hexdigest()
     if not data:
-        return Look(sha256, problem="it is empty")
+        return FileRecord(sha256, problem="it is empty")
     try:
-        return Look(sha256, _size_of_sound(data))
+        return FileRecord(sha256, _size_of_sound(data))
     except Exception as error:  # noqa: BLE001  Pillow's parsers and decoders raise nearly anything on damaged files
-        return Look(sha256, problem=_gif(data) or reason(error))
+        return FileRecord(sha256, problem=_gif(data) or reason(error))
 
 
 def _size_of_sound(data: bytes) -> tuple[int, int]:
@@ -100,32 +109,32 @@ def _size_of_sound(data: bytes) -> tuple[int, int]:
         raise ImageError(f"{image.width}x{image.height} pixels are too many")
     if isinstance(image, JpegImageFile):
         size = jpeg.upright_size(image)
-        visible(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
+        to_mode(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made
         return size
-    return visible(image, mode="RGB", background=0).size
+    return to_mode(image, mode="RGB", background=0).size
 
 
 def _gif(data: bytes) -> str | None:
     return "it is a GIF" if data.startswith((b"GIF87a", b"GIF89a")) else None
 
 
-def _read(path: Path) -> dict[str, tuple[tuple[int, int], Look]]:
-    """Empty if it is not there, or not what was written."""
+def _read(path: Path) -> dict[str, tuple[tuple[int, int], FileRecord]]:
+    """Returns what was kept; nothing if the file is not there, or does not hold what was written."""
     try:
         document = json.loads(path.read_bytes())
         if document["version"] != _VERSION:
             return {}
         return {
-            name: ((size, changed), Look(**look | {"size": tuple(look["size"])}))
-            for name, (size, changed, look) in document["files"].items()
+            name: ((size, changed), FileRecord(**record | {"size": tuple(record["size"])}))
+            for name, (size, changed, record) in document["files"].items()
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], Look]]) -> None:
+def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], FileRecord]]) -> None:
     document = {
         "version": _VERSION,
-        "files": {name: [*stamp, asdict(look)] for name, (stamp, look) in entries.items() if look.sha256},
+        "files": {name: [*stamp, asdict(record)] for name, (stamp, record) in entries.items() if record.sha256},
     }
-    files.replace(path, json.dumps(document).encode())
+    atomic_files.replace(path, json.dumps(document).encode())

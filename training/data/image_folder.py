@@ -1,4 +1,4 @@
-"""A folder of photos in ImageFolder layout: a folder for each class, or train/ and val/ with these in both."""
+"""Reads a folder of photos in ImageFolder layout: a folder for each class, or train/ and val/ with these in both."""
 
 import hashlib
 import os
@@ -12,8 +12,8 @@ from PIL import Image
 
 from classifier.preprocess import ImageError, Preprocess
 from training.data import stratified
-from training.data.file_scan import Look, look_at
-from training.data.raw_dataset import Gathered
+from training.data.file_scan import FileRecord, scan_files
+from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe
@@ -33,19 +33,26 @@ def load(
     threads: int,
     strict: bool,
     progress: Progress,
-) -> Gathered:
-    """Every file is looked at first: what cannot be used is left out and said, or with `strict` refused.
+) -> RawDataset:
+    """Returns the photos that can be used. Every file is scanned first.
 
-    Raises: TrainingError, also if the folder has another layout; OSError if `scratch` cannot be written.
+    Args:
+        scratch: where the results of the scan are kept.
+        threads: how many files are scanned at once.
+        strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
+
+    Raises:
+        TrainingError: the folder has another layout, or there are too few photos.
+        OSError: `scratch` cannot be written to.
     """
     found = _find(folder)
-    looks = look_at(folder, found.names, scratch=scratch, threads=threads, progress=progress)
-    problems = found.odd | {name: why for name in found.names if (why := _problem(looks[name], recipe.preprocess))}
+    records = scan_files(folder, found.names, scratch=scratch, threads=threads, progress=progress)
+    problems = found.odd | {name: why for name in found.names if (why := _problem(records[name], recipe.preprocess))}
     skipped = tuple(_shown(f"{name}: {why}") for name, why in sorted(problems.items()))
     _say_skipped(skipped, strict=strict, progress=progress)
     sound = [name for name in found.names if name not in problems]
     labels = _labels(found, sound, problems)
-    _say_repeated(found, sound, looks, progress)
+    _say_repeated(found, sound, records, progress)
     numbers = {label: number for number, label in enumerate(labels)}
     targets = np.array([numbers[found.label_of(name)] for name in sound], np.int64)
     rows = np.arange(len(sound))
@@ -58,23 +65,25 @@ def load(
         train, test = stratified.split(
             targets, rows, source.test_share, seed=recipe.seed, stream=1, what="for the test set"
         )
-    return Gathered(
+    return RawDataset(
         labels=labels,
         pictures=[folder / name for name in sound],
         targets=targets,
         train=train,
         test=test,
-        fingerprint=_fingerprint(sound, looks),
+        fingerprint=_fingerprint(sound, records),
         skipped=skipped,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Args:
-    names: of files, as paths in the folder with "/": <class>/... or train/<class>/... and val/<class>/...
-    odd: what is no file, though it stands where one would, and why.
-    folders: the class folders of each part; the parts are "" or "train" and "val".
+    """Holds what the folder contains.
+
+    Args:
+        folders: the class folders of each part; the parts are "", or "train" and "val".
+        names: the files, as paths in the folder with "/": <class>/... or train/<class>/... and val/<class>/...
+        odd: what stands where a file would, but is none, and why.
     """
 
     folders: dict[str, list[str]]
@@ -153,13 +162,13 @@ def _walk(folder: Path, below: str, found: _Found, above: set[tuple[int, int]]) 
         _walk(folder, name, found, here)
 
 
-def _problem(look: Look, preprocess: Preprocess) -> str | None:
-    if look.problem is None and max(look.size) > _THIN * min(look.size):
+def _problem(record: FileRecord, preprocess: Preprocess) -> str | None:
+    if record.problem is None and max(record.size) > _THIN * min(record.size):
         try:
-            preprocess.to_pixels(Image.new("L", look.size))
+            preprocess.to_pixels(Image.new("L", record.size))
         except ImageError as error:
             return str(error)
-    return look.problem
+    return record.problem
 
 
 def _say_skipped(skipped: Sequence[str], *, strict: bool, progress: Progress) -> None:
@@ -190,25 +199,25 @@ def _labels(found: _Found, sound: Sequence[str], problems: Mapping[str, str]) ->
     return tuple(train)
 
 
-def _say_repeated(found: _Found, sound: Sequence[str], looks: Mapping[str, Look], progress: Progress) -> None:
-    """What is tested on should not have been trained on."""
-    trained = {looks[name].sha256 for name in sound if not found.is_test(name)}
-    repeated = [name for name in sound if found.is_test(name) and looks[name].sha256 in trained]
+def _say_repeated(found: _Found, sound: Sequence[str], records: Mapping[str, FileRecord], progress: Progress) -> None:
+    """Tells the person about photos that are in the test set and in the training set."""
+    trained = {records[name].sha256 for name in sound if not found.is_test(name)}
+    repeated = [name for name in sound if found.is_test(name) and records[name].sha256 in trained]
     if repeated:
         progress.say(
             f"{len(repeated):,} photos of val/ are in train/, too, e.g. {_shown(repeated[0])}: "
-            "the figures will be too good"
+            "the measured figures will be too good"
         )
 
 
-def _fingerprint(sound: Sequence[str], looks: Mapping[str, Look]) -> str:
-    """SHA-256 over the names and the contents' hashes, sorted by name."""
+def _fingerprint(sound: Sequence[str], records: Mapping[str, FileRecord]) -> str:
+    """Returns the SHA-256 over the names and the hashes of the contents, sorted by name."""
     sha256 = hashlib.sha256()
     for name in sorted(sound):
-        sha256.update(os.fsencode(name) + b"\0" + looks[name].sha256.encode() + b"\n")
+        sha256.update(os.fsencode(name) + b"\0" + records[name].sha256.encode() + b"\n")
     return sha256.hexdigest()
 
 
 def _shown(name: str) -> str:
-    """What can be printed of a name that is no UTF-8."""
+    """Returns a name that can be printed, even of one that is not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,9 +1,11 @@
-"""Decodes no more of a JPEG than is needed: an eighth, a quarter or half of each edge, or only the rows down to one."""
+"""Decodes no more of a JPEG than is needed: an eighth, a quarter or half of each edge, or only its upper rows."""
 
 from io import BytesIO
 
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+
+from classifier.visible import orientation
 
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive: those that Huffman codes
 _ROWS_BELOW = 2  # colours have half the rows in most files, and are interpolated between neighbours
@@ -11,12 +13,12 @@ _WORTH_IT = 16  # rows; a block or two of them are decoded together anyway
 
 
 def upright_size(image: JpegImageFile) -> tuple[int, int]:
-    """(width, height) of what is to be seen of an image that is not yet decoded."""
-    return (image.height, image.width) if _orientation(image) > 4 else image.size
+    """Returns (width, height) of what is to be seen of an image that is not decoded yet."""
+    return (image.height, image.width) if orientation(image) > 4 else image.size
 
 
 def smaller(image: JpegImageFile, most: int) -> JpegImageFile:
-    """`image`, which is not yet decoded, with up to `most` times fewer pixels along each edge."""
+    """Returns `image`, which must not be decoded yet, set to give up to `most` times fewer pixels along each edge."""
     fewer = next((factor for factor in (8, 4, 2) if factor <= most), 1)
     if fewer > 1:
         image.draft(None, (max(1, image.width // fewer), max(1, image.height // fewer)))
@@ -24,31 +26,23 @@ def smaller(image: JpegImageFile, most: int) -> JpegImageFile:
 
 
 def down_to(bottom: int, image: JpegImageFile, data: bytes) -> Image.Image:
-    """An image whose rows above `bottom` are those of `image`, which is not yet decoded; the others may be missing.
+    """Returns an image whose rows above `bottom` are those of `image`; the other rows may be missing.
 
     Args:
+        image: not decoded yet.
         data: the file that `image` was opened from.
     """
     rows, at = bottom + _ROWS_BELOW, _height_at(data)
     if at is None or data[at : at + 2] != image.height.to_bytes(2, "big"):
         return image  # not as it was understood
-    if rows + _WORTH_IT > image.height or _orientation(image) != 1:
+    if rows + _WORTH_IT > image.height or orientation(image) != 1:
         return image
     # A decoder stops where the file says that the image ends.
     return Image.open(BytesIO(data[:at] + rows.to_bytes(2, "big") + data[at + 2 :]), formats=("JPEG",))
 
 
-def _orientation(image: JpegImageFile) -> int:
-    """1 (upright) to 8."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001  damaged EXIF says nothing about the pixels
-        return 1
-    return value if isinstance(value, int) else 1
-
-
 def _height_at(data: bytes) -> int | None:
-    """Where the frame header has its height: ISO/IEC 10918-1, B.2.2. None for what is not understood."""
+    """Returns where the frame header holds the height: ISO/IEC 10918-1, B.2.2. None if the file is not understood."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -1,4 +1,4 @@
-"""Images and their classes as they come, before anything is chosen or done to them."""
+"""Holds images and their classes as they come, before anything is chosen or done to them."""
 
 import hashlib
 import json
@@ -16,28 +16,35 @@ Picture = Path | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images, uint8 [n, height, width] (grey) or [n, height, width, 3] (RGB), and targets, int64 [n]."""
+class LabelledImages:
+    """Holds images in one array, and their classes.
+
+    Args:
+        images: uint8 [n, height, width] (grey) or [n, height, width, 3] (RGB).
+        targets: int64 [n].
+    """
 
     images: npt.NDArray[np.uint8]
     targets: npt.NDArray[np.int64]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the images' bytes and then the targets', little endian."""
+        """The SHA-256 over the bytes of the images, and then over those of the targets, little endian."""
         sha256 = hashlib.sha256(np.ascontiguousarray(self.images).data)
         sha256.update(np.ascontiguousarray(self.targets, dtype="<i8").data)
         return sha256.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
-    """All of a data set, and which of it is for what.
+class RawDataset:
+    """Holds all of a data set, and says which part of it is for what.
 
     Args:
-        pictures: images of one size in one array [n, height, width] or [n, height, width, 3], or files.
+        labels: by class index.
+        pictures: files, or images of one size in one array [n, height, width] or [n, height, width, 3].
         targets: int64 [n].
-        train, test: rows of both.
+        train, test: which rows are to train on, and which to test on.
+        fingerprint: a hash that is equal for the same data.
         skipped: files that were left out, each with the reason.
     """
 
@@ -50,8 +57,8 @@ class Gathered:
     skipped: tuple[str, ...] = ()
 
     @classmethod
-    def of_arrays(cls, train: Labelled, test: Labelled, labels: tuple[str, ...]) -> "Gathered":
-        """Its fingerprint is over the training images, their targets, and the labels."""
+    def of_arrays(cls, train: LabelledImages, test: LabelledImages, labels: tuple[str, ...]) -> "RawDataset":
+        """Joins two arrays. The fingerprint covers the training images, their targets, and the labels."""
         count = len(train.targets)
         return cls(
             labels=labels,

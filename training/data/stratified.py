@@ -1,4 +1,4 @@
-"""Takes a part of the samples, of each class its share, chosen by a seed."""
+"""Takes a part of the samples out: of each class its share, chosen by a seed."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,15 @@ from training.errors import TrainingError
 def split(
     targets: npt.NDArray[np.int64], rows: Rows, amount: int | float, *, seed: int, stream: int, what: str
 ) -> tuple[Rows, Rows]:
-    """(what remains, what is taken) of `rows`, both in the order they came; each class keeps at least one sample.
+    """Returns (the rows that remain, the rows that are taken), both in the order in which they came.
+
+    Each class keeps at least one sample.
 
     Args:
-        amount: how many samples are taken, or which share of each class if below 1: at least one of a class that has
-            two.
+        amount: how many samples are taken. Below 1 it is a share of each class; a class of two or more gives at least
+            one.
         stream: keeps choices with the same seed apart.
-        what: they are taken for, in words for an error.
+        what: what the samples are taken for, in words for the error.
 
     Raises: TrainingError if so many cannot be taken.
     """
@@ -45,7 +47,7 @@ def split(
 
 
 def _in_proportion(amount: int, counts: Rows, spare: Rows) -> Rows:
-    """So many in all, as close to each class's share as whole numbers and `spare` let them be."""
+    """Divides `amount` among the classes, as close to their shares as whole numbers and `spare` allow."""
     wishes = amount * counts / counts.sum()
     takes: Rows = np.minimum(np.floor(wishes).astype(np.int64), spare)
     while takes.sum() < amount:

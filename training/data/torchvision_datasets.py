@@ -1,57 +1,52 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 by torchvision's own classes: found in a folder, or downloaded to it."""
+"""The data sets of `recipes.dataset_table` by torchvision's own classes: found in a folder, or downloaded to it."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from classifier.architectures import TORCHVISION_BROKEN
-from training.data.raw_dataset import Gathered, Labelled
+from classifier.torchvision_parts import torchvision_part
+from training.data.raw_dataset import LabelledImages, RawDataset
 from training.errors import TrainingError
+from training.recipes.dataset_table import TORCHVISION_DATASETS, TorchvisionDataset
 from training.recipes.recipe import TorchvisionSource
 
-_CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
-_FILES = (
-    "its four files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
-    "t10k-labels-idx1-ubyte; unpacked)"
-)
-_WHERE = {
-    "mnist": (_FILES, "MNIST/raw"),
-    "fashion-mnist": (_FILES, "FashionMNIST/raw"),
-    "cifar10": ("data_batch_1 to 5, test_batch and batches.meta of its Python version", "cifar-10-batches-py"),
-}
-_SHAPES = {"mnist": (28, 28), "fashion-mnist": (28, 28), "cifar10": (32, 32, 3)}
 _STREAM = 2  # of the seed's random numbers; the others are in training.data.dataset
 
 
-def load(source: TorchvisionSource, folder: Path, *, seed: int) -> Gathered:
-    """The training and test images of the source's classes, and so many of each for training as it says.
+def load(source: TorchvisionSource, folder: Path, *, seed: int) -> RawDataset:
+    """Returns the training and test images of the source's classes, and as many for training as the source says.
 
     Args:
-        folder: above the one that torchvision makes, e.g. MNIST/.
+        folder: the folder above the one that torchvision makes, such as MNIST/.
+        seed: of the choice of samples, where the source wants only some of each class.
 
-    Raises: TrainingError if `folder` does not hold them and they cannot be downloaded to it, they are damaged, or there
-        are fewer than wanted.
+    Raises:
+        TrainingError: the data set is neither in `folder` nor to be downloaded, it is damaged, or it has fewer samples
+            or classes than the source wants.
+        TorchvisionError: torchvision cannot be imported.
     """
-    (train, labels), (test, _) = (_part(source.kind, folder, train=train) for train in (True, False))
+    row = TORCHVISION_DATASETS[source.kind]
+    (train, labels), (test, _) = (_part(row, folder, train=train) for train in (True, False))
     if source.classes is not None:
         if len(set(source.classes)) < len(source.classes):
             raise TrainingError(f"source.classes {list(source.classes)}: a class is named twice")
+        if max(source.classes) >= len(labels):
+            raise TrainingError(f"source.classes {list(source.classes)}: the classes are 0 to {len(labels) - 1}")
         train, test = (_only(part, source.classes) for part in (train, test))
         labels = tuple(labels[target] for target in source.classes)
     if source.per_class is not None:
         train = _few(train, source.per_class, labels, seed=seed)
-    return Gathered.of_arrays(train, test, labels)
+    return RawDataset.of_arrays(train, test, labels)
 
 
-def _only(labelled: Labelled, classes: tuple[int, ...]) -> Labelled:
-    numbers = np.full(10, -1)
+def _only(labelled: LabelledImages, classes: tuple[int, ...]) -> LabelledImages:
+    numbers = np.full(max(*classes, labelled.targets.max()) + 1, -1)
     numbers[list(classes)] = np.arange(len(classes))
     targets = numbers[labelled.targets]
-    return Labelled(labelled.images[targets >= 0], targets[targets >= 0])
+    return LabelledImages(labelled.images[targets >= 0], targets[targets >= 0])
 
 
-def _few(labelled: Labelled, per_class: int, labels: tuple[str, ...], *, seed: int) -> Labelled:
+def _few(labelled: LabelledImages, per_class: int, labels: tuple[str, ...], *, seed: int) -> LabelledImages:
     counts = np.bincount(labelled.targets, minlength=len(labels))
     if counts.min() < per_class:
         label = labels[int(counts.argmin())]
@@ -65,38 +60,28 @@ def _few(labelled: Labelled, per_class: int, labels: tuple[str, ...], *, seed: i
             ]
         )
     )
-    return Labelled(labelled.images[rows], labelled.targets[rows])
+    return LabelledImages(labelled.images[rows], labelled.targets[rows])
 
 
-def _part(kind: str, folder: Path, *, train: bool) -> tuple[Labelled, tuple[str, ...]]:
-    dataset = _dataset_class(kind)
+def _part(row: TorchvisionDataset, folder: Path, *, train: bool) -> tuple[LabelledImages, tuple[str, ...]]:
+    dataset = getattr(torchvision_part("datasets"), row.torchvision)
     try:
         try:
             part = dataset(folder, train=train)
         except RuntimeError:  # not there
             part = dataset(folder, train=train, download=True)
-        labelled = Labelled(np.asarray(part.data), np.asarray(part.targets, np.int64))
+        labelled = LabelledImages(np.asarray(part.data), np.asarray(part.targets, np.int64))
     # What torchvision raises for no network, a damaged file, a folder that cannot be written to.
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
-        raise _not_there(kind, folder, " ".join(str(error).split()) or type(error).__name__) from error
-    if labelled.images.shape != (len(labelled.targets), *_SHAPES[kind]):
-        raise _not_there(kind, folder, "its files do not fit together")
-    return labelled, tuple("0123456789") if kind == "mnist" else tuple(part.classes)
+        raise _not_there(row, folder, " ".join(str(error).split()) or type(error).__name__) from error
+    if labelled.images.shape != (len(labelled.targets), *row.shape):
+        raise _not_there(row, folder, "its files do not fit together")
+    return labelled, row.labels or tuple(part.classes)
 
 
-def _not_there(kind: str, folder: Path, reason: str) -> TrainingError:
-    files, below = _WHERE[kind]
+def _not_there(row: TorchvisionDataset, folder: Path, reason: str) -> TrainingError:
     return TrainingError(
-        f"{_CLASSES[kind]} cannot be had: {reason[:300]}. Put {files} into {folder / below}, or name the folder above "
-        f"{below.partition('/')[0]}/ with --data, or run this where it can be downloaded. "
+        f"{row.torchvision} cannot be had: {reason[:300]}. Put {row.files} into {folder / row.below}, "
+        f"or name the folder above {row.below.partition('/')[0]}/ with --data, or run this where it can be downloaded. "
         "`python -m training strokes` needs no data"
     )
-
-
-def _dataset_class(kind: str) -> Any:
-    # Here, not above: torchvision takes a second to import.
-    try:
-        from torchvision import datasets
-    except (RuntimeError, ImportError) as error:
-        raise TrainingError(TORCHVISION_BROKEN.format(reason=error)) from error
-    return getattr(datasets, _CLASSES[kind])

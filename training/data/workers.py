@@ -1,12 +1,13 @@
-"""Workers: processes that make something of jobs, in order and a few jobs ahead; none outlives this process.
+"""Lets processes work on jobs, in order and a few jobs ahead. No process outlives the one that started it.
 
-Each has a pipe of its own and no thread or lock is shared, so an interrupt at any moment leaves nothing to wait for:
-a worker whose pipe is closed ends, and so does a wait for one that has died. (concurrent.futures can hang for ever
-when Ctrl-C comes while a job is submitted; DataLoader starts its processes anew for every epoch.)
+Each worker has a pipe of its own; no thread and no lock is shared. So an interrupt leaves nothing to wait for, whenever
+it comes: a worker ends when its pipe is closed, and a wait for a worker that has died ends too. (concurrent.futures can
+hang for ever if Ctrl-C comes while a job is submitted. DataLoader starts its processes again for every epoch.)
 """
 
 import os
 import signal
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,6 @@ from multiprocessing import forkserver, get_all_start_methods, get_context, reso
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
-
-import torch
 
 from classifier.cores import usable_cores
 from training.errors import TrainingError
@@ -28,11 +27,13 @@ _AHEAD = 3  # jobs per worker that are begun before their results are wanted
 
 
 class Workers:
-    """Started when they are first needed; they end with this object, or with this process, however it ends.
+    """Owns some processes. They start when they are first needed.
+
+    They end with this object, or with this process, however it ends. Use it from one thread only.
 
     Args:
-        count: of processes; 0: all is done in this one; None: as many as there are cores.
-        preload: modules that take long to import, and that the jobs need.
+        count: how many processes; 0: this process does the work; None: as many as there are cores.
+        preload: the names of modules that the jobs need and that take long to import.
     """
 
     def __init__(self, count: int | None = None, *, preload: tuple[str, ...] = ()) -> None:
@@ -44,12 +45,13 @@ class Workers:
         self._arrived: dict[int, tuple[Any, Exception | None]] = {}
 
     def map(self, function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
-        """The results in the order of the jobs. Several calls may go on at once, and any may be left early.
+        """Gives the results in the order of the jobs. Several calls may go on at once, and any may be left early.
 
         Args:
-            function: its results are small, or tensors: these are shared, not sent.
+            function: it is imported by its name in each process. Its results are small, or tensors, which are shared
+                and not sent.
 
-        Raises: what `function` raises; TrainingError if a process dies.
+        Raises: what `function` raises; WorkerEndedError if a process ends.
         """
         if self.count == 0:
             yield from map(function, jobs)
@@ -66,7 +68,7 @@ class Workers:
             self._wanted.difference_update(tickets)
 
     def start(self) -> None:
-        """Begins with what takes long about starting them, and does not wait for it."""
+        """Begins to start the processes, and does not wait until they are there."""
         if self.count:
             _context(self._preload)
 
@@ -81,9 +83,9 @@ class Workers:
         return ticket
 
     def _take(self, ticket: int) -> Any:
-        """The results of one worker come in the order of its jobs; those that nobody wants any more are dropped."""
+        """Returns one result. A worker's results come in the order of its jobs; those nobody wants are dropped."""
         if ticket not in self._wanted:
-            raise TrainingError(_DIED)  # meanwhile, in another call
+            raise WorkerEndedError  # meanwhile, in another call
         with self._all_or_none():
             while ticket not in self._arrived:
                 number, result, problem = self._pipes[ticket % self.count].recv()
@@ -97,7 +99,7 @@ class Workers:
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
-        """Whoever is interrupted in the middle of a message, or whose worker has died, has no use for the others."""
+        """Drops all workers if one of them died, or if an interrupt came in the middle of a message."""
         try:
             yield
         except BaseException as error:
@@ -105,18 +107,22 @@ class Workers:
             self._wanted.clear()
             self._arrived.clear()
             if isinstance(error, (EOFError, OSError)):
-                raise TrainingError(_DIED) from error
+                raise WorkerEndedError from error
             raise
 
 
-_DIED = (
-    "a worker process ended unexpectedly: perhaps it was killed for want of memory; try fewer --workers "
-    "(0: everything in one process, which is also the way out for a script without a __main__ guard)"
-)
+class WorkerEndedError(TrainingError):
+    """A worker process ended before its work did."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process ended unexpectedly: perhaps it was killed for want of memory; try fewer --workers "
+            "(0: everything in one process, which is also the way out for a script without a __main__ guard)"
+        )
 
 
 def _begun(context: BaseContext) -> Connection:
-    """The pipe to a new worker, which ends when this end of it is closed."""
+    """Starts a worker and returns the pipe to it. The worker ends when this end of the pipe is closed."""
     ours, its = context.Pipe()
     context.Process(target=_work, args=(its,), daemon=True).start()  # type: ignore[attr-defined]
     its.close()
@@ -124,13 +130,13 @@ def _begun(context: BaseContext) -> Connection:
 
 
 def _work(pipe: Connection) -> None:
-    """What a worker does."""
+    """Does one job after another, in the worker's process, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     try:
         while True:
-            ticket, function, job = pipe.recv()
+            ticket, function, job = pipe.recv()  # which imports what the function needs
+            _compute_in_one_thread()
             result, problem = None, None
             try:
                 result = function(job)
@@ -140,6 +146,13 @@ def _work(pipe: Connection) -> None:
             del function, job, result, problem
     except (EOFError, OSError):  # nobody is there any more
         return
+
+
+def _compute_in_one_thread() -> None:
+    """Keeps torch, if a job needs it, to one thread: all workers together use all cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def _context(preload: tuple[str, ...]) -> BaseContext:
@@ -161,8 +174,11 @@ def _context(preload: tuple[str, ...]) -> BaseContext:
 
 @contextmanager
 def _nothing_on_stderr() -> Iterator[None]:
-    """For processes that are begun meanwhile: what goes wrong in a job comes back as its error, and one that was just
-    being started when this process ended has nothing to say about it."""
+    """Gives processes that start meanwhile a stderr that goes nowhere.
+
+    What goes wrong in a job comes back as its error. A process that was just starting when this one ended has nothing
+    to say about it.
+    """
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

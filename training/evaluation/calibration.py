@@ -1,6 +1,6 @@
-"""What makes probabilities honest, and tells what is like nothing seen in training: a temperature and a threshold.
+"""Finds a temperature that makes probabilities honest, and a threshold that tells what is unlike all training images.
 
-Both are fitted on held-out logits, never on the split that is reported.
+Both are fitted on the logits of held-out samples, never on the split that is reported.
 """
 
 import math
@@ -15,15 +15,19 @@ _STEPS = 100  # more than halving alone would need
 
 
 def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """What to divide logits by so that their softmax is calibrated: Guo et al. 2017, in COLDEST to HOTTEST.
+    """Returns what to divide logits by so that their softmax is calibrated: Guo et al. 2017.
 
-    Minimises the summed cross-entropy of float32 logits [n, classes] with int64 targets [n], plus the weight of about
-    one sample for temperature 1: with x = 1 / temperature, x - 1 - log x. Cross-entropy alone would have no minimum
-    where all answers are right; so it stays near 1 where there is little to go by, and hundreds of samples outvote it.
-    The sum is convex in x, so there is one minimum. The cross-entropy there is never above that at temperature 1,
-    where the added term is 0, its least.
+    With x = 1 / temperature, it minimises the summed cross-entropy plus x - 1 - log x. The added term has the weight of
+    about one sample, and is least, 0, at temperature 1. Cross-entropy alone would have no minimum if all answers are
+    right. With the term, the temperature stays near 1 if there are few samples; hundreds of them outvote it. The sum
+    is convex in x, so there is one minimum. The cross-entropy there is never above that at temperature 1.
 
-    Raises: ValueError as `figures.check`.
+    Args:
+        logits: float32 [n, classes].
+        targets: int64 [n].
+
+    Returns: a number from COLDEST to HOTTEST.
+    Raises: ValueError as `metrics.check`.
     """
     check(logits, targets)
     low, high, sharpness = 1 / HOTTEST, 1 / COLDEST, 1.0
@@ -44,12 +48,16 @@ def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 def threshold(scores: torch.Tensor, *, keep: float = 0.95) -> float:
-    """The highest value that at least `keep` of the float32 scores [n] reach: those below it are flagged.
+    """Returns the highest value that at least the share `keep` of the scores reach; lower scores are flagged.
 
-    It is one of the scores, and every float32 is a Python float exactly: the sample it comes from is `>=` it, in
-    float32 and in float64 alike.
+    It is one of the scores. Every float32 is exactly a Python float, so the sample that it comes from reaches it in
+    float32 and in float64.
 
-    Raises: ValueError: no score, one that is not finite, `keep` not in 0 (excluded) to 1.
+    Args:
+        scores: float32 [n].
+        keep: above 0, at most 1.
+
+    Raises: ValueError if there is no score, one is not finite, or `keep` is out of range.
     """
     _check_scores(scores)
     if not 0 < keep <= 1:
@@ -59,9 +67,9 @@ def threshold(scores: torch.Tensor, *, keep: float = 0.95) -> float:
 
 
 def auroc(inside: torch.Tensor, outside: torch.Tensor) -> float:
-    """The chance that a score of `inside` [n] is above one of `outside` [m]; equal ones count one half.
+    """Returns the chance that a score of `inside` [n] is above a score of `outside` [m]; equal scores count one half.
 
-    Raises: ValueError: no score on one side, or one that is not a number.
+    Raises: ValueError if one side has no score, or a score is not finite.
     """
     for scores in (inside, outside):
         _check_scores(scores)
@@ -72,7 +80,7 @@ def auroc(inside: torch.Tensor, outside: torch.Tensor) -> float:
 
 
 def _slope_and_curvature(logits: torch.Tensor, targets: torch.Tensor, sharpness: float) -> tuple[float, float]:
-    """Of what `temperature` minimises, in x = `sharpness`."""
+    """Returns the first and second derivative of what `temperature` minimises, at x = `sharpness`."""
     slopes, curvatures = [1 - 1 / sharpness], [sharpness**-2]
     for some, of_them in in_float64(logits, targets):
         exact = some - some.max(1, keepdim=True).values

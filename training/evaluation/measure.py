@@ -1,56 +1,57 @@
-"""How good published weights are: the same figures at the end of training and whenever they are looked at again."""
+"""Measures how good weights are: by the same figures at the end of training and in each evaluation later."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from classifier.manifest import Calibration, ClassMetrics, Metrics, OutOfDistribution
+from classifier.manifest import Calibration, Metrics, OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from classifier.scores import SCORES
 from training.data.batches import Split
 from training.evaluation import calibration
-from training.evaluation.metrics import Figures, figures
-from training.runs.loop import logits_of
+from training.evaluation.logits import logits_of
+from training.evaluation.metrics import EvaluationMetrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What was measured on the samples of one split.
+    """Holds what was measured on the samples of one split.
 
     Args:
+        split: the name of the split, such as "test".
         logits: float32 [n, classes], on the CPU.
+        targets: int64 [n], on the CPU.
     """
 
     split: str
     logits: torch.Tensor
     targets: torch.Tensor
-    figures: Figures
+    evaluation: EvaluationMetrics
 
     @property
     def metrics(self) -> Metrics:
+        """The figures that a manifest holds."""
         return Metrics(
             split=self.split,
             samples=len(self.targets),
-            accuracy=self.figures.accuracy,
-            loss=self.figures.loss,
-            calibration_error=self.figures.after.ece,
-            uncalibrated_error=self.figures.before.ece,
-        )
-
-    @property
-    def per_class(self) -> tuple[ClassMetrics, ...]:
-        return tuple(
-            ClassMetrics(precision=one.precision, recall=one.recall, samples=one.samples)
-            for one in self.figures.per_class
+            accuracy=self.evaluation.accuracy,
+            loss=self.evaluation.loss,
+            calibration_error=self.evaluation.after.ece,
+            uncalibrated_error=self.evaluation.before.ece,
         )
 
 
-def fitted(
+def calibrate(
     network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device
 ) -> tuple[Calibration, OutOfDistribution]:
-    """The temperature, and the score that 95 % of the held-out samples reach."""
+    """Fits what makes answers honest on held-out samples: the temperature, and the score that 95 % of them reach.
+
+    Afterwards the network is on `device`.
+
+    Raises: ValueError if a logit is not finite.
+    """
     logits = _logits(network, held_out, preprocess, device)
     return (
         Calibration(temperature=calibration.temperature(logits, held_out.targets)),
@@ -61,9 +62,16 @@ def fitted(
 def measured(
     network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, *, name: str, temperature: float
 ) -> Measured:
-    """Raises: ValueError if a logit is not finite."""
+    """Measures the network on a split. Afterwards the network is on `device`.
+
+    Args:
+        name: the name of the split.
+        temperature: what the logits are divided by for the calibrated figures.
+
+    Raises: ValueError if a logit is not finite.
+    """
     logits = _logits(network, split, preprocess, device)
-    return Measured(name, logits, split.targets, figures(logits, split.targets, temperature=temperature))
+    return Measured(name, logits, split.targets, EvaluationMetrics.of(logits, split.targets, temperature=temperature))
 
 
 def _logits(network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> torch.Tensor:

@@ -1,36 +1,30 @@
-"""How good a network is, from its logits: what the manifest, the pictures and `evaluate` say.
+"""Computes from logits how good a network is: what the manifest, the pictures and `evaluate` say.
 
-All sums are exact (`math.fsum` over float64), so the same logits give the same figures to the last digit: whatever
-their order, the batch they were computed in, and the number of threads that add them up.
+All sums are exact (`math.fsum` over float64). So the same logits give the same figures to the last digit, whatever
+their order, their batch, and the number of threads that add them up.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+
+from classifier.manifest import ClassMetrics
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 _ROWS = 8192  # at once in float64
 
 
 @dataclass(frozen=True, slots=True)
-class OfClass:
-    """One class's part in the figures.
+class Bin:
+    """Holds what is known of the samples whose confidence is in one bin.
 
     Args:
-        precision: the share of right ones among what was predicted as this class; None where nothing was.
-        recall: the share of right ones among this class's samples; None where there is none.
+        confidence: their mean confidence, 0 to 1; None if there is no sample.
+        accuracy: the share of right answers; None if there is no sample.
     """
-
-    precision: float | None
-    recall: float | None
-    samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """The samples whose confidence is in one bin; the mean confidence and the accuracy are None where there is none."""
 
     samples: int
     confidence: float | None
@@ -39,11 +33,11 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far confidence can be taken at its word: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    """Says how far confidence can be believed: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
     Args:
-        ece: the expected calibration error in 0 to 1: the mean of |accuracy - confidence| over the bins, each weighed
-            by its samples.
+        ece: the expected calibration error, 0 to 1: the mean of |accuracy - confidence| over the bins, where each bin
+            counts as often as it has samples.
         bins: `BINS` of equal width; bin i holds confidences in (i / BINS, (i + 1) / BINS].
     """
 
@@ -52,34 +46,55 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # tensors have no truth value to compare by
-class Figures:
-    """What was measured on one split.
+class EvaluationMetrics:
+    """Holds all figures that were measured on one split.
 
     Args:
-        accuracy: the share of right top-1 answers.
-        loss: mean cross-entropy in nats at temperature 1, whatever the calibration: what training minimises.
+        accuracy: the share of right top-1 answers, 0 to 1.
+        loss: the mean cross-entropy in nats, always at temperature 1: what training minimises.
         per_class: by class index.
-        confusion: int64 [classes, classes]: row = true class, column = predicted class.
+        confusion: int64 [classes, classes]; a row is a true class, a column is a predicted class.
         temperature: what the logits were divided by for `after`.
-        before, after: reliability at temperature 1, and at `temperature`.
+        before, after: the reliability at temperature 1, and at `temperature`.
     """
 
     accuracy: float
     loss: float
-    per_class: tuple[OfClass, ...]
+    per_class: tuple[ClassMetrics, ...]
     confusion: torch.Tensor
     temperature: float
     before: Reliability
     after: Reliability
 
+    @classmethod
+    def of(cls, logits: torch.Tensor, targets: torch.Tensor, *, temperature: float) -> Self:
+        """Measures float32 logits [n, classes] against int64 targets [n], both on the CPU.
+
+        Raises: ValueError as `check`.
+        """
+        check(logits, targets)
+        predicted = logits.argmax(1)
+        right = predicted == targets
+        confusion = _confusion(targets, predicted, classes=logits.shape[1])
+        return cls(
+            accuracy=int(right.sum()) / len(targets),
+            loss=cross_entropy(logits, targets),
+            per_class=_per_class(confusion),
+            confusion=confusion,
+            temperature=temperature,
+            before=_reliability(_confidence(logits, predicted, 1.0), right),
+            after=_reliability(_confidence(logits, predicted, temperature), right),
+        )
+
     @property
     def samples(self) -> int:
+        """How many samples were measured."""
         return int(self.confusion.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Sample `index` is a `target`, but was taken for a `predicted`, with `confidence` in 0 to 1."""
+    """Says that sample `index` is of class `target`, but was predicted as `predicted`, with `confidence` 0 to 1."""
 
     index: int
     target: int
@@ -87,30 +102,10 @@ class Mistake:
     confidence: float
 
 
-def figures(logits: torch.Tensor, targets: torch.Tensor, *, temperature: float) -> Figures:
-    """The figures of float32 logits [n, classes] and int64 targets [n], both on the CPU.
-
-    Raises: ValueError as `check`.
-    """
-    check(logits, targets)
-    predicted = logits.argmax(1)
-    right = predicted == targets
-    confusion = _confusion(targets, predicted, classes=logits.shape[1])
-    return Figures(
-        accuracy=int(right.sum()) / len(targets),
-        loss=cross_entropy(logits, targets),
-        per_class=_per_class(confusion),
-        confusion=confusion,
-        temperature=temperature,
-        before=_reliability(_confidence(logits, predicted, 1.0), right),
-        after=_reliability(_confidence(logits, predicted, temperature), right),
-    )
-
-
 def worst(
     logits: torch.Tensor, targets: torch.Tensor, *, count: int = 25, temperature: float = 1.0
 ) -> tuple[Mistake, ...]:
-    """Up to `count` mistakes, the most confident first; of two that are as confident, the earlier sample.
+    """Returns up to `count` mistakes, the most confident first. If two are equally confident, the earlier sample leads.
 
     Raises: ValueError as `check`.
     """
@@ -125,7 +120,7 @@ def worst(
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """The mean over samples, in nats, computed in float64 and never below 0."""
+    """Returns the mean cross-entropy of the samples in nats, computed in float64; it is never below 0."""
     losses: list[float] = []
     for some, of_them in in_float64(logits, targets):
         losses += (some.logsumexp(1) - some.gather(1, of_them[:, None])[:, 0]).tolist()
@@ -133,17 +128,17 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 def in_float64(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Some rows after others, so that many classes need little memory."""
+    """Gives logits in float64 with their targets, some rows at a time, so that many classes need little memory."""
     for some, of_them in zip(torch.split(logits, _ROWS), torch.split(targets, _ROWS), strict=True):
         # The order of a sum follows the layout of its terms: one layout for all.
         yield some.to(torch.float64, memory_format=torch.contiguous_format), of_them
 
 
 def check(logits: torch.Tensor, targets: torch.Tensor) -> None:
-    """Whether logits [n, classes] and targets [n] can be measured at all.
+    """Checks that float32 logits [n, classes] and int64 targets [n] can be measured.
 
-    Raises: ValueError: no sample, fewer than two classes, another shape or type, a target out of range, logits that are
-        not finite.
+    Raises: ValueError if there is no sample, if there are fewer than two classes, if a shape or a type is another one,
+        if a target is out of range, or if a logit is not finite.
     """
     if logits.dim() != 2 or logits.dtype != torch.float32 or logits.shape[0] < 1 or logits.shape[1] < 2:
         raise ValueError(f"logits are {logits.dtype} {list(logits.shape)} where float32 [n, classes] is expected")
@@ -159,16 +154,20 @@ def _confusion(targets: torch.Tensor, predicted: torch.Tensor, *, classes: int) 
     return torch.bincount(targets * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
-def _per_class(confusion: torch.Tensor) -> tuple[OfClass, ...]:
+def _per_class(confusion: torch.Tensor) -> tuple[ClassMetrics, ...]:
     columns = (confusion.diagonal(), confusion.sum(0), confusion.sum(1))
     return tuple(
-        OfClass(right / predicted if predicted else None, right / samples if samples else None, samples)
+        ClassMetrics(
+            precision=right / predicted if predicted else None,
+            recall=right / samples if samples else None,
+            samples=samples,
+        )
         for right, predicted, samples in zip(*(column.tolist() for column in columns), strict=True)
     )
 
 
 def _confidence(logits: torch.Tensor, predicted: torch.Tensor, temperature: float) -> torch.Tensor:
-    """float64 [n]: the probability of the predicted class."""
+    """Returns float64 [n]: the probability of each sample's predicted class."""
     parts = [
         (some.gather(1, of_them[:, None])[:, 0] / temperature - (some / temperature).logsumexp(1)).exp()
         for some, of_them in in_float64(logits, predicted)

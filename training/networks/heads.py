@@ -1,7 +1,7 @@
-"""Which parts of a network train, and the network cut in two there: what is frozen below, what trains above.
+"""Finds the parts of a network that train, and cuts the network in two there: frozen below, trained above.
 
 Parts are names of modules; ("",) is the whole network. The head of an architecture is found, not listed: it is what
-has another shape where there is one class more.
+has another shape if there is one more class.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from classifier.architectures import check_known, load_weights, skeleton
+from classifier import architectures
 from training.errors import TrainingError
 
 WHOLE = ("",)
@@ -20,10 +20,10 @@ _ALEXNET_FEATURES = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_
 
 
 def parts(architecture: str, trainable: str) -> tuple[str, ...]:
-    """The modules that train, in the network's order.
+    """Returns the names of the modules that train, in the network's order.
 
     Args:
-        trainable: "all"; "head", which is the last layer with the layers without parameters around it, such as its
+        trainable: "all"; or "head", which is the last layer and the layers without parameters around it, such as a
             dropout; or names of modules, e.g. "layer4,fc".
 
     Raises: TrainingError if the architecture or a name is not known, or there is nothing in it to train.
@@ -31,7 +31,7 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
     if trainable == "all":
         check_architecture(architecture)
         return WHOLE
-    network = outline(architecture, 2)
+    network = meta_network(architecture, 2)
     if trainable == "head":
         return _head(network, architecture)
     chosen = [word.strip() for word in trainable.split(",")]
@@ -49,29 +49,29 @@ def parts(architecture: str, trainable: str) -> tuple[str, ...]:
 
 
 def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """Only the parameters of these parts get gradients."""
+    """Makes only the parameters of these parts get gradients."""
     network.requires_grad_(False)
     for name in parts:
         network.get_submodule(name).requires_grad_(True)
 
 
 def train_mode(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """Only these parts are in training mode: frozen norms keep their statistics, frozen dropouts drop nothing."""
+    """Puts only these parts into training mode: frozen norms keep their statistics, frozen dropouts drop nothing."""
     network.eval()
     for name in parts:
         network.get_submodule(name).train()
 
 
 def state_of(network: nn.Module, parts: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of these parts, by their full names."""
+    """Returns the parameters and buffers of these parts by their full names."""
     prefixes = tuple(f"{part}." if part else "" for part in parts)
     return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
 
 
 def features(network: nn.Module, parts: tuple[str, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from images to what the first of these parts is given; what comes after is not computed.
+    """Returns a function from images to what the first of these parts is given. What comes after is not computed.
 
-    The network's mode, gradients and autocast are the caller's.
+    The caller sets the network's mode, gradients and autocast.
     """
     first = network.get_submodule(parts[0])
 
@@ -89,15 +89,19 @@ def features(network: nn.Module, parts: tuple[str, ...]) -> Callable[[torch.Tens
 
 
 def tail(network: nn.Module, parts: tuple[str, ...]) -> nn.Module:
-    """These parts in a row, as a network of their own from `features` to logits [n, classes]; shares the parameters."""
+    """Returns these parts in a row as a network of its own, from `features` to logits [n, classes].
+
+    It shares its parameters with `network`.
+    """
     return _Tail([network.get_submodule(name) for name in parts])
 
 
 @torch.no_grad()
 def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor) -> bool:
-    """Whether `tail` of `features` is what the network computes: if so, features need to be computed only once.
+    """Finds out whether `tail` of `features` is what the network computes. Then features are needed only once.
 
-    It is where each part is used once, is given just what the part before it returns, and the last returns the logits.
+    This is so if each part is used once, if it is given exactly what the part before it returns, and if the last part
+    returns the logits.
 
     Args:
         example: a batch of real images, as the network takes them, on its device. The network is in eval mode for
@@ -125,36 +129,39 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
 
 
 def check_architecture(architecture: str) -> None:
-    """Raises: TrainingError if it is not known."""
+    """Checks that there is such a network. Raises: TrainingError if the architecture is not known; TorchvisionError."""
     try:
-        check_known(architecture)
+        architectures.check_known(architecture)
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
 
-def outline(architecture: str, num_classes: int) -> nn.Module:
-    """`classifier.architectures.skeleton`, for people. Raises: TrainingError if the architecture is not known."""
+def meta_network(architecture: str, num_classes: int) -> nn.Module:
+    """Returns what `classifier.architectures.meta_network` returns: names, types and shapes, but no values.
+
+    Raises: TrainingError if the architecture is not known; TorchvisionError.
+    """
     try:
-        return skeleton(architecture, num_classes)
+        return architectures.meta_network(architecture, num_classes)
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
 
 def head_weights(architecture: str) -> frozenset[str]:
-    """The names, in the state_dict, of all whose shape depends on the number of classes.
+    """Returns the names, in the state_dict, of all tensors whose shape depends on the number of classes.
 
     Raises: TrainingError if the architecture is not known.
     """
-    return _head_weights(outline(architecture, 2), architecture)
+    return _head_weights(meta_network(architecture, 2), architecture)
 
 
 def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """All but the head is as in `weights` afterwards; the head stays as it is.
+    """Loads all weights but those of the head, which stays as it is.
 
     Args:
-        architecture: of the network.
-        source: the weights' architecture. Either the same, with any number of classes, or, for `alexnet_transfer` and
-            `alexnet_finetune`, one whose features are AlexNet's: then these alone are loaded.
+        architecture: the network's.
+        source: the architecture of the weights. It is the same one, with any number of classes. For `alexnet_transfer`
+            and `alexnet_finetune` it may be another one that has AlexNet's features: then only these are loaded.
 
     Raises: TrainingError if the source is of another kind, or the weights are not all there.
     """
@@ -166,11 +173,11 @@ def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, t
             f"the weights do not fill {architecture} as those of {source} should: "
             f"{len(wrong)} are missing or of another shape, such as {wrong[0]}"
         )
-    load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
+    architectures.load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
 
 
 def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source: str) -> dict[str, str]:
-    """By the names of what is to be loaded into a network: what it is called in the weights."""
+    """Returns the name in the weights for each name in the network that is to be loaded."""
     if source == architecture:
         head = head_weights(architecture)
         return {name: name for name in own if name not in head}
@@ -184,7 +191,7 @@ def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source:
 
 
 def _head_weights(of_two: nn.Module, architecture: str) -> frozenset[str]:
-    two, three = of_two.state_dict(), outline(architecture, 3).state_dict()
+    two, three = of_two.state_dict(), meta_network(architecture, 3).state_dict()
     return frozenset(name for name in two if two[name].shape != three[name].shape)
 
 
@@ -195,7 +202,7 @@ def _head(of_two: nn.Module, architecture: str) -> tuple[str, ...]:
 
 
 def _with_bare_siblings(network: nn.Module, layer: str) -> list[str]:
-    """The layer and, where it stands in a Sequential, what stands directly before and after it without parameters."""
+    """Returns the layer and, if it stands in a Sequential, the layers without parameters directly around it."""
     parent, _, own_name = layer.rpartition(".")
     if not isinstance(network.get_submodule(parent), nn.Sequential):
         return [layer]
@@ -234,5 +241,5 @@ def _stop(_: nn.Module, given: tuple[torch.Tensor, ...]) -> NoReturn:
 
 
 def _alone(tensors: tuple[Any, ...]) -> torch.Tensor | None:
-    """A copy of what may be changed in place later; None if it is not one tensor and nothing else."""
+    """Returns a copy of the one tensor, which may be changed in place later; None if there is anything else."""
     return tensors[0].clone() if len(tensors) == 1 and isinstance(tensors[0], torch.Tensor) else None

@@ -1,7 +1,7 @@
-"""torchvision's own ImageNet weights, each with the preprocessing and the labels that belong to them.
+"""Gets torchvision's own ImageNet weights, with the preprocessing and the labels that belong to them.
 
-torchvision downloads them into torch's hub cache, `~/.cache/torch/hub/checkpoints` unless TORCH_HOME says otherwise,
-and checks their hash; what already lies there is taken.
+torchvision downloads them into torch's hub cache, and checks their hash; what already lies there is used. The cache is
+`~/.cache/torch/hub/checkpoints`, unless TORCH_HOME says otherwise.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,24 @@ from typing import Any
 import torch
 
 from classifier.preprocess import Preprocess
+from classifier.torchvision_parts import torchvision_part
 from training.errors import TrainingError
 from training.networks.heads import check_architecture
-from training.networks.weights import Weights, fit
+from training.networks.weights import Weights, adapt_state_dict
 
-# The seeds' networks: whose weights they begin with, if torchvision has any for them.
+# For each built-in network the one whose weights it begins with; None: torchvision has none for it.
 _SOURCES = {"mnist_cnn": None, "alexnet_transfer": "alexnet", "alexnet_finetune": "alexnet"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Args:
-    name: torchvision's, such as `ResNet50_Weights.IMAGENET1K_V2`.
-    architecture: of the weights: for AlexNet with another head it is `alexnet`.
-    labels: ImageNet's 1,000, as torchvision calls them.
-    file: where the weights lie in the cache.
+    """Holds weights of torchvision's, and all that belongs to them.
+
+    Args:
+        name: torchvision's name, such as `ResNet50_Weights.IMAGENET1K_V2`.
+        architecture: of the weights; for AlexNet with another head it is `alexnet`.
+        labels: ImageNet's 1,000 classes, as torchvision calls them.
+        file: where the weights lie in the cache.
     """
 
     name: str
@@ -37,12 +40,14 @@ class Pretrained:
 
 
 def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
-    """torchvision's weights for it, or for the network whose features it begins with.
+    """Returns torchvision's weights for this architecture, or for the network whose features it begins with.
 
     Args:
-        progress: show a download on stderr.
+        progress: a download is shown on stderr.
 
-    Raises: TrainingError if there are none, or they are neither in the cache nor to be downloaded.
+    Raises:
+        TrainingError: there are no such weights, or they are not in the cache and cannot be downloaded.
+        TorchvisionError: torchvision cannot be imported.
     """
     source = source_of(architecture)
     if source is None:
@@ -54,7 +59,7 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
     return Pretrained(
         name=str(best),
         architecture=source,
-        weights=fit(_downloaded(best, progress=progress), source, len(labels)),
+        weights=adapt_state_dict(_downloaded(best, progress=progress), source, len(labels)),
         labels=labels,
         preprocess=as_preprocess(best.transforms()),
         file=_in_cache(best),
@@ -62,21 +67,26 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
 
 
 def source_of(architecture: str) -> str | None:
-    """Whose weights `pretrained` gives: its own, or those of the network whose features it begins with, or none."""
+    """Returns the architecture of the weights that `pretrained` gives: this one, or the one whose features it has.
+
+    None: torchvision has no weights for it.
+    """
     return _SOURCES.get(architecture, architecture)
 
 
 def preprocess_of(architecture: str) -> Preprocess | None:
-    """How torchvision's weights for it want their images; None where it has none. Downloads nothing.
+    """Returns how torchvision's weights for this architecture want their images. It downloads nothing.
 
-    Raises: TrainingError if the architecture is not known.
+    None: torchvision has no weights for it.
+
+    Raises: TrainingError if the architecture is not known; TorchvisionError.
     """
     source = source_of(architecture)
     return None if source is None else as_preprocess(_best(source).transforms())
 
 
 def as_preprocess(transform: Any) -> Preprocess:
-    """torchvision's preset `ImageClassification` as data; it makes the same pixels of an image."""
+    """Returns torchvision's preset `ImageClassification` as data, which makes the same pixels of an image."""
     (resize,), (crop,) = transform.resize_size, transform.crop_size
     return Preprocess(
         mode="RGB",
@@ -89,12 +99,9 @@ def as_preprocess(transform: Any) -> Preprocess:
 
 
 def _best(architecture: str) -> Any:
-    """torchvision's default for it, with `url`, `meta`, `transforms` and `get_state_dict`."""
+    """Returns torchvision's default weights, an enum member with `url`, `meta`, `transforms` and `get_state_dict`."""
     check_architecture(architecture)
-    # Here, not above: it takes a second to import.
-    from torchvision.models import get_model_weights
-
-    every = get_model_weights(architecture)
+    every = torchvision_part("models").get_model_weights(architecture)
     # Vision transformers have a position for each patch of 224x224 pixels: the weights for larger images do not fit.
     patches = architecture.startswith("vit_")
     return next(w for w in (every.DEFAULT, *every) if not patches or w.meta["min_size"] == (224, 224))
@@ -113,7 +120,9 @@ def _downloaded(weights: Any, *, progress: bool) -> Weights:
     except Exception as error:  # a download may fail in as many ways as the reading of a damaged file
         reason = (" ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__)[:200]
         if path.exists():
-            raise TrainingError(f"{path} cannot be read: {reason}; remove it, and it is downloaded anew") from error
+            raise TrainingError(
+                f"{path} cannot be read: {reason}; remove it, and it will be downloaded again"
+            ) from error
         raise TrainingError(
             f"{weights.url} cannot be downloaded: {reason}; "
             f"put {path.name} into {path.parent}, or start from a checkpoint of your own (--from)"

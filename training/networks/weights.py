@@ -1,6 +1,6 @@
-"""Weights that were trained elsewhere: read without running anything that a file may hold, and fitted to a network.
+"""Reads weights that were trained elsewhere, without running anything that a file may hold, and adapts them.
 
-Read are what `torch.save` wrote, a state_dict or a dictionary with one under "state_dict", and safetensors files.
+It reads safetensors files, and what `torch.save` wrote: a state_dict, or a dictionary with one under "state_dict".
 """
 
 import pickle
@@ -19,14 +19,14 @@ import torch
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.networks.heads import head_weights, outline
+from training.networks.heads import head_weights, meta_network
 
 Weights = dict[str, torch.Tensor]
 
-# What DataParallel and torch.compile put into the names; pytorch's ImageNet example has it in the middle, too.
+# What DataParallel and torch.compile put into the names; PyTorch's ImageNet example has it in the middle too.
 _WRAPPERS = {"module", "_orig_mod"}
 
-# Names of earlier torchvisions, as they still are in its own files.
+# Names from earlier versions of torchvision, which its own files still hold.
 _RENAMED = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
@@ -39,11 +39,11 @@ _LOOK_ALIKE = ("alexnet", "alexnet_transfer", "alexnet_finetune")
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What a file holds, as far as it says.
+    """Holds what a file holds, as far as the file says it.
 
     Args:
-        state_dict: without the prefixes of wrappers.
-        labels, preprocess: where the file is a checkpoint of ours.
+        state_dict: the weights by name, without the prefixes of wrappers.
+        labels, preprocess: None unless the file is a checkpoint of ours.
     """
 
     state_dict: Weights
@@ -53,7 +53,7 @@ class Foreign:
 
 
 def read(path: Path) -> Foreign:
-    """Raises: TrainingError if it is no file of weights, or one that only a full unpickling could read."""
+    """Reads a file of weights. Raises: TrainingError if it is none, or if only a full unpickling could read it."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -62,22 +62,24 @@ def read(path: Path) -> Foreign:
         raise TrainingError(f"{path}: {error.strerror or error}") from error
 
 
-def fit(
+def adapt_state_dict(
     state_dict: Mapping[str, torch.Tensor],
     architecture: str,
     num_classes: int,
     *,
     note: Callable[[str], None] = lambda _: None,
 ) -> Weights:
-    """Exactly the weights of the network, in its types: names of earlier torchvisions are brought up to date,
-    auxiliary heads left out, and half precision is widened.
+    """Returns exactly the weights that the network needs, in its types.
+
+    Names from earlier versions of torchvision are brought up to date, auxiliary heads are left out, and half precision
+    is widened.
 
     Args:
         note: is told what was left out.
 
-    Raises: TrainingError naming what is missing, unexpected, of another shape or type, or not finite.
+    Raises: TrainingError, which names what is missing, unexpected, of another shape or type, or not finite.
     """
-    expected = outline(architecture, num_classes).state_dict()
+    expected = meta_network(architecture, num_classes).state_dict()
     given = {_up_to_date(name, expected): tensor for name, tensor in state_dict.items()}
     auxiliary = [name for name in given if name.startswith(_AUXILIARY.get(architecture, ())) and name not in expected]
     if auxiliary:
@@ -177,7 +179,7 @@ def _check_names(given: Weights, expected: Weights, architecture: str) -> None:
     missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     if not missing and not unexpected:
         return
-    others = [name for name in _LOOK_ALIKE if outline(name, 2).state_dict().keys() == given.keys()]
+    others = [name for name in _LOOK_ALIKE if meta_network(name, 2).state_dict().keys() == given.keys()]
     hint = f"; they have the names of {others[0]}'s: --architecture {others[0]}" if others else ""
     differences = [_listed(what, names) for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
     raise TrainingError(f"the weights do not fit {architecture}: {'; '.join(differences)}{hint}")
@@ -202,7 +204,7 @@ def _check_shapes(given: Weights, expected: Weights, architecture: str, num_clas
 
 
 def _classes(given: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> int | None:
-    """The length of the first dimension, if in all of them that alone differs, and alike."""
+    """Returns the given length of the first dimension, if only that differs, and in all tensors alike; else None."""
     lengths = {
         len(theirs) if theirs.shape[1:] == like.shape[1:] and theirs.dim() == like.dim() else None
         for theirs, like in zip(given, expected, strict=True)

@@ -1,6 +1,5 @@
-"""Example images for a reference batch where no data set is at hand: from a folder of any images, or drawn."""
+"""Gets example images for a reference batch if there is no data set: from a folder of any images, or drawn."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,20 @@ from PIL import Image, ImageDraw
 
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.preprocess import Preprocess
-from classifier.visible import visible
+from classifier.visible import to_mode
 from training.errors import TrainingError
+from training.png import png
 
 _LONGEST_EDGE = 512
 _HEIGHT, _WIDTH = 260, 300  # of what is drawn: neither square nor any network's input, so that resizing is proved too
 
 
 def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
-    """Up to 8 of the images in it and below, spread over their names, as PNG files of at most 512 pixels an edge.
+    """Returns up to 8 of the images in a folder and below, as PNG files of at most 512 pixels an edge.
 
-    Raises: TrainingError if there is none that can be read.
+    They are spread evenly over the sorted names.
+
+    Raises: TrainingError if there is no image that can be read.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder of images")
@@ -33,18 +35,18 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
             break
         try:
             with Image.open(path) as image:
-                seen = visible(image, mode=preprocess.mode, background=preprocess.background)
+                seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
         except Exception:  # noqa: BLE001, S112  Pillow raises nearly anything on files that are no sound images
             continue
         seen.thumbnail((_LONGEST_EDGE, _LONGEST_EDGE))
-        found.append(_png(seen))
+        found.append(png(seen))
     if not found:
         raise TrainingError(f"there is no image in {folder}")
     return tuple(found)
 
 
 def drawn(preprocess: Preprocess) -> tuple[bytes, ...]:
-    """8 pictures as PNG files: slopes of light, shapes, noise; the same ones every time."""
+    """Draws 8 pictures as PNG files: slopes of light, shapes, and noise. They are the same every time."""
     random = np.random.default_rng(8)
     pictures = [
         *(Image.fromarray(_slope(random)) for _ in range(2)),
@@ -52,11 +54,11 @@ def drawn(preprocess: Preprocess) -> tuple[bytes, ...]:
         # Coarse, as clouds, and fine.
         *(Image.fromarray(_noise(random, edge)).resize((_WIDTH, _HEIGHT)) for edge in (9, 120)),
     ]
-    return tuple(_png(picture.convert(preprocess.mode)) for picture in pictures)
+    return tuple(png(picture.convert(preprocess.mode)) for picture in pictures)
 
 
 def _slope(random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A different slope in each colour."""
+    """Draws a different slope in each colour."""
     down, across = np.mgrid[0 : 1 : _HEIGHT * 1j, 0 : 1 : _WIDTH * 1j][..., None]
     levels = random.uniform(0, 255, 3) + down * random.uniform(-255, 255, 3) + across * random.uniform(-255, 255, 3)
     slope: npt.NDArray[np.uint8] = levels.clip(0, 255).astype(np.uint8)
@@ -76,9 +78,3 @@ def _shapes(random: np.random.Generator) -> Image.Image:
 
 def _noise(random: np.random.Generator, edge: int) -> npt.NDArray[np.uint8]:
     return random.integers(0, 256, (edge, edge, 3), dtype=np.uint8)
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

@@ -1,4 +1,4 @@
-"""A published checkpoint that a person named: what is wrong with it becomes one line. Imports no torch."""
+"""Opens a published checkpoint that a person named; what is wrong with it becomes one line. Imports no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from training.errors import TrainingError
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raises: TrainingError for what goes wrong meanwhile with the checkpoint at `path`."""
+    """Turns what goes wrong meanwhile with the checkpoint at `path` into a TrainingError of one line."""
     try:
         yield
     except FileNotFoundError as error:
@@ -22,6 +22,6 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def header_of(path: Path) -> Header:
-    """What it says of itself; its weights are not read. Raises: TrainingError if it is no checkpoint."""
+    """Reads what a checkpoint says of itself, without its weights. Raises: TrainingError if it is no checkpoint."""
     with reading(path):
         return Header.read(path)

@@ -1,4 +1,4 @@
-"""Where a run's weights come from: the code, and the libraries."""
+"""Finds out which code and which libraries a run's weights come from."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ _LIBRARIES = ("flambeau", "torch", "torchvision", "numpy", "pillow", "safetensor
 
 
 def code_revision() -> str | None:
-    """The git commit of this code, with "-dirty" if it was changed since; None outside a checkout of it."""
+    """Returns the git commit of this code, with "-dirty" if it was changed since; None outside a checkout of it."""
     git, here = shutil.which("git"), Path(__file__).resolve()
     if git is None:
         return None
@@ -28,7 +28,7 @@ def code_revision() -> str | None:
 
 
 def library_versions() -> dict[str, str]:
-    """The installed versions of what decides the weights."""
+    """Returns the installed versions of the libraries that decide the weights."""
     versions = {}
     for name in _LIBRARIES:
         try:

@@ -1,90 +1,61 @@
-"""The last step of training: a Checkpoint gets the next free version in the store, whole or not at all."""
+"""Does the last step of training: gives a Checkpoint the next free version in the store, whole or not at all."""
 
 import errno
 import os
 import re
 from pathlib import Path
 
-from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.checkpoint import Checkpoint
 from classifier.manifest import MODEL_NAME, VERSION_FILE
-from training import atomic_files as files
+from training import atomic_files
 from training.errors import TrainingError
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def publish(checkpoint: Checkpoint, store: Path) -> Path:
-    """Writes it as the next version of the model its manifest names, and returns where.
+    """Writes the checkpoint as the next version of the model that its manifest names, and returns the version's path.
 
-    The file is written beside, forced to the disk and linked to the next free number, which fails if somebody else took
-    that number meanwhile: then the next is tried. Where links are not supported, a number is first claimed by creating
-    `.<version>.claimed` exclusively, and the file renamed under that claim. Whatever ends it early leaves no version,
-    only a hidden file that no reader looks at (a claim left behind only costs its number).
+    The file is written under a hidden name, forced to the disk, and linked to the next free number. If somebody else
+    took that number meanwhile, the link fails and the next number is tried. Where links are not supported, a number is
+    first claimed: `.<version>.claimed` is created exclusively, and the file is renamed under that claim.
 
-    Raises: CheckpointError if nobody could load it; OSError.
+    A publisher that ends early leaves no version, only a hidden file that no reader looks at. A claim that is left
+    behind costs its number, and nothing else.
+
+    Raises:
+        CheckpointError: nobody could load the checkpoint.
+        OSError: the store cannot be written to.
     """
     folder = store / checkpoint.manifest.model
-    with files.beside(folder / "publishing") as temporary:
+    with atomic_files.temporary(folder / "publishing") as temporary:
         checkpoint.save(temporary)
         version = max(versions(folder), default=0) + 1
         while not _place(temporary, folder, version):
             version += 1
-    files.sync_folder(folder)
+    atomic_files.sync_folder(folder)
     return path_of(folder, version)
 
 
 def check_name(model: str) -> None:
-    """Raises: TrainingError if no model can be called so."""
+    """Checks that a model may have this name. Raises: TrainingError if not."""
     if not re.fullmatch(MODEL_NAME, model):
         raise TrainingError(f"--name {model!r}: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit")
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a model's folder, highest first, sound or not."""
+    """Returns the versions in a model's folder, the highest first, whether they are sound or not. Raises: OSError."""
     matches = (re.fullmatch(VERSION_FILE, path.name) for path in folder.iterdir())
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def path_of(folder: Path, version: int) -> Path:
+    """Returns the path of a version in its model's folder."""
     return folder / f"{version}.safetensors"
 
 
-def prune(store: Path, model: str, *, keep: int) -> list[Path]:
-    """Removes the versions below the `keep` highest sound ones, and returns them.
-
-    A file that `Checkpoint.load` refuses does not count, and is only removed if it is below those: a higher one may
-    still be on its way. Where there are fewer than `keep` sound ones, nothing is removed.
-
-    Raises: TrainingError if there is no such model or `keep` is below 1; OSError.
-    """
-    folder = store / model
-    if keep < 1:
-        raise TrainingError(f"--keep {keep}: at least 1 version must stay")
-    if not re.fullmatch(MODEL_NAME, model) or not folder.is_dir():
-        raise TrainingError(f"no model {model!r} in {store}")
-    numbers = versions(folder)
-    sound: list[int] = []
-    for version in numbers:
-        if len(sound) == keep:
-            break
-        if _is_sound(path_of(folder, version)):
-            sound.append(version)
-    removed = [path_of(folder, version) for version in numbers if len(sound) == keep and version < sound[-1]]
-    for path in removed:
-        path.unlink(missing_ok=True)
-    return removed
-
-
-def _is_sound(path: Path) -> bool:
-    try:
-        Checkpoint.load(path)
-    except (CheckpointError, FileNotFoundError):
-        return False
-    return True
-
-
 def _place(temporary: Path, folder: Path, version: int) -> bool:
-    """False if the version is taken."""
+    """Puts the file at its version. Returns False if the version is taken."""
     try:
         os.link(temporary, path_of(folder, version))
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""The reference batch: what a server must be able to repeat before it serves the weights."""
+"""Makes the reference batch, which a server must be able to repeat before it serves the weights."""
 
 import io
 
@@ -13,10 +13,11 @@ from classifier.preprocess import Preprocess
 
 
 def reference(network: nn.Module, examples: tuple[bytes, ...], preprocess: Preprocess) -> Reference:
-    """The PNG files, their pixels, and the logits `network` gives them.
+    """Returns the PNG files, their pixels, and the logits that `network` gives them.
 
     Args:
-        network: on the CPU, where fp32 is never anything less, in eval mode.
+        network: in eval mode, on the CPU, because there fp32 is really computed in fp32.
+        examples: 1 to 8 PNG files.
     """
     pixels = torch.from_numpy(np.stack([preprocess.to_pixels(Image.open(io.BytesIO(png))) for png in examples]))
     normalize = normalizer(preprocess, device=torch.device("cpu"))

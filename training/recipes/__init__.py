@@ -1,4 +1,4 @@
 """What to train and how, as data.
 
-May import `networks`, `publishing`, `device`, `progress`, `atomic_files` and `errors`.
+May import `networks`, `publishing`, `device`, `progress`, `atomic_files`, `errors` and `png`.
 """

@@ -1,35 +1,27 @@
-"""The built-in recipes by their names, what each data set is trained with by default, and recipes from TOML files."""
+"""Holds the built-in recipes by their names, and says which one each data set is trained with by default."""
 
 import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.recipes.dataset_table import DIGIT, TORCHVISION_DATASETS
 from training.recipes.recipe import Recipe
 
-# A data set's recipe where none is named.
+# The recipe of each data set where none is named.
 DEFAULTS = {
     "strokes": "mnist_cnn",
-    "mnist": "mnist_cnn",
-    "fashion-mnist": "mnist_cnn",
-    "cifar10": "scratch:resnet18",
+    **{name: row.recipe for name, row in TORCHVISION_DATASETS.items()},
     "photos": "transfer:resnet18",
 }
 
-_DIGIT = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0.3081,), background=0)
-_CLOTHES = _DIGIT.model_copy(update={"mean": (0.2860,), "std": (0.3530,)})
-_TINY_PHOTO = Preprocess(
-    mode="RGB", resize=(32, 32), crop=None, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-)
 _PHOTO_AUGMENT = {"crop": (0.35, 1.0), "flip": True}
 
 _NAMED: dict[str, dict[str, Any]] = {
     "mnist_cnn": {
         "architecture": "mnist_cnn",
-        "preprocess": _DIGIT,
+        "preprocess": DIGIT,
         "epochs": 3,
         "batch_size": 128,
         "lr": 0.05,
@@ -39,7 +31,7 @@ _NAMED: dict[str, dict[str, Any]] = {
     # As far as the small network goes: chosen by held-out accuracy alone.
     "mnist_cnn_record": {
         "architecture": "mnist_cnn",
-        "preprocess": _DIGIT,
+        "preprocess": DIGIT,
         "epochs": 40,
         "batch_size": 128,
         "lr": 0.05,
@@ -69,7 +61,7 @@ _NAMED: dict[str, dict[str, Any]] = {
         "augment": _PHOTO_AUGMENT,
     },
 }
-# `<family>:<architecture>`, for any architecture there is.
+# Recipes for any architecture; their names are `<family>:<architecture>`.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 30, "batch_size": 64, "lr": 0.05, "clip": 5.0, "augment": _PHOTO_AUGMENT, "held_out": 0.1},
     "transfer": {
@@ -93,111 +85,33 @@ _FAMILIES: dict[str, dict[str, Any]] = {
         "augment": _PHOTO_AUGMENT,
     },
 }
-# What a data set wants otherwise than its recipe has it.
-_ADAPTED: dict[tuple[str, str], dict[str, Any]] = {
-    ("fashion-mnist", "mnist_cnn"): {
-        "preprocess": _CLOTHES,
-        "epochs": 12,
-        "augment": {"shift": 1, "flip": True},
-    },
-    ("cifar10", "scratch:resnet18"): {
-        "preprocess": _TINY_PHOTO,
-        "epochs": 15,
-        "batch_size": 128,
-        "lr": 0.1,
-        "augment": {"shift": 4, "flip": True},
-        "held_out": 0.05,
-    },
-}
 
 
 def names() -> list[str]:
-    """As a person types them, the families with a placeholder."""
+    """Returns the names as a person types them; those of the families hold a placeholder."""
     return [*_NAMED, *(f"{family}:<architecture>" for family in _FAMILIES)]
 
 
 def builtin(data: str, name: str | None = None) -> Recipe:
-    """The recipe of that name for that data set; None: the data set's default.
+    """Returns the recipe of that name for that data set.
 
-    Raises: TrainingError if there is none of that name.
+    Args:
+        data: the kind of a source, such as "mnist".
+        name: None: the data set's default recipe.
+
+    Raises: TrainingError if no recipe has that name; TorchvisionError.
     """
     name = DEFAULTS[data] if name is None else name
-    values = {"name": name, "source": {"kind": data}} | _values(name) | _ADAPTED.get((data, name), {})
+    values = {"name": name, "source": {"kind": data}} | {**_values(name), **_adapted(data, name)}
     if "preprocess" not in values:
         values["preprocess"] = usual_preprocess(values["architecture"])
     return Recipe.checked(values)
 
 
 def default_values(data: str) -> dict[str, Any]:
-    """What the data set's default recipe says, as far as it says anything of its own."""
+    """Returns the values that the data set's default recipe sets itself. It imports no torch."""
     name = DEFAULTS[data]
-    return _values(name) | _ADAPTED.get((data, name), {})
-
-
-def from_file(data: str, path: Path) -> Recipe:
-    """A recipe in TOML: `base` names the built-in one that it changes, the other keys are those of `Recipe`;
-    "none" takes away what the base has.
-
-    Raises: TrainingError if it cannot be read or is none.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"--recipe {path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, no UTF-8
-        raise TrainingError(f"--recipe {path}: {error}") from error
-    base = values.pop("base", None)
-    if not (base is None or isinstance(base, str)):
-        raise TrainingError(f"--recipe {path}: base is the name of a recipe, not {base!r}")
-    return _changed_by_hand(builtin(data, base), _with_nothing(values))
-
-
-def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """`recipe` with some values replaced; what is nested is changed, not replaced.
-
-    Raises: TrainingError naming the field that is not known or out of range.
-    """
-    return Recipe.checked(_merged(recipe.model_dump(), values))
-
-
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """`recipe` with `key=value` each; a key may be dotted, a value is as in TOML, or a word.
-
-    Raises: TrainingError.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise TrainingError(f"--set {setting}: a key and a value are needed, e.g. --set label_smoothing=0.1")
-        value: Any = _value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        values = _merged(values, value)
-    return _changed_by_hand(recipe, values)
-
-
-def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
-    """What `with_settings` needs to make `recipe` of `base`."""
-    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
-    return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
-
-
-def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    if "name" in values:
-        raise TrainingError("name: a recipe keeps that of the built-in one it was made from; --name names the model")
-    source = values.get("source")
-    if isinstance(source, Mapping) and "kind" in source:
-        raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
-    return changed(recipe, values)
-
-
-def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no word for None; ours is "none"."""
-    return {
-        key: None if value == "none" else _with_nothing(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-    }
+    return {**_values(name), **_adapted(data, name)}
 
 
 def _values(name: str) -> dict[str, Any]:
@@ -211,52 +125,23 @@ def _values(name: str) -> dict[str, Any]:
     raise TrainingError(f"unknown recipe {name!r}: {hint}")
 
 
+def _adapted(data: str, name: str) -> Mapping[str, Any]:
+    """Returns what the data set wants otherwise than the recipe of that name has it."""
+    row = TORCHVISION_DATASETS.get(data)
+    return row.adapted if row is not None and row.recipe == name else {}
+
+
 def usual_preprocess(architecture: str) -> Preprocess:
-    """What the architecture is fed with elsewhere, too."""
+    """Returns the preprocess that this architecture usually has.
+
+    Raises: TrainingError if the architecture is not known; TorchvisionError.
+    """
     if architecture == "mnist_cnn":
-        return _DIGIT
-    # Here, not above: torchvision takes a second to import, and a list of names does without it.
+        return DIGIT
+    # Here, not above: it imports torch, and a list of names does without it.
     from training.networks.pretrained import preprocess_of
 
     usual = preprocess_of(architecture)
     if usual is None:
         raise AssertionError("only mnist_cnn has no weights of torchvision's")
     return usual
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _value(text: str) -> Any:
-    if text in ("none", "null", "None"):
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a word, as most people type one
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"[{','.join(map(_text, value))}]"
-    return str(value)

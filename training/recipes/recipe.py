@@ -1,20 +1,29 @@
-"""Recipe: what to train and how, as data. Everything that decides the weights stands in one, and in the manifest."""
+"""Says what to train and how, as data. All that decides the weights stands in a recipe, and so in the manifest."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.recipes.dataset_table import TORCHVISION_DATASETS
 
 
 class _Data(BaseModel):
+    """Never changes, and takes neither unknown keys nor infinite numbers."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+if TYPE_CHECKING:
+    TorchvisionKind = str
+else:
+    TorchvisionKind = Literal[tuple(TORCHVISION_DATASETS)]  # for pydantic, which knows a source by its kind
+
+
 class StrokesSource(_Data):
-    """Digits that the project draws itself."""
+    """Means digits that the project draws itself."""
 
     kind: Literal["strokes"] = "strokes"
     samples: int = Field(default=40_000, description="drawn for training, held-out ones included", ge=2)
@@ -22,23 +31,24 @@ class StrokesSource(_Data):
 
 
 class TorchvisionSource(_Data):
-    """A data set that torchvision knows, or a part of it.
+    """Means a data set that torchvision knows, or a part of it.
 
     Args:
-        classes: only these, numbered anew in this order; None: all.
+        kind: a name in `TORCHVISION_DATASETS`.
+        classes: only these classes, with new numbers in this order; None: all.
         per_class: only so many training samples of each class, chosen by the recipe's seed; None: all.
     """
 
-    kind: Literal["mnist", "fashion-mnist", "cifar10"]
-    classes: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = Field(default=None, min_length=2)
+    kind: TorchvisionKind
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
     per_class: int | None = Field(default=None, ge=1)
 
 
 class PhotosSource(_Data):
-    """A folder in ImageFolder layout: a folder per class, or `train/` and `val/` with a folder per class in each.
+    """Means a folder in ImageFolder layout: a folder per class, or `train/` and `val/` with a folder per class in each.
 
     Args:
-        test_share: of each class, for the test set, where there is no `val/`.
+        test_share: the share of each class that becomes the test set, if there is no `val/`.
     """
 
     kind: Literal["photos"] = "photos"
@@ -49,17 +59,18 @@ Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource, Field(discr
 
 
 class Augment(_Data):
-    """What is done at random to the images, in training only.
+    """Says what is done at random to the images, in training only.
 
     Args:
-        crop: a random part of this share of the image's area (least, most) and a ratio of 3/4 to 4/3 is resized to the
-            network's input, instead of the preprocess's resize and crop; each image by itself, while it is decoded.
-        trivial: TrivialAugment (Müller and Hutter 2021); each image by itself, while it is decoded.
-        flip: mirrored left-right, every other one.
-        shift: moved by up to this many whole pixels each way.
-        degrees, scale, shear, translate: an affine map: turned and slanted by up to so many degrees, enlarged or
-            shrunk by up to that share, moved by up to so many pixels.
-        elastic: a smooth random displacement of this amplitude in pixels (Simard et al. 2003).
+        crop: a random part of the image takes the place of the preprocess's resize and crop. It has this share (least,
+            most) of the image's area and a ratio of 3/4 to 4/3, and is resized to the network's input. Each image gets
+            a part of its own, while it is decoded.
+        trivial: TrivialAugment (Müller and Hutter 2021), for each image by itself, while it is decoded.
+        flip: an image is mirrored left-right with probability 1/2.
+        shift: an image is moved by up to this many whole pixels in each direction.
+        degrees, scale, shear, translate: an affine map turns and slants by up to so many degrees, enlarges or shrinks
+            by up to that share, and moves by up to so many pixels.
+        elastic: a smooth random displacement of up to so many pixels (Simard et al. 2003).
     """
 
     crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
@@ -74,14 +85,19 @@ class Augment(_Data):
 
 
 class Unfreeze(_Data):
-    """A second stage, in which the whole network is trained."""
+    """Asks for a second stage, in which the whole network is trained."""
 
     epochs: int = Field(ge=1)
     lr: float = Field(gt=0)
 
 
 class Stage(_Data):
-    """Epochs in which the same parts are trained, on one schedule. `first` is the number of its first epoch, from 1."""
+    """Is a number of epochs in which the same parts are trained, on one schedule.
+
+    Args:
+        first: the number of its first epoch; the run's first is 1.
+        lr: the peak of the learning rate.
+    """
 
     first: int
     epochs: int
@@ -90,33 +106,36 @@ class Stage(_Data):
 
     @property
     def last(self) -> int:
+        """The number of its last epoch."""
         return self.first + self.epochs - 1
 
 
 class Recipe(_Data):
-    """SGD with Nesterov momentum and cross-entropy.
+    """Describes a run of SGD with Nesterov momentum and cross-entropy.
 
     Args:
-        name: of the built-in recipe that it is, or that it was made from.
-        start: "fresh" weights, or the "backbone": all but the head comes from a published checkpoint or, where none is
-            named, from torchvision's own weights.
+        name: the built-in recipe that it is, or that it was made from.
+        start: "fresh" weights, or the "backbone": then all but the head comes from a published checkpoint. If none is
+            named, it comes from torchvision's own weights.
         trainable: "all", "head", or the names of the network's parts that are trained, e.g. "layer4,fc".
-        held_out: samples taken out of the training set, or their share if below 1: by them the epoch is chosen and the
-            temperature fitted.
+        held_out: how many samples are taken out of the training set, or which share if below 1. By them the epoch is
+            chosen and the temperature fitted.
         lr: the peak of the learning rate.
-        lr_continued: the peak where training goes on with a published checkpoint, its head included: good weights are
-            not shaken up. None: `lr`.
-        unfreeze: a second stage.
-        schedule: "one_cycle" rises by half a cosine and falls by half a cosine; "cosine" rises in a line; "constant".
+        lr_continued: the peak if training goes on with a published checkpoint and its head, because a high rate would
+            spoil good weights. None: `lr`.
+        unfreeze: a second stage; None: there is none.
+        schedule: "one_cycle" rises by half a cosine and falls by half a cosine. "cosine" rises in a straight line, and
+            falls alike. "constant" rises in a straight line, and stays.
         warm_up: the share of a stage's steps in which the learning rate rises.
-        weight_decay: on the weights of convolutions and linear layers, not on norms and biases.
-        clip: the gradients' norm is cut to this.
-        ema: the decay of a running mean of the weights, which is what is measured and published; 0: none.
+        weight_decay: applies to the weights of convolutions and linear layers, not to norms and biases.
+        clip: the most that the norm of the gradients may be; None: any.
+        ema: the decay of a running mean of the weights, which is then measured and published; 0: there is none.
         balanced: classes are drawn equally often, however uneven they are.
-        precision: of the forward pass; "auto" is what the device has units for: bf16 or fp16 on a GPU, bf16 on a CPU
+        precision: of the forward pass. "auto" is what the device has units for: bf16 or fp16 on a GPU, bf16 on a CPU
             with AMX, else fp32. A manifest says which it was.
-        compiled: by torch.compile.
-        seed: of the drawn digits, the first weights, the order of samples, what is done to them, the held-out.
+        compiled: torch.compile is used.
+        seed: of the drawn digits, the first weights, the order of the samples, what is done to them at random, and the
+            choice of held-out samples.
     """
 
     name: str = Field(min_length=1)
@@ -154,6 +173,7 @@ class Recipe(_Data):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
+        """The stages in their order, one or two."""
         first = Stage(first=1, epochs=self.epochs, lr=self.lr, trainable=self.trainable)
         if self.unfreeze is None:
             return (first,)
@@ -162,18 +182,19 @@ class Recipe(_Data):
 
     @property
     def all_epochs(self) -> int:
+        """How many epochs all stages have together."""
         return self.stages[-1].last
 
-    def but(self, **changes: Any) -> Self:
-        """This recipe with some fields changed, and checked again.
+    def replace(self, **changes: Any) -> Self:
+        """Returns this recipe with some fields replaced, and checked again.
 
-        Raises: TrainingError naming the field that is out of range.
+        Raises: TrainingError, which names the field that is out of range.
         """
         return self.checked(self.model_dump() | changes)
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Self:
-        """Raises: TrainingError naming the field that is out of range."""
+        """Makes a recipe of these values. Raises: TrainingError, which names the field that is out of range."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -1,6 +1,5 @@
-"""The worst mistakes on one sheet, each image with what it is and what it was taken for. Needs only Pillow."""
+"""Draws the worst mistakes on one sheet: each image with its class and the predicted one. It needs only Pillow."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from classifier.preprocess import Pixels
 from training.evaluation.metrics import Mistake
+from training.png import png
 from training.reports.label_text import Font, caption, font
 
 _COLUMNS = 5
@@ -18,9 +18,13 @@ _PIXELS_SEEN = 4  # times as large: no photo needs it
 
 
 def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequence[str]) -> bytes:
-    """A PNG file, about 1600 pixels wide, five to a row in their order; the images are uint8 [height, width, 1 or 3].
+    """Returns a PNG file, about 1600 pixels wide, with five mistakes to a row in their order.
 
-    Under each "true -> predicted, confidence", on three lines where labels are long.
+    Below each image stands "true -> predicted, confidence", on three lines if the labels are long.
+
+    Args:
+        mistakes: each with its image, uint8 [height, width, 1 or 3].
+        labels: by class index.
     """
     letters = font(_TEXT)
     texts = [_text(mistake, labels, letters) for mistake, _ in mistakes]
@@ -37,9 +41,7 @@ def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequenc
         sheet.paste(tile, (left + (_CELL - tile.width) // 2, top + (_CELL - tile.height) // 2))
         for number, line in enumerate(text):
             pen.text((left, top + _CELL + number * _LINE), line, fill=_INK, font=letters)
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+    return png(sheet)
 
 
 def _text(mistake: Mistake, labels: Sequence[str], letters: Font) -> list[str]:
@@ -52,7 +54,7 @@ def _text(mistake: Mistake, labels: Sequence[str], letters: Font) -> list[str]:
 
 
 def _tile(image: Pixels) -> Image.Image:
-    """As large as its cell allows; a small one by a whole factor, so that its pixels can be seen as they are."""
+    """Returns the image as large as its cell allows. A small one grows by a whole factor, so that its pixels show."""
     height, width = image.shape[:2]
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image)).convert("RGB")
     scale = _CELL / max(height, width)

@@ -1,4 +1,4 @@
-"""Labels as text that a font can draw, in a width that there is: a label may hold any letter of any script."""
+"""Makes of labels text that a font can draw in a given width: a label may hold any letter of any script."""
 
 import unicodedata
 from pathlib import Path
@@ -11,7 +11,11 @@ _NO_CHARACTER = "\U0010ffff"  # what every font draws its box for
 
 
 def font(size: float) -> Font:
-    """Matplotlib's own, which knows more letters, where it is installed; else the one in Pillow."""
+    """Returns Matplotlib's own font, which knows more letters, if it is installed; else Pillow's.
+
+    Args:
+        size: of the letters, in pixels.
+    """
     try:
         import matplotlib as mpl
     except ImportError:
@@ -20,10 +24,13 @@ def font(size: float) -> Font:
 
 
 def caption(label: str, number: int, *, font: Font, width: float) -> str:
-    """The label on one line of at most `width` pixels.
+    """Returns the label on one line of at most `width` pixels.
 
-    Letters that the font lacks lose their accents or are left out, and then the class's number stands before the rest:
-    two labels of another script must not look the same.
+    A letter that the font does not have loses its accent, or is left out. Then the class's number stands before the
+    rest, because two labels of another script must not look the same.
+
+    Args:
+        number: the class index.
     """
     one_line = " ".join(label.split())
     drawn = "".join(_drawable(character, font) for character in one_line)
@@ -37,7 +44,7 @@ def caption(label: str, number: int, *, font: Font, width: float) -> str:
 
 
 def shortened(text: str, *, font: Font, width: float) -> str:
-    """The text, or as much of its beginning as fits, with an ellipsis."""
+    """Returns the text, or as much of its beginning as fits into `width` pixels, with an ellipsis."""
     if font.getlength(text) <= width:
         return text
     kept = text
@@ -47,7 +54,7 @@ def shortened(text: str, *, font: Font, width: float) -> str:
 
 
 def _drawable(character: str, font: Font) -> str:
-    """The character, or it without its accent, or nothing."""
+    """Returns the character, or the character without its accent, or nothing."""
     plain = unicodedata.normalize("NFKD", character)[0]
     return next((one for one in (character, plain) if one.isprintable() and _has(font, one)), "")
 

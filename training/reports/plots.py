@@ -1,7 +1,7 @@
-"""Pictures of a run, for people: curves, confusion matrix, reliability diagram, and the worst mistakes.
+"""Draws pictures of a run for people: curves, confusion matrix, reliability diagram, and the worst mistakes.
 
-The first three need Matplotlib, an extra; it draws into memory, without a window, and its settings are the caller's
-again afterwards. Each file is written whole or not at all.
+The first three need Matplotlib, which is an extra. It draws into memory, without a window, and gets its own settings
+back afterwards. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 
 from classifier.manifest import EpochPoint
 from classifier.preprocess import Pixels
-from training import atomic_files as files
-from training.evaluation.metrics import BINS, Bin, Figures, Mistake
-from training.reports import label_text as captions
+from training import atomic_files
+from training.evaluation.metrics import BINS, Bin, EvaluationMetrics, Mistake
+from training.reports import label_text
 from training.reports.contact_sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _MOST_CELLS = 200  # along an axis; more classes share one
 _MOST_CONFUSED = 10
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with Matplotlib; `captions` leaves out what it cannot draw
+    "font.family": ["DejaVu Sans"],  # comes with Matplotlib; `label_text` leaves out what it cannot draw
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
 
 
 def missing() -> str | None:
-    """What to install for all pictures; None if it is there."""
+    """Returns one line that says what to install for all pictures; None if it is installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -62,32 +62,33 @@ def draw(
     folder: Path,
     *,
     history: Sequence[EpochPoint],
-    figures: Figures,
+    evaluation: EvaluationMetrics,
     labels: Sequence[str],
     mistakes: Sequence[tuple[Mistake, Pixels]],
 ) -> list[Path]:
-    """Writes curves.png, confusion.png and reliability.png if nothing is `missing`, and mistakes.png; returns them.
+    """Writes mistakes.png, and curves.png, confusion.png and reliability.png if nothing is `missing`.
 
     Args:
-        history: by epoch; without any there is no curves.png.
+        history: by epoch; if it is empty there is no curves.png.
         labels: by class index.
-        mistakes: with the pixels that the network saw; the order is kept.
+        mistakes: each with the pixels that the network saw; their order is kept.
 
-    Raises: OSError.
+    Returns: the paths of the files.
+    Raises: OSError if a file cannot be written; nearly any, from a library that draws.
     """
     pictures = {"mistakes.png": contact_sheet(mistakes, labels=labels)}
     if missing() is None:
         if history:
             pictures["curves.png"] = curves(history)
-        pictures["confusion.png"] = confusion(figures, labels)
-        pictures["reliability.png"] = reliability(figures)
+        pictures["confusion.png"] = confusion(evaluation, labels)
+        pictures["reliability.png"] = reliability(evaluation)
     for name, data in pictures.items():
-        files.replace(folder / name, data)
+        atomic_files.replace(folder / name, data)
     return [folder / name for name in sorted(pictures)]
 
 
 def curves(history: Sequence[EpochPoint]) -> bytes:
-    """A PNG file: loss and accuracy by epoch, in training and on the held-out samples."""
+    """Returns a PNG file: loss and accuracy by epoch, in training and on the held-out samples."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     with _figure(height=3.6) as figure:
@@ -108,13 +109,13 @@ def curves(history: Sequence[EpochPoint]) -> bytes:
         return _png(figure)
 
 
-def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
-    """A PNG file: the true classes by row, the predicted ones by column, coloured by the share of the row.
+def confusion(evaluation: EvaluationMetrics, labels: Sequence[str]) -> bytes:
+    """Returns a PNG file: a row is a true class, a column a predicted one, the colour shows the share of the row.
 
-    Up to 20 classes there are counts in the cells, up to 40 labels on the axes. Beyond 20, the pairs that are confused
-    most often stand below; beyond 200, several classes share a cell.
+    Up to 20 classes there are counts in the cells, and up to 40 there are labels on the axes. Beyond 20 classes, the
+    pairs that are confused most often stand below. Beyond 200, several classes share a cell.
     """
-    counts, classes = figures.confusion, len(labels)
+    counts, classes = evaluation.confusion, len(labels)
     with _figure(height=min(8.3, 3.5 + 0.5 * classes) if classes <= _MOST_COUNTS else 9.0) as figure:
         if classes <= _MOST_COUNTS:
             axes = figure.subplots()
@@ -124,7 +125,7 @@ def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
         cells, together = _pooled(counts)
         shares = cells / cells.sum(1, keepdim=True).clamp(min=1)
         _colour(figure, axes, shares, classes)
-        axes.set_title(f"{figures.accuracy:.2%} of {figures.samples:,} samples are right")
+        axes.set_title(f"{evaluation.accuracy:.2%} of {evaluation.samples:,} samples are right")
         by_number = "" if classes <= _MOST_LABELS else ", by number"
         axes.set_ylabel(f"true class{by_number}")
         shared = f"; {together} x {together} classes share a cell" if together > 1 else ""
@@ -136,19 +137,19 @@ def confusion(figures: Figures, labels: Sequence[str]) -> bytes:
         return _png(figure)
 
 
-def reliability(figures: Figures) -> bytes:
-    """A PNG file: how often answers of a confidence are right, before and after calibration, and how many there are."""
+def reliability(evaluation: EvaluationMetrics) -> bytes:
+    """Returns a PNG file: how often answers of each confidence are right, before and after calibration."""
     from matplotlib.ticker import PercentFormatter
 
-    before = f"as trained: calibration error {figures.before.ece:.2%}"
-    after = f"at temperature {figures.temperature:.3f}: calibration error {figures.after.ece:.2%}"
+    before = f"as trained: calibration error {evaluation.before.ece:.2%}"
+    after = f"at temperature {evaluation.temperature:.3f}: calibration error {evaluation.after.ece:.2%}"
     with _figure(height=5.0) as figure:
         grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[4, 1])
-        for column, (title, one) in enumerate(((before, figures.before), (after, figures.after))):
+        for column, (title, one) in enumerate(((before, evaluation.before), (after, evaluation.after))):
             upper, lower = grid[0, column], grid[1, column]
             upper.set_title(title)
             _bars(upper, one.bins)
-            samples = [bin_.samples / figures.samples for bin_ in one.bins]
+            samples = [bin_.samples / evaluation.samples for bin_ in one.bins]
             lower.bar(_MIDDLES, samples, width=0.9 / BINS, color=_GREY)
             lower.set_xlabel("confidence")
             lower.set_ylim(0, 1)
@@ -202,8 +203,8 @@ def _colour(figure: Figure, axes: Axes, shares: torch.Tensor, classes: int) -> N
 
 def _write_labels(axes: Axes, labels: Sequence[str]) -> None:
     size = 9 if len(labels) <= _MOST_COUNTS else 7
-    letters = captions.font(size * 100 / 72)  # in pixels of a picture 800 wide
-    texts = [captions.caption(label, i, font=letters, width=130) for i, label in enumerate(labels)]
+    letters = label_text.font(size * 100 / 72)  # in pixels of a picture 800 wide
+    texts = [label_text.caption(label, i, font=letters, width=130) for i, label in enumerate(labels)]
     room = 0.9 * 560 / len(labels)
     upright = max(letters.getlength(text) for text in texts) > room
     axes.set_xticks(range(len(labels)), texts, fontsize=size, rotation=90 if upright else 0)
@@ -222,7 +223,7 @@ def _write_counts(axes: Axes, counts: torch.Tensor, shares: torch.Tensor) -> Non
 
 
 def _pooled(counts: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """float64 counts of at most `_MOST_CELLS` rows and columns, and how many classes share one."""
+    """Returns float64 counts of at most `_MOST_CELLS` rows and columns, and how many classes share one."""
     together = -(-len(counts) // _MOST_CELLS)
     short = -len(counts) % together
     padded = torch.nn.functional.pad(counts, (0, short, 0, short)).double()
@@ -234,12 +235,12 @@ def _write_most_confused(axes: Axes, counts: torch.Tensor, labels: Sequence[str]
     axes.axis("off")
     wrong = counts.clone().fill_diagonal_(0).flatten()
     most, places = wrong.sort(descending=True, stable=True)
-    letters = captions.font(8 * 100 / 72)
+    letters = label_text.font(8 * 100 / 72)
     axes.text(0, 1, "most often confused", transform=axes.transAxes, va="bottom", fontsize=9)
     for line, (count, place) in enumerate(zip(most[:_MOST_CONFUSED].tolist(), places.tolist(), strict=False)):
         if count:
             true, predicted = (
-                captions.caption(labels[i], i, font=letters, width=150) for i in divmod(place, len(labels))
+                label_text.caption(labels[i], i, font=letters, width=150) for i in divmod(place, len(labels))
             )
             column, row = divmod(line, _MOST_CONFUSED // 2)
             where = (column / 2, 0.85 - row / (_MOST_CONFUSED // 2))
@@ -248,7 +249,7 @@ def _write_most_confused(axes: Axes, counts: torch.Tensor, labels: Sequence[str]
 
 @contextmanager
 def _figure(*, height: float) -> Iterator[Figure]:
-    """An empty one, in our style: neither what the caller nor what a settings file of the user says decides."""
+    """Gives an empty figure in our own style, whatever the caller or a settings file of the user says."""
     import matplotlib.style
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -1,8 +1,6 @@
-"""What a run leaves for people: a line per epoch in `log.jsonl`, pictures in the run's folder, and a summary."""
+"""Tells people at the end of a run what came of it: by pictures in the run's folder, and by tables."""
 
-import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,51 +9,52 @@ from rich.table import Table
 
 from classifier.manifest import Manifest
 from classifier.scores import SCORES
-from training import atomic_files as files
 from training.data.batches import Split
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import worst
 from training.progress import Progress
-from training.reports import plots as pictures
+from training.reports import plots
 
-LOG = "log.jsonl"
 _MOST_CLASSES = 20  # in a table that a person reads
 
 
-def log(folder: Path, record: Mapping[str, object]) -> None:
-    """Adds an epoch's record; what a run that was cut off or started again left behind it goes."""
-    path = folder / LOG
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    kept = [line for line in lines if 0 < _epoch(line) < int(str(record["epoch"]))]
-    files.replace(path, "".join(f"{line}\n" for line in [*kept, json.dumps(record)]).encode())
-
-
 def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
-    """Curves, confusion matrix, reliability diagram, and the worst mistakes as they were seen."""
-    mistakes = worst(measured.logits, measured.targets, temperature=measured.figures.temperature)
+    """Draws curves, confusion matrix, reliability diagram, and the worst mistakes as the network saw them.
+
+    What goes wrong with a picture is said in one line, and raises nothing.
+
+    Args:
+        test: the split that was measured.
+    """
+    mistakes = worst(measured.logits, measured.targets, temperature=measured.evaluation.temperature)
     chosen = [torch.tensor([one.index]) for one in mistakes]
     images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
     try:
-        drawn = pictures.draw(
+        drawn = plots.draw(
             folder,
             history=manifest.curve or (),
-            figures=measured.figures,
+            evaluation=measured.evaluation,
             labels=manifest.labels,
             mistakes=list(zip(mistakes, images, strict=True)),
         )
-    except OSError as error:  # the version is published: that is not undone by a picture
+    except OSError as error:
         progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
         return
+    except Exception as error:  # noqa: BLE001  the version is published: nothing that a picture raises undoes that
+        reason = " ".join(str(error).split())[:200]
+        progress.say(f"the pictures could not be drawn: {': '.join(filter(None, (type(error).__name__, reason)))}")
+        return
     progress.say(f"pictures: {', '.join(path.name for path in drawn)} in {folder}")
-    if (advice := pictures.missing()) is not None:
+    if (advice := plots.missing()) is not None:
         progress.say(advice)
 
 
 def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progress) -> None:
-    """The figures as tables, and the command that serves the result."""
+    """Says the figures as tables, and the command that serves the result.
+
+    Args:
+        path: of the published version.
+    """
     progress.show(_summary(manifest, measured))
     if manifest.per_class is not None and len(manifest.labels) <= _MOST_CLASSES:
         progress.show(_classes(manifest))
@@ -69,13 +68,13 @@ def _summary(manifest: Manifest, measured: Measured) -> Table:
     table = Table(
         title=f"{manifest.model} ({manifest.architecture})", title_justify="left", show_header=False, box=box.SIMPLE
     )
-    figures = measured.figures
+    evaluation = measured.evaluation
     rows = {
         f"{measured.split} samples": f"{len(measured.targets):,}",
-        "accuracy": f"{figures.accuracy:.2%}",
-        "loss": f"{figures.loss:.4f}",
-        "calibration error": f"{figures.before.ece:.2%}, at temperature {figures.temperature:.3f}: "
-        f"{figures.after.ece:.2%}",
+        "accuracy": f"{evaluation.accuracy:.2%}",
+        "loss": f"{evaluation.loss:.4f}",
+        "calibration error": f"{evaluation.before.ece:.2%}, at temperature {evaluation.temperature:.3f}: "
+        f"{evaluation.after.ece:.2%}",
     }
     if manifest.provenance is not None:
         rows["published epoch"] = f"{manifest.provenance.epoch} of {len(manifest.curve or ())}"
@@ -97,10 +96,3 @@ def _classes(manifest: Manifest) -> Table:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
-
-
-def _epoch(line: str) -> int:
-    try:
-        return int(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):  # a line that was cut off, or somebody else's
-        return 0

@@ -1,8 +1,8 @@
-"""Features: what a frozen network makes of images, computed once and kept on disk, so that a head trains in no time."""
+"""Keeps features on the disk: what a frozen network makes of images, computed once, so that a head trains fast."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,18 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training import atomic_files as files
+from training import atomic_files
 from training.data.batches import Split
 from training.errors import TrainingError
+from training.evaluation.logits import Forward, logits_of
 from training.networks import heads
 from training.progress import Progress
 from training.runs.learner import Learner
-from training.runs.loop import Forward, logits_of
+
+MOST_BYTES = 10 << 30  # of all stored features, unless those of one run alone need more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """A split whose "images" are float32 features [n, ...], read from the disk as they are needed."""
+    """Is a split whose "images" are float32 features [n, ...], which are read from the disk when they are needed."""
 
     values: npt.NDArray[np.float32]
     targets: torch.Tensor
@@ -40,7 +42,12 @@ class Features:
 
 
 def key(identity: dict[str, object], network: nn.Module, parts: tuple[str, ...]) -> str:
-    """The same for the same images, the same preparation, and the same frozen weights."""
+    """Returns a hash that is the same for the same images, the same preparation, and the same frozen weights.
+
+    Args:
+        identity: all that decides the features, except the frozen weights.
+        parts: the names of the modules that train.
+    """
     sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     trained = heads.state_of(network, parts)
     for name, tensor in network.state_dict().items():
@@ -59,14 +66,22 @@ def computed(
     progress: Progress,
     title: str,
 ) -> Features:
-    """What the network gives its first trained part for each image of `split`: from `path`, or computed and put there.
+    """Returns what the network gives to its first trained part for each image of `split`.
 
-    Raises: OSError; TrainingError.
+    It is read from `path`, or computed and written there.
+
+    Args:
+        normalize: makes of a batch of images what the network takes.
+        title: what the step is called for people.
+
+    Raises:
+        OSError: `path` cannot be written.
+        TrainingError: an image cannot be read, or somebody changed the file meanwhile.
     """
     found = _found(path, len(split))
     if found is None:
         until_head = heads.features(learner.network, learner.parts)
-        with progress.step(title, total=len(split), unit="images") as advance, files.writing(path) as file:
+        with progress.step(title, total=len(split), unit="images") as advance, atomic_files.atomic_write(path) as file:
             rows = _Rows(file, len(split))
 
             def keep(images: torch.Tensor) -> torch.Tensor:
@@ -82,8 +97,28 @@ def computed(
     return Features(found, split.targets)
 
 
+def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_BYTES) -> None:
+    """Removes the oldest features until all together have at most `most_bytes` bytes.
+
+    The files in `keep` stay, however old and large they are. A run that still reads a file can go on reading it after
+    it is removed.
+
+    Raises: OSError if a file cannot be removed.
+    """
+    stored = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.glob("*.npy"))
+    too_many = sum(size for _, size, _ in stored) - most_bytes
+    for _, size, path in stored:
+        if too_many > 0 and path not in keep:
+            path.unlink(missing_ok=True)
+            too_many -= size
+
+
 def _found(path: Path, count: int) -> npt.NDArray[np.float32] | None:
-    """Mapped, not read: more than fits in memory may lie there. Copy on write, as torch wants what it may change."""
+    """Returns the features at `path`, or None if the file is not there or not sound.
+
+    The file is mapped and not read, for it may be larger than the memory. Torch wants arrays that it may change, so the
+    mapping copies what is written to.
+    """
     try:
         values = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError):  # not there, or cut short
@@ -94,7 +129,7 @@ def _found(path: Path, count: int) -> npt.NDArray[np.float32] | None:
 
 
 class _Rows:
-    """An array written a piece at a time, as numpy.save would write the whole."""
+    """Writes an array a piece at a time, as numpy.save would write the whole."""
 
     def __init__(self, file: BinaryIO, count: int) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Origin: the weights that training starts from. Fresh ones, a published checkpoint's, or torchvision's own."""
+"""Gets the weights that training starts from: fresh ones, a published checkpoint's, or torchvision's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,20 @@ from classifier.architectures import build, load_weights
 from classifier.checkpoint import Checkpoint
 from training.errors import TrainingError
 from training.networks import heads
+from training.networks.pretrained import pretrained
 from training.publishing.open_checkpoint import header_of, reading
 from training.recipes.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Args:
-    name: in the manifests of what was trained from it; None: fresh weights.
-    architecture: of the weights.
-    checkpoint: None where the weights are not a published checkpoint's.
+class InitialWeights:
+    """Holds the weights that training starts from.
+
+    Args:
+        name: how the manifest of what is trained names these weights; None: they are fresh.
+        architecture: of the weights; None: they are fresh.
+        weights: None: they are fresh.
+        checkpoint: None: the weights are not those of a published checkpoint.
     """
 
     name: str | None
@@ -30,26 +34,30 @@ class Origin:
 
     @classmethod
     def of(cls, recipe: Recipe, path: Path | None) -> Self:
-        """What `recipe` starts from, the published checkpoint at `path` if one is named.
+        """Returns what `recipe` starts from.
 
-        Raises: TrainingError if it is no sound checkpoint, or torchvision's weights cannot be had.
+        Args:
+            path: a published checkpoint; None: none was named.
+
+        Raises:
+            TrainingError: the file is no sound checkpoint, or torchvision's weights cannot be had.
+            TorchvisionError: torchvision is needed and cannot be imported.
         """
         if path is not None:
-            sha256, checkpoint = load(path)
+            sha256, checkpoint = load_checkpoint(path)
             name = f"{path.resolve().parent.name}/{path.resolve().stem} {sha256}"
             return cls(name, checkpoint.manifest.architecture, dict(checkpoint.network), checkpoint)
         if recipe.start == "backbone":
-            # Here, not above: torchvision takes a second to import.
-            from training.networks.pretrained import pretrained
-
             own = pretrained(recipe.architecture)
             return cls(f"torchvision {own.name}", own.architecture, own.weights, None)
         return cls(None, None, None, None)
 
     def network(self, recipe: Recipe, classes: int) -> nn.Module:
-        """The recipe's network with these weights; what they do not cover is fresh, by torch's own random numbers.
+        """Returns the recipe's network with these weights.
 
-        Raises: TrainingError if they do not fit.
+        Weights that are not covered are fresh, by torch's own random numbers.
+
+        Raises: TrainingError if the weights do not fit.
         """
         network = build(recipe.architecture, classes)
         if self.weights is not None and self.architecture is not None:
@@ -60,7 +68,7 @@ class Origin:
         return network
 
     def check_fits(self, recipe: Recipe, labels: tuple[str, ...]) -> None:
-        """Raises: TrainingError if the recipe goes on with a checkpoint that was trained for something else."""
+        """Checks that a checkpoint to go on with was trained for the same thing. Raises: TrainingError if not."""
         if self.checkpoint is None or recipe.start == "backbone":
             return
         manifest = self.checkpoint.manifest
@@ -77,13 +85,13 @@ class Origin:
                 )
 
     def peak(self, recipe: Recipe, stage: Stage) -> float:
-        """The stage's highest learning rate: good weights, their head included, are not shaken up."""
+        """Returns the stage's highest learning rate, which is lower if it goes on with good weights and their head."""
         goes_on = self.checkpoint is not None and recipe.start == "fresh" and stage.first == 1
         return recipe.lr_continued if goes_on and recipe.lr_continued is not None else stage.lr
 
 
-def load(path: Path) -> tuple[str, Checkpoint]:
-    """A published checkpoint and its hash. Raises: TrainingError if it is no sound one."""
+def load_checkpoint(path: Path) -> tuple[str, Checkpoint]:
+    """Returns the hash of a published checkpoint, and the checkpoint. Raises: TrainingError if it is not sound."""
     sha256 = header_of(path).sha256
     with reading(path):
         return sha256, Checkpoint.load(path)

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one process at a time: two that wrote the same state would spoil both runs."""
+"""Gives a run's folder to one process at a time: two that write the same state would spoil both runs."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,9 +10,13 @@ from training.errors import TrainingError
 
 @contextmanager
 def only_run_in(folder: Path) -> Iterator[Path]:
-    """`folder`, made if need be and held until the end; a process that is killed lets go of it, too.
+    """Gives `folder`, which is made if it is missing, and holds it until the end.
 
-    Raises: TrainingError if another process holds it; OSError.
+    The operating system releases it if the process is killed.
+
+    Raises:
+        TrainingError: another process holds the folder.
+        OSError: the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

@@ -1,9 +1,7 @@
-"""One epoch of training, and evaluation: the two loops over batches."""
+"""Trains for one epoch: the loop over its batches."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -12,36 +10,14 @@ from torch import nn
 from training.data.augment import augmented
 from training.data.batches import Split
 from training.errors import TrainingError
+from training.evaluation.logits import Forward
+from training.evaluation.score import Score
 from training.networks import heads
 from training.progress import Advance
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
 
-Forward = Callable[[torch.Tensor], torch.Tensor]  # a batch as a split gives it -> logits [n, classes]
-
-_EVALUATED_BYTES = 1 << 24  # of pixels, in one batch
-_EVALUATED_IMAGES = 1000
 _NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Means over the samples seen: cross-entropy in nats, and the share of right top-1 answers."""
-
-    loss: float
-    accuracy: float
-
-    @classmethod
-    def of(cls, logits: torch.Tensor, targets: torch.Tensor) -> Self:
-        accuracy = float((logits.argmax(1) == targets).double().mean())
-        return cls(loss=float(F.cross_entropy(logits.double(), targets)), accuracy=accuracy)
-
-    def beats(self, other: Self) -> bool:
-        """By its accuracy, and where that is equal by its loss."""
-        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
-
-    def __str__(self) -> str:
-        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
 
 
 def train_epoch(
@@ -54,15 +30,16 @@ def train_epoch(
     draw: int,
     advance: Advance,
 ) -> Score:
-    """Every sample once, in random order, or as often as chance wants where classes are balanced.
+    """Trains on every sample once, in random order. If classes are balanced, chance says how often a sample comes.
 
     Args:
-        forward: through the weights of `learner`, which are those that are stepped.
-        learning_rate: by the batch's number in this epoch, from 0, and how many there are.
-        draw: seeds what is done to single images.
+        forward: makes logits of a batch, by the weights of `learner`, which each step changes.
+        learning_rate: gives the rate for (the batch's number in this epoch, from 0; the number of batches).
+        draw: the seed of what is done to single images.
+        advance: is told how many samples are done, and the score so far.
 
-    Returns: the score of the weights as they went.
-    Raises: TrainingError if the loss is not finite any more.
+    Returns: the score over all samples, each by the weights of its moment.
+    Raises: TrainingError if the loss is no longer finite, or if an image cannot be read.
     """
     heads.train_mode(learner.network, learner.parts)
     device = learner.device
@@ -88,30 +65,8 @@ def train_epoch(
     return score
 
 
-@torch.inference_mode()
-def logits_of(network: nn.Module, split: Split, *, forward: Forward, device: torch.device) -> torch.Tensor:
-    """float32 [n, classes] on the CPU, in the samples' order and in eval mode; the mode it was in comes back.
-
-    Batches have the same size whenever the images have: then they give the same to the last bit.
-    """
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    size = evaluation_batch(split, device)
-    everything = torch.split(torch.arange(len(split)), size)
-    logits = [forward(images).float().cpu() for images, _ in split.batches(everything, device=device)]
-    for module, training in modes.items():
-        module.training = training
-    return torch.cat(logits)
-
-
-def evaluation_batch(split: Split, device: torch.device) -> int:
-    """As many samples at once as fit well."""
-    ((first, _),) = split.batches([torch.zeros(1, dtype=torch.int64)], device=device)
-    return max(1, min(_EVALUATED_IMAGES, _EVALUATED_BYTES // first.numel()))
-
-
 def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
-    """`order` in pieces; one sample alone joins those before it, for a norm over a batch needs two."""
+    """Cuts `order` into pieces of `size`. A last sample alone joins the piece before: a norm over a batch needs two."""
     pieces = torch.split(order, size)
     if len(pieces) > 1 and len(pieces[-1]) == 1:
         return (*pieces[:-2], torch.cat(pieces[-2:]))
@@ -133,12 +88,12 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
         nn.utils.clip_grad_norm_(parameters, clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
-    if learner.average is not None:
-        learner.average.update()
+    if learner.ema is not None:
+        learner.ema.update()
 
 
 def check_finite(score: Score, recipe: Recipe) -> None:
-    """Raises: TrainingError if the loss is not finite, which it will not be again."""
+    """Raises: TrainingError if the loss is not finite, for it will never be finite again."""
     if not math.isfinite(score.loss):
         raise TrainingError(
             f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"

@@ -1,4 +1,4 @@
-"""Run: a recipe's stages and their epochs, each ending in a state that the next, or a later process, goes on from."""
+"""Runs a recipe's stages and epochs. Each epoch ends in a state that the next, or a later process, goes on from."""
 
 import time
 from dataclasses import dataclass
@@ -15,32 +15,46 @@ from training.errors import Interrupted, TrainingError
 from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
-from training.reports import summary as report
-from training.runs.initial_weights import Origin
+from training.runs import log
+from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
 from training.runs.loop import check_finite, train_epoch
+from training.runs.random_state import unchanged_random_state
 from training.runs.schedule import learning_rate
-from training.runs.stage_data import Samples, first_two, samples_for
+from training.runs.stage_data import StageData, first_two, stage_data
 from training.runs.state import Best, State, snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Args:
-    name: of the model.
-    folder: where the run's state is kept.
+    """Holds what a run is made of.
+
+    Args:
+        name: the model's name.
+        folder: where the run's state and log are kept.
     """
 
     recipe: Recipe
     name: str
     dataset: Dataset
-    origin: Origin
+    initial_weights: InitialWeights
     device: torch.device
     folder: Path
     progress: Progress
 
     def epochs(self, *, resume: bool) -> State:
-        """Trains stage after stage, saves the state after each epoch, and returns the last one."""
+        """Trains stage after stage, saves the state after each epoch, and returns the last state.
+
+        Torch's own random generators are afterwards as they were.
+
+        Args:
+            resume: go on from the state in the folder; otherwise that state is removed.
+
+        Raises:
+            TrainingError: there is nothing to resume, the network cannot take the images, or the loss is not finite.
+            Interrupted: Ctrl-C was pressed; the message says what is kept.
+            OSError: the state cannot be written.
+        """
         recipe = self.recipe
         state = State.load(self.folder, self._identity) if resume else State.forget(self.folder)
         self.progress.say(
@@ -49,17 +63,17 @@ class Run:
         )
         if state is not None:
             self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
-        with torch.random.fork_rng(_cuda(self.device)):  # torch's own generators are the caller's again afterwards
+        with unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
-            network = self.origin.network(recipe, len(self.dataset.labels))
+            network = self.initial_weights.network(recipe, len(self.dataset.labels))
             self._try_out(network)
             try:
                 for stage in recipe.stages:
                     if state is None or state.epoch < stage.last:
                         learner = self._learner(stage, network, state)
-                        samples = samples_for(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
+                        data = stage_data(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
                         for epoch in range(1 if state is None else state.epoch + 1, stage.last + 1):
-                            state = self._epoch(epoch, stage, learner, samples, state)
+                            state = self._epoch(epoch, stage, learner, data, state)
             except KeyboardInterrupt as interrupt:
                 raise Interrupted(_what_stands(state, recipe, self.folder)) from interrupt
         if state is None:
@@ -68,11 +82,14 @@ class Run:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        """All that decides the weights."""
-        return self.recipe.model_dump(mode="json") | {"data": self.dataset.fingerprint, "parent": self.origin.name}
+        """All that decides the weights, as the training state holds it."""
+        return self.recipe.model_dump(mode="json") | {
+            "data": self.dataset.fingerprint,
+            "parent": self.initial_weights.name,
+        }
 
     def _try_out(self, network: nn.Module) -> None:
-        """Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
+        """Computes two images. Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
         cpu = torch.device("cpu")
         images = first_two(self.dataset.train, cpu)
         try:
@@ -93,17 +110,15 @@ class Run:
             state.restore(learner, same_stage=state.epoch >= stage.first)
         return learner
 
-    def _epoch(self, epoch: int, stage: Stage, learner: Learner, samples: Samples, before: State | None) -> State:
+    def _epoch(self, epoch: int, stage: Stage, learner: Learner, data: StageData, before: State | None) -> State:
         recipe = self.recipe
-        peak = self.origin.peak(recipe, stage)
+        peak = self.initial_weights.peak(recipe, stage)
         started = time.perf_counter()
-        with self.progress.step(
-            f"epoch {epoch}/{recipe.all_epochs}", total=len(samples.train), unit="images"
-        ) as advance:
+        with self.progress.step(f"epoch {epoch}/{recipe.all_epochs}", total=len(data.train), unit="images") as advance:
             seen = train_epoch(
                 learner,
-                samples.train,
-                forward=samples.forward,
+                data.train,
+                forward=data.forward,
                 recipe=recipe,
                 learning_rate=lambda step, steps: learning_rate(
                     (epoch - stage.first) * steps + step,
@@ -116,8 +131,8 @@ class Run:
                 advance=advance,
             )
             with learner.measured():
-                held_out = samples.held_out_score(learner)
-                check_finite(held_out, recipe)  # the last step may have spoilt what was finite before it
+                held_out = data.held_out_score(learner)
+                check_finite(held_out, recipe)  # the last step may have spoilt the weights
                 advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
                 if before is not None and not held_out.beats(before.best.score):
                     best = before.best
@@ -134,12 +149,8 @@ class Run:
         state = State.of(self._identity, epoch, learner, curve, best)
         state.save(self.folder)
         seconds = time.perf_counter() - started
-        report.log(self.folder, point | {"seconds": seconds, "images_per_second": len(samples.train) / seconds})
+        log.append(self.folder, point | {"seconds": seconds, "images_per_second": len(data.train) / seconds})
         return state
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _what_stands(state: State | None, recipe: Recipe, folder: Path) -> str:

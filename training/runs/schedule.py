@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step alone: there is nothing to save for resume."""
+"""Computes the learning rate from the step alone, so that there is nothing to save for resume."""
 
 import math
 from typing import Literal
@@ -7,12 +7,14 @@ Schedule = Literal["one_cycle", "cosine", "constant"]
 
 
 def learning_rate(step: int, steps: int, *, schedule: Schedule, peak: float, warm_up: float) -> float:
-    """Args:
-    step: 0 to `steps` - 1, over a whole stage.
-    schedule: "one_cycle" is half a cosine up from `peak` / 25, then half a cosine down to almost 0 (Smith 2018);
-        "cosine" is a line up from `peak` / 25, then the same (Loshchilov and Hutter 2017); "constant" rises as
-        "cosine" does and stays.
-    warm_up: the share of the steps in which it rises.
+    """Returns the learning rate of one step.
+
+    Args:
+        step: 0 to `steps` - 1, counted over a whole stage.
+        schedule: "one_cycle" rises by half a cosine from `peak` / 25, then falls by half a cosine to almost 0 (Smith
+            2018). "cosine" rises in a straight line from `peak` / 25, then falls alike (Loshchilov and Hutter 2017).
+            "constant" rises as "cosine" does, and stays at `peak`.
+        warm_up: the share of the steps in which the rate rises.
     """
     start, end = peak / 25, peak / 250_000
     turn = warm_up * (steps - 1)

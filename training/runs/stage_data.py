@@ -1,4 +1,4 @@
-"""Samples: what a stage goes over. The images, or what a frozen part makes of them where that is always the same."""
+"""Chooses what a stage trains on: the images or, if a frozen part always makes the same of them, its features."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,22 @@ import torch
 from classifier.normalize import normalizer
 from training.data.batches import Split
 from training.data.dataset import Dataset
+from training.evaluation.logits import Forward, logits_of
+from training.evaluation.score import Score
 from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Augment, Recipe, Stage
 from training.runs import features
 from training.runs.learner import Learner
-from training.runs.loop import Forward, Score, logits_of
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Args:
-    forward: what batches of these splits become logits by, in training.
-    measuring: the same, in eval mode.
+class StageData:
+    """Holds what a stage trains on.
+
+    Args:
+        forward: makes logits of a batch of these splits, in training.
+        measuring: does the same in eval mode.
     """
 
     train: Split
@@ -29,50 +32,63 @@ class Samples:
     measuring: Forward
 
     def held_out_score(self, learner: Learner) -> Score:
+        """Returns the score of the learner's weights on the held-out samples."""
         logits = logits_of(learner.network, self.held_out, forward=self.measuring, device=learner.device)
         return Score.of(logits, self.held_out.targets)
 
 
-def samples_for(
+def stage_data(
     stage: Stage, learner: Learner, recipe: Recipe, dataset: Dataset, scratch: Path, progress: Progress
-) -> Samples:
-    """Features where the network can be cut in two at what is frozen, nothing is done to the images at random, and
-    there is more than one epoch to gain from it."""
+) -> StageData:
+    """Returns what a stage trains on.
+
+    It is features if the network can be cut in two above what is frozen, if nothing is done to the images at random,
+    and if there is more than one epoch to gain from it. Otherwise it is images.
+
+    Args:
+        scratch: features are kept in `<scratch>/features`. Those of this stage stay; of the others the oldest are
+            removed when all together have more than `features.MOST_BYTES`.
+
+    Raises: TrainingError if an image cannot be read; OSError if features cannot be written.
+    """
     network, parts = learner.network, learner.parts
     normalize = normalizer(recipe.preprocess, device=learner.device)
     worth_it = parts != heads.WHOLE and recipe.augment == Augment() and stage.epochs > 1
     if not worth_it or not heads.separable(network, parts, normalize(first_two(dataset.train, learner.device))):
         trained = torch.compile(network) if recipe.compiled else network
-        return Samples(
+        return StageData(
             dataset.train,
             dataset.held_out,
             forward=lambda images: trained(normalize(images)),
             measuring=lambda images: network(normalize(images)),
         )
     key = features.key(_cause(recipe, dataset, learner), network, parts)
+    folder = scratch / "features"
+    paths = {title: folder / f"{key}-{title}.npy" for title in ("training", "held-out")}
     train, held_out = (
         features.computed(
             split,
             learner,
             normalize=normalize,
-            path=scratch / "features" / f"{key}-{title.replace(' ', '-')}.npy",
+            path=paths[title],
             progress=progress,
             title=f"features of {title} images",
         )
         for title, split in {"training": dataset.train, "held-out": dataset.held_out}.items()
     )
+    features.remove_old(folder, keep=paths.values())
     tail = heads.tail(network, parts)
-    return Samples(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
+    return StageData(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
 
 
 def first_two(split: Split, device: torch.device) -> torch.Tensor:
-    """Two real images to try something out with, or one where there are no more."""
+    """Returns two real images to try something with, or one if there are no more."""
     ((images, _),) = split.batches([torch.arange(min(2, len(split)))], device=device)
     return images
 
 
 def _cause(recipe: Recipe, dataset: Dataset, learner: Learner) -> dict[str, object]:
-    """All that decides the features but the frozen weights."""
+    """Returns all that decides the features, except the frozen weights."""
     return {
         "data": dataset.fingerprint,
         "split": [recipe.seed, recipe.held_out, recipe.source.model_dump(mode="json")],

@@ -1,8 +1,8 @@
-"""Training state: all that a run needs to go on after an epoch as if it had never stopped. Scratch, not for serving.
+"""Keeps the training state: all that a run needs to go on after an epoch as if it had never stopped.
 
-`checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` its best epoch. Both are what
-`torch.load(weights_only=True)` reads: dictionaries with "epoch", "arch", "state_dict", "best_prec1" (percent) and
-"optimizer", and what else is needed. The learning rate is a function of the step: a schedule has no state.
+`checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` is its best epoch. Neither is for
+serving. `torch.load(weights_only=True)` reads both: dictionaries with "epoch", "arch", "state_dict", "best_prec1"
+(percent), "optimizer", and what else is needed. The learning rate is a function of the step, so it has no state.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from classifier.architectures import load_weights
-from training import atomic_files as files
+from training import atomic_files
 from training.errors import TrainingError
+from training.evaluation.score import Score
 from training.runs.learner import Learner
-from training.runs.loop import Score
+from training.runs.random_state import random_state, restore_random_state
 
 Weights = dict[str, torch.Tensor]
 
@@ -25,7 +26,7 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch that does best on the held-out samples so far, counted from 1."""
+    """Holds the epoch, counted from 1, that is best on the held-out samples so far."""
 
     epoch: int
     score: Score
@@ -33,17 +34,18 @@ class Best:
 
 
 def snapshot(network: nn.Module) -> Weights:
-    """A copy of the weights as they are now, on the CPU."""
+    """Returns a copy of the weights as they are now, on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A run after `epoch` epochs.
+    """Is a run after `epoch` epochs.
 
     Args:
-        identity: what decides the run's weights; a state is only good for a run that has the same.
-        random: the run's generator, torch's own (dropout and the like), and the device's where it has one.
+        identity: all that decides the run's weights; only a run with the same can go on from this state.
+        average: the state of the running mean; None: the run has none.
+        random: the state of the run's generator, then those of torch's own, as `random_state` gives them.
         curve: one record for each epoch, as in `classifier.manifest.EpochPoint`.
     """
 
@@ -61,7 +63,7 @@ class State:
     def of(
         cls, identity: dict[str, Any], epoch: int, learner: Learner, curve: tuple[dict[str, Any], ...], best: Best
     ) -> Self:
-        average = learner.average
+        average = learner.ema
         return cls(
             identity=identity,
             epoch=epoch,
@@ -69,37 +71,40 @@ class State:
             optimizer=learner.optimizer.state_dict(),
             scaler=learner.scaler.state_dict(),
             average=None if average is None else average.state(),
-            random=(learner.generator.get_state(), torch.get_rng_state(), *_device_random(learner)),
+            random=(learner.generator.get_state(), *random_state(learner.device)),
             curve=curve,
             best=best,
         )
 
     def restore(self, learner: Learner, *, same_stage: bool) -> None:
-        """Args:
-        same_stage: whether the learner goes on with the stage that this state is of. A new stage begins with the
-            weights and the random numbers alone.
+        """Puts this state into a learner.
+
+        Args:
+            same_stage: the learner goes on with the stage of this state. Otherwise a new stage begins, which takes
+                only the weights and the random numbers.
         """
         load_weights(learner.network, self.network, share=False)
         if same_stage:
             learner.optimizer.load_state_dict(self.optimizer)
             learner.scaler.load_state_dict(self.scaler)
-            if learner.average is not None and self.average is not None:
-                learner.average.restore(self.average)
-        elif learner.average is not None:
-            learner.average.begin()
+            if learner.ema is not None and self.average is not None:
+                learner.ema.restore(self.average)
+        elif learner.ema is not None:
+            learner.ema.begin()
         learner.generator.set_state(self.random[0])
-        torch.set_rng_state(self.random[1])
-        for state in self.random[2:]:
-            torch.cuda.set_rng_state(state, learner.device)
+        restore_random_state(self.random[1:], learner.device)
 
     @staticmethod
     def forget(folder: Path) -> None:
-        """Nothing is left to resume: the files of two runs must never stand side by side."""
+        """Removes what could be resumed, because files of two runs must never lie side by side. Raises: OSError."""
         for name in (CHECKPOINT, BEST):
             (folder / name).unlink(missing_ok=True)
 
     def save(self, folder: Path) -> None:
-        """The best epoch first: if this is cut off between the two, the epoch that is repeated is the same again."""
+        """Writes both files, the best epoch first. Raises: OSError.
+
+        If this is cut off between the two, the epoch is repeated, and gives the same again.
+        """
         best = self.best
         common = {
             "arch": self.identity["architecture"],
@@ -109,7 +114,7 @@ class State:
         }
         if best.epoch == self.epoch:
             scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
-            files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
+            atomic_files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
         rest = {
             "epoch": self.epoch,
             "state_dict": self.network,
@@ -118,11 +123,11 @@ class State:
             "random": list(self.random),
             "curve": list(self.curve),
         }
-        files.save(folder / CHECKPOINT, common | rest)
+        atomic_files.save(folder / CHECKPOINT, common | rest)
 
     @classmethod
     def load(cls, folder: Path, identity: dict[str, Any]) -> Self:
-        """Raises: TrainingError if there is no state, a damaged one, or one of another run."""
+        """Reads both files. Raises: TrainingError if there is no state, if it is damaged, or of another run."""
         content, best = _read(folder / CHECKPOINT, identity), _read(folder / BEST, identity)
         try:
             _check_belongs(best, content)
@@ -141,10 +146,6 @@ class State:
             raise _damaged(folder) from error
 
 
-def _device_random(learner: Learner) -> tuple[torch.Tensor, ...]:
-    return (torch.cuda.get_rng_state(learner.device),) if learner.device.type == "cuda" else ()
-
-
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -158,9 +159,11 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
-    """The best epoch is the one that the curve says, or the one that was being written when the run was cut off.
+    """Checks that the best epoch is the one that the curve shows, or the one after the state.
 
-    Raises: ValueError.
+    The latter was being written when the run was cut off.
+
+    Raises: ValueError if it is another one.
     """
     scores = [(point["held_out_accuracy"], -point["held_out_loss"]) for point in content["curve"]]
     if best["epoch"] not in (scores.index(max(scores)) + 1, content["epoch"] + 1):

@@ -13,9 +13,10 @@ from app.engine.errors import Draining, Expired, NotReady, Overloaded
 from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.http.problems import PROBLEM_TYPE, PROBLEMS
 from tests.support.answers import MAX_FILES, Answer
-from tests.support.checkpoints import encoded, png
+from tests.support.checkpoints import png
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import HttpSide, http_side
+from tests.support.images import encoded
 from tests.support.raw import request
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}

@@ -68,7 +68,7 @@ def strokes(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Weights that can read digits, if not the hard ones."""
     folder = tmp_path_factory.mktemp("strokes")
     source = {"kind": "strokes", "samples": 1500, "test_samples": 200}
-    recipe = builtin("strokes").but(source=source, held_out=200, epochs=2, batch_size=32)
+    recipe = builtin("strokes").replace(source=source, held_out=200, epochs=2, batch_size=32)
     return Checkpoint.load(train(recipe, store=folder / "store", runs=folder / "runs", device="cpu"))
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from app.engine.predictions import ItemAnswer, Prediction
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
-from tests.support.checkpoints import DIGITS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.support.checkpoints import DIGITS, checkpoint, logits, png, publish, saying, to_pixels
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
+from tests.support.images import encoded
 from tests.support.raw import connection, request
 from tests.support.server import ServerProcess, serving
 

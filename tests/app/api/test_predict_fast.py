@@ -16,9 +16,10 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from tests.app.telemetry.test_metrics import samples
 from tests.support.answers import MAX_FILES, CheckProblem
-from tests.support.checkpoints import PHOTOS, encoded, png
+from tests.support.checkpoints import PHOTOS, png
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import HttpSide, http_side
+from tests.support.images import encoded
 from tests.support.raw import PATIENCE, Response, chunked, connection, request
 from tests.support.server import ServerProcess
 from tests.support.waiting import until

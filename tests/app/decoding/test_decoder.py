@@ -22,8 +22,8 @@ from app.decoding.formats import ImageProblem
 from app.decoding.image import decode
 from app.engine.errors import Expired, Overloaded
 from classifier.preprocess import Pixels, Preprocess
-from tests.support.checkpoints import DIGITS, PHOTOS, encoded, png
-from tests.support.images import png_chunk
+from tests.support.checkpoints import DIGITS, PHOTOS, png
+from tests.support.images import encoded, png_chunk
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 LARGE = (400, 300)

@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from app.decoding.plain_png import plain_png
-from tests.support.checkpoints import encoded, png
-from tests.support.images import png_chunk
+from tests.support.checkpoints import png
+from tests.support.images import encoded, png_chunk
 
 MANY = 10_000
 

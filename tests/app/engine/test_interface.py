@@ -33,8 +33,9 @@ from classifier.checkpoint import Checkpoint, Reference
 from classifier.cores import usable_cores
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Pixels
-from tests.support.checkpoints import DIGITS, LARGE_PHOTOS, checkpoint, encoded, logits, png, publish, saying, to_pixels
+from tests.support.checkpoints import DIGITS, LARGE_PHOTOS, checkpoint, logits, png, publish, saying, to_pixels
 from tests.support.engines import ScriptedEngine
+from tests.support.images import encoded
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("torch_as_it_was")]
 

@@ -15,9 +15,10 @@ from app.http.middleware import ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS, PROBLEMS, Problem
 from app.telemetry.metrics import Metrics
 from tests.support.answers import MAX_FILES, CheckProblem
-from tests.support.checkpoints import PHOTOS, encoded, png
+from tests.support.checkpoints import PHOTOS, png
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
+from tests.support.images import encoded
 from tests.support.raw import chunked, connection, request
 from tests.support.server import ServerProcess, serving
 

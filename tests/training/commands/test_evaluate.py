@@ -18,7 +18,7 @@ from training.recipes.builtin import builtin
 @pytest.fixture
 def path(run: Train, tmp_path: Path) -> Path:
     folder = write_mnist(tmp_path / "data", train=300, test=80)
-    return run(builtin("mnist").but(epochs=1, held_out=50), data=folder)
+    return run(builtin("mnist").replace(epochs=1, held_out=50), data=folder)
 
 
 def said(path: Path, data: Path, runs: Path) -> str:
@@ -41,7 +41,7 @@ def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tm
 def test_other_data_are_told_from_those_it_was_trained_on(path: Path, tmp_path: Path) -> None:
     other = write_mnist(tmp_path / "other", train=310, test=70)
     table = said(path, other, tmp_path / "runs")
-    assert "their fingerprints differ" in table
+    assert "the fingerprints differ" in table
     assert "differs" in table
 
 

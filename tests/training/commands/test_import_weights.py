@@ -1,4 +1,4 @@
-"""Weights from elsewhere are published as a server takes them; published ones are exported as torch.load wants them."""
+"""Weights from elsewhere are published as a server takes them."""
 
 import hashlib
 from pathlib import Path
@@ -11,12 +11,13 @@ from PIL import Image
 from torchvision import models
 
 from app.inference.verification import verify
-from classifier.architectures import skeleton
+from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
 from tests.support import hub
 from tests.support.checkpoints import DIGITS, checkpoint, png
 from tests.support.images import noise
-from training.commands.import_weights import export, import_pretrained, import_weights, labels_from
+from tests.support.tutorial import tutorial_file
+from training.commands.import_weights import import_pretrained, import_weights, labels_from
 from training.errors import TrainingError
 from training.networks.pretrained import preprocess_of
 from training.recipes.builtin import builtin
@@ -24,21 +25,10 @@ from training.recipes.builtin import builtin
 LABELS = ("ants", "bees", "wasps")
 
 
-def _tutorial_state(folder: Path, architecture: str, *, prefix: str = "") -> Path:
-    """A file as the tutorial writes it."""
-    weights = hub.random_weights(skeleton(architecture, 3))
-    path = folder / "model_best.pth.tar"
-    state_dict = {prefix + name: tensor for name, tensor in weights.items()}
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
-    content = {"epoch": 9, "arch": architecture, "state_dict": state_dict, "best_prec1": 94.1}
-    torch.save(content | {"optimizer": optimizer.state_dict()}, path)
-    return path
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "mnist_cnn"])
 def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(architecture: str, tmp_path: Path) -> None:
-    path = _tutorial_state(tmp_path, architecture, prefix="module.")
+    path = tutorial_file(tmp_path, architecture, prefix="module.")
     published = import_weights(path, labels=LABELS, store=tmp_path / "store")
     assert published == tmp_path / "store" / architecture / "1.safetensors"
     manifest = verify(published, device=torch.device("cpu"), max_items=2).manifest
@@ -50,13 +40,13 @@ def test_weights_of_the_tutorials_form_are_published_and_a_server_takes_them(arc
     assert manifest.imported.source == "model_best.pth.tar"
     assert manifest.imported.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest.imported.versions["torch"] == torch.__version__.partition("+")[0]
-    expected = hub.random_weights(skeleton(architecture, 3))
+    expected = hub.random_weights(meta_network(architecture, 3))
     assert all(tensor.equal(expected[name]) for name, tensor in Checkpoint.load(published).network.items())
 
 
 def test_a_bare_state_dict_needs_its_architecture_and_its_labels_to_be_named(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
-    torch.save(hub.random_weights(skeleton("mnist_cnn", 3)), path)
+    torch.save(hub.random_weights(meta_network("mnist_cnn", 3)), path)
     with pytest.raises(TrainingError, match="does not say which network it is of: --architecture is needed"):
         import_weights(path, labels=LABELS, store=tmp_path)
     with pytest.raises(TrainingError, match="does not say what its classes are called: --labels is needed"):
@@ -68,7 +58,7 @@ def test_a_bare_state_dict_needs_its_architecture_and_its_labels_to_be_named(tmp
 
 def test_a_foreign_safetensors_file_is_published(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(hub.random_weights(skeleton("mnist_cnn", 3)), path)
+    safetensors.torch.save_file(hub.random_weights(meta_network("mnist_cnn", 3)), path)
     published = import_weights(path, architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
     assert Checkpoint.load(published).manifest.labels == LABELS
 
@@ -84,7 +74,7 @@ def test_a_checkpoint_of_ours_is_published_with_all_it_says(tmp_path: Path) -> N
 
 def test_who_names_the_architecture_knows_better_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "net.pth.tar"
-    torch.save({"arch": "resnet18", "state_dict": hub.random_weights(skeleton("mnist_cnn", 3))}, path)
+    torch.save({"arch": "resnet18", "state_dict": hub.random_weights(meta_network("mnist_cnn", 3))}, path)
     published = import_weights(path, architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
     assert Checkpoint.load(published).manifest.architecture == "mnist_cnn"
 
@@ -93,7 +83,7 @@ def test_example_images_go_into_the_reference_batch(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for seed in range(3):
         (tmp_path / "images" / f"{seed}.png").write_bytes(png(seed))
-    path = _tutorial_state(tmp_path, "mnist_cnn")
+    path = tutorial_file(tmp_path, "mnist_cnn")
     published = import_weights(
         path, labels=LABELS, store=tmp_path / "store", preprocess=DIGITS, examples=tmp_path / "images"
     )
@@ -104,7 +94,7 @@ def test_example_images_go_into_the_reference_batch(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing_in_the_store(tmp_path: Path) -> None:
-    path, store = _tutorial_state(tmp_path, "mnist_cnn"), tmp_path / "store"
+    path, store = tutorial_file(tmp_path, "mnist_cnn"), tmp_path / "store"
     with pytest.raises(TrainingError, match="the network in the file has 3 classes, 2 labels were given"):
         import_weights(path, labels=LABELS[:2], store=store)
     with pytest.raises(TrainingError, match=r"the weights do not fit resnet18: 101 missing: .*; 7 unexpected: "):
@@ -122,7 +112,7 @@ def _empty(folder: Path) -> Path:
 
 
 def test_weights_whose_logits_are_not_finite_are_refused(tmp_path: Path) -> None:
-    weights = {name: tensor.mul(1e30) for name, tensor in hub.random_weights(skeleton("mnist_cnn", 3)).items()}
+    weights = {name: tensor.mul(1e30) for name, tensor in hub.random_weights(meta_network("mnist_cnn", 3)).items()}
     torch.save(weights, tmp_path / "net.pth")
     with pytest.raises(TrainingError, match=r"net\.pth: reference\.logits holds values that are not finite"):
         import_weights(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
@@ -133,7 +123,7 @@ def test_torchvisions_weights_are_published_with_their_labels_and_preprocess(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(skeleton("shufflenet_v2_x0_5", 1000)))
+    file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(meta_network("shufflenet_v2_x0_5", 1000)))
     published = import_pretrained("shufflenet_v2_x0_5", store=tmp_path / "store")
     assert published == tmp_path / "store" / "shufflenet_v2_x0_5" / "1.safetensors"
     predictor = verify(published, device=torch.device("cpu"), max_items=2)
@@ -156,49 +146,6 @@ def test_a_head_that_nobody_has_trained_is_not_even_downloaded(tmp_path: Path) -
     with pytest.raises(TrainingError, match="alexnet_transfer begins with alexnet's features, but nobody has trained"):
         import_pretrained("alexnet_transfer", store=tmp_path / "store")
     assert not (tmp_path / "store").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["mnist_cnn", "mnasnet0_5"])
-def test_what_is_exported_is_what_torch_and_torchvision_load(architecture: str, tmp_path: Path) -> None:
-    published = import_weights(_tutorial_state(tmp_path, architecture), labels=LABELS, store=tmp_path / "store")
-    export(published, tmp_path / "out" / "net.pth")
-    state_dict = torch.load(tmp_path / "out" / "net.pth", weights_only=True)
-    network = skeleton(architecture, 3)
-    network.load_state_dict(state_dict, assign=True)
-    expected = hub.random_weights(skeleton(architecture, 3))
-    assert all(tensor.equal(expected[name]) for name, tensor in network.state_dict().items())
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["net.pth"]
-
-
-def test_an_export_comes_back_as_the_same_weights(tmp_path: Path) -> None:
-    own = checkpoint()
-    own.save(tmp_path / "1.safetensors")
-    export(tmp_path / "1.safetensors", tmp_path / "net.pth")
-    again = import_weights(
-        tmp_path / "net.pth", architecture="mnist_cnn", labels=own.manifest.labels, store=tmp_path / "store"
-    )
-    assert all(tensor.equal(own.network[name]) for name, tensor in Checkpoint.load(again).network.items())
-
-
-def test_an_export_overwrites_only_when_told_to(tmp_path: Path) -> None:
-    checkpoint().save(tmp_path / "1.safetensors")
-    target = tmp_path / "net.pth"
-    target.write_text("mine")
-    with pytest.raises(TrainingError, match=r"net\.pth is there already"):
-        export(tmp_path / "1.safetensors", target)
-    assert target.read_text() == "mine"
-    export(tmp_path / "1.safetensors", target, overwrite=True)
-    assert torch.load(target, weights_only=True).keys() == checkpoint().network.keys()
-
-
-def test_an_export_of_what_is_no_checkpoint_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "1.safetensors").write_bytes(b"not one")
-    with pytest.raises(TrainingError, match=r"1\.safetensors: not a safetensors file"):
-        export(tmp_path / "1.safetensors", tmp_path / "net.pth")
-    with pytest.raises(TrainingError, match=r"2\.safetensors: no such file"):
-        export(tmp_path / "2.safetensors", tmp_path / "net.pth")
-    assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -240,21 +187,12 @@ def test_a_label_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_in_which_a_byte_was_changed_is_refused(tmp_path: Path) -> None:
-    path = _tutorial_state(tmp_path, "mnist_cnn")
+    path = tutorial_file(tmp_path, "mnist_cnn")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(TrainingError, match="damaged"):
         import_weights(path, labels=LABELS, store=tmp_path / "store")
-
-
-def test_a_checkpoint_is_not_exported_over_itself(tmp_path: Path) -> None:
-    published = import_weights(_tutorial_state(tmp_path, "mnist_cnn"), labels=LABELS, store=tmp_path / "store")
-    (tmp_path / "link").symlink_to(published)
-    for target in (published, tmp_path / "link"):
-        with pytest.raises(TrainingError, match="the checkpoint itself"):
-            export(published, target, overwrite=True)
-    Checkpoint.load(published)
 
 
 def test_a_label_that_cannot_be_printed_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from training.recipes.recipe import Recipe
 
 @pytest.mark.slow
 def test_the_printed_command_gives_the_same_weights_bit_for_bit(run: Train, tiny: Recipe, tmp_path: Path) -> None:
-    path = run(tiny.but(ema=0.9, label_smoothing=0.1, seed=3, augment={"shift": 2, "degrees": 5}), name="mine")
+    path = run(tiny.replace(ema=0.9, label_smoothing=0.1, seed=3, augment={"shift": 2, "degrees": 5}), name="mine")
     *notes, command = reproduce(path).splitlines()
     assert all(note.startswith("# ") for note in notes)
     words = shlex.split(command)

@@ -15,12 +15,13 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from tests.support.runs import CtrlC, Train, same_weights
 from training.commands.evaluate import evaluate
-from training.data import dataset as data
+from training.data.dataset import load_dataset
 from training.errors import Interrupted, TrainingError
+from training.evaluation.logits import logits_of
+from training.evaluation.score import Score
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-from training.runs.loop import Score, logits_of
 
 
 def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
@@ -44,7 +45,7 @@ def test_a_run_publishes_a_checkpoint_that_says_what_it_is(run: Train, tiny: Rec
     assert provenance.dataset.samples == 700
     recipe = Recipe.model_validate(provenance.recipe)
     assert recipe.precision in ("fp32", "bf16")  # what "auto" came to here
-    assert recipe.but(precision="auto") == tiny
+    assert recipe.replace(precision="auto") == tiny
     assert provenance.versions["torch"] == importlib.metadata.version("torch")
     assert provenance.created.utcoffset() is not None
     assert provenance.parent is None
@@ -56,8 +57,8 @@ def test_the_measured_figures_come_out_again_to_the_last_digit(run: Train, tmp_p
     manifest = Checkpoint.load(path).manifest
     again = evaluate(path, data=tmp_path, runs=tmp_path / "runs", device="cpu")
     assert again.metrics == manifest.metrics
-    assert again.per_class == manifest.per_class
-    assert again.figures.confusion.equal(Checkpoint.load(path).figures["confusion"])
+    assert again.evaluation.per_class == manifest.per_class
+    assert again.evaluation.confusion.equal(Checkpoint.load(path).figures["confusion"])
 
 
 @pytest.mark.slow
@@ -73,7 +74,7 @@ def test_the_reference_batch_is_repeated_by_the_published_weights(run: Train, ti
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run: Train, tiny: Recipe) -> None:
-    first, second, other = run(), run(), run(tiny.but(seed=1))
+    first, second, other = run(), run(), run(tiny.replace(seed=1))
     assert same_weights(first, second)
     assert not same_weights(first, other)
 
@@ -101,7 +102,7 @@ def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
 def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(
     run: Train, tiny: Recipe, changes: dict[str, Any]
 ) -> None:
-    recipe = tiny.but(**({"epochs": 3} | changes))
+    recipe = tiny.replace(**({"epochs": 3} | changes))
     whole = run(recipe)
     for stop in ("epoch 2/", "epoch 3/"):
         assert "--resume" in interrupt(run, stop, recipe)
@@ -139,7 +140,7 @@ def test_a_new_run_leaves_nothing_of_the_one_before_it_to_resume(run: Train, tin
 
 @pytest.mark.slow
 def test_a_best_epoch_of_another_run_is_not_published(run: Train, tiny: Recipe, tmp_path: Path) -> None:
-    recipe = tiny.but(epochs=3)
+    recipe = tiny.replace(epochs=3)
     folder = tmp_path / "runs" / "strokes"
     interrupt(run, "epoch 2/", recipe)
     first_epoch_s = (folder / "model_best.pth.tar").read_bytes()
@@ -155,7 +156,7 @@ def test_a_best_epoch_of_another_run_is_not_published(run: Train, tiny: Recipe, 
 def test_a_resumed_run_with_dropout_is_the_same_too(run: Train, tiny: Recipe) -> None:
     pixels = Preprocess(mode="RGB", resize=(32, 32), crop=None, mean=(0.1,) * 3, std=(0.3,) * 3)
     source = {"kind": "strokes", "samples": 60, "test_samples": 10}
-    recipe = tiny.but(
+    recipe = tiny.replace(
         architecture="mobilenet_v3_small", preprocess=pixels.model_dump(), source=source, held_out=10, batch_size=25
     )
     whole = run(recipe)
@@ -183,6 +184,19 @@ def test_ctrl_c_while_publishing_keeps_all_epochs_for_resume(run: Train, monkeyp
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_pictures_are_drawn_says_what_is_published(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("PIL.ImageFont.truetype", press)
+    with pytest.raises(
+        Interrupted, match=r"1\.safetensors is published; only the pictures and the summary are missing"
+    ) as caught:
+        run(pictures=True)
+    assert "--resume" not in str(caught.value)
+
+
+@pytest.mark.slow
 def test_there_is_nothing_to_resume_before_the_first_epoch(run: Train) -> None:
     interrupt(run, "epoch 1/")
     with pytest.raises(TrainingError, match="nothing to resume"):
@@ -201,7 +215,7 @@ def test_a_run_that_is_over_is_published_again(run: Train) -> None:
 def test_the_state_of_another_run_is_refused_with_the_difference(run: Train, tiny: Recipe) -> None:
     interrupt(run, "epoch 2/")
     with pytest.raises(TrainingError, match=r"of another run \(lr 0.05 there, 0.02 here\)"):
-        run(tiny.but(lr=0.02), resume=True)
+        run(tiny.replace(lr=0.02), resume=True)
 
 
 @pytest.mark.slow
@@ -219,7 +233,7 @@ def test_a_damaged_state_is_refused(run: Train, tmp_path: Path) -> None:
 def test_the_best_epoch_is_published_not_the_last(run: Train, tiny: Recipe) -> None:
     source = {"kind": "strokes", "samples": 400, "test_samples": 50}
     # Without a schedule's end to calm it down, the last epoch is one of many.
-    recipe = tiny.but(source=source, held_out=300, epochs=8, batch_size=100, lr=0.5, warm_up=0.9)
+    recipe = tiny.replace(source=source, held_out=300, epochs=8, batch_size=100, lr=0.5, warm_up=0.9)
     said = io.StringIO()
     progress = Progress(console=type(Progress.silent().console)(file=said, width=200))
     provenance = Checkpoint.load(run(recipe, progress=progress)).manifest.provenance
@@ -236,8 +250,8 @@ def test_the_best_epoch_is_published_not_the_last(run: Train, tiny: Recipe) -> N
 
 @pytest.mark.slow
 def test_a_run_from_a_checkpoint_names_it_and_does_not_get_worse(run: Train, tiny: Recipe) -> None:
-    first = run(tiny.but(epochs=4))
-    second = run(tiny.but(epochs=1), parent=first)
+    first = run(tiny.replace(epochs=4))
+    second = run(tiny.replace(epochs=1), parent=first)
     before, after = (Checkpoint.load(path).manifest for path in (first, second))
     assert after.provenance is not None
     assert after.provenance.parent == f"strokes/1 {Header.read(first).sha256}"
@@ -251,7 +265,7 @@ def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_pat
     parent = run()
     finer = tiny.preprocess.model_copy(update={"mean": (0.5,)})
     with pytest.raises(TrainingError, match=r"--from strokes/1: its preprocess"):
-        run(tiny.but(preprocess=finer.model_dump()), parent=parent)
+        run(tiny.replace(preprocess=finer.model_dump()), parent=parent)
     junk = tmp_path / "junk.safetensors"
     junk.write_bytes(b"junk")
     with pytest.raises(TrainingError, match=r"junk\.safetensors"):
@@ -263,7 +277,7 @@ def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_pat
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_publishes_nothing(run: Train, tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="try a lower --lr"):
-        run(tiny.but(lr=1e6))
+        run(tiny.replace(lr=1e6))
     assert not (tmp_path / "store" / "strokes").exists()
 
 
@@ -291,7 +305,7 @@ def test_a_run_on_cuda_publishes_weights_whose_figures_hold_on_the_cpu(
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device here")
     checkpoint = Checkpoint.load(run(device="cuda"))
-    dataset = data.load(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
+    dataset = load_dataset(tiny, folder=tmp_path, scratch=tmp_path / "runs", progress=Progress.silent())
     normalize = normalizer(tiny.preprocess, device=torch.device("cpu"))
     network = checkpoint.build()
     logits = logits_of(

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from classifier.preprocess import Preprocess
 from tests.support.photo_files import write
-from training.data.batches import Opened, Stacked
+from training.data.batches import InMemorySplit, OnDemandSplit
 from training.data.decode import Job, pixels_of
 from training.data.workers import Workers
 from training.errors import TrainingError
@@ -42,12 +42,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def split_of(
     paths: list[Path], *, preprocess: Preprocess = RGB, augment: Augment = CROP, workers: Workers | None = None
-) -> Opened:
+) -> OnDemandSplit:
     targets = torch.arange(len(paths)) % 3
-    return Opened(paths, np.arange(len(paths)), targets, preprocess, augment, workers or Workers(0))
+    return OnDemandSplit(paths, np.arange(len(paths)), targets, preprocess, augment, workers or Workers(0))
 
 
-def whole(split: Opened, *, draw: int | None = None, size: int = 7) -> torch.Tensor:
+def whole(split: OnDemandSplit, *, draw: int | None = None, size: int = 7) -> torch.Tensor:
     chosen = torch.split(torch.arange(len(split)), size)
     return torch.cat([images for images, _ in split.batches(chosen, device=CPU, draw=draw)])
 
@@ -184,13 +184,13 @@ def test_leaving_early_is_no_trouble_for_the_next_epoch(photos: list[Path], work
 
 def test_images_in_an_array_are_opened_too() -> None:
     array = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
-    split = Opened(array, np.arange(5, 15), torch.arange(10), RGB, CROP, Workers(0))
+    split = OnDemandSplit(array, np.arange(5, 15), torch.arange(10), RGB, CROP, Workers(0))
     ((images, _),) = split.batches([torch.arange(10)], device=CPU)
     assert np.array_equal(images[3].numpy(), RGB.to_pixels(Image.fromarray(array[8])))
 
 
 def test_stacked_images_are_copied_not_lent() -> None:
-    split = Stacked(torch.zeros(10, 4, 4, 1, dtype=torch.uint8), torch.arange(10))
+    split = InMemorySplit(torch.zeros(10, 4, 4, 1, dtype=torch.uint8), torch.arange(10))
     ((images, targets),) = split.batches([torch.arange(10)], device=CPU, draw=1)
     images += 1
     assert targets.equal(torch.arange(10))

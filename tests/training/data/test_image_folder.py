@@ -13,13 +13,12 @@ from PIL import Image
 from rich.console import Console
 
 from tests.support.photo_files import picture, write, write_folder
-from training.data import dataset as data
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, load_dataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
 
-RECIPE = builtin("photos").but(held_out=0.25)
+RECIPE = builtin("photos").replace(held_out=0.25)
 
 
 class Said:
@@ -41,8 +40,8 @@ def said() -> Said:
 @pytest.fixture
 def load(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
     def load(folder: Path, *, strict: bool = False, **changes: object) -> Dataset:
-        recipe = RECIPE.but(**changes)
-        return data.load(
+        recipe = RECIPE.replace(**changes)
+        return load_dataset(
             recipe, folder=folder, scratch=tmp_path / "scratch", workers=0, strict=strict, progress=said.progress
         )
 

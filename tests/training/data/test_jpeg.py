@@ -1,5 +1,6 @@
 """Decoding less of a JPEG gives the same pixels, or a smaller image; and a damaged file is still found."""
 
+import struct
 from io import BytesIO
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, JpegImagePlugin
 
+from classifier.visible import to_mode
 from tests.support.photo_files import picture
 from training.data import jpeg
 
@@ -50,6 +52,20 @@ def test_an_image_that_is_not_upright_is_decoded_whole() -> None:
     exif[0x0112] = 3
     data = encoded(exif=exif)
     assert jpeg.down_to(10, opened(data), data).height == 131
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_upright_size_is_that_of_what_is_seen_whatever_the_type_of_the_orientation(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    whole_number = struct.pack("<HHIHH", 0x0112, 3, 1, turn, 0)
+    fraction = struct.pack("<HHIf", 0x0112, 11, 1, turn)
+    written = encoded(exif=exif)
+    big_endian = struct.pack(">HHIHH", 0x0112, 3, 1, turn, 0)
+    assert whole_number in written or big_endian in written
+    odd = written.replace(whole_number, fraction).replace(big_endian, struct.pack(">HHIf", 0x0112, 11, 1, turn))
+    for data in (written, odd):
+        assert jpeg.upright_size(opened(data)) == to_mode(opened(data), mode="RGB", background=0).size
 
 
 def test_what_is_not_understood_is_decoded_whole() -> None:

@@ -9,14 +9,14 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from tests.support.digits import write_mnist
-from training.data import torchvision_datasets as torchvision_sets
-from training.data.raw_dataset import Gathered
+from training.data import torchvision_datasets
+from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
 from training.recipes.recipe import TorchvisionSource
 
 
-def _load(folder: Path, kind: str = "mnist", *, seed: int = 0, **part: object) -> Gathered:
-    return torchvision_sets.load(TorchvisionSource.model_validate({"kind": kind, **part}), folder, seed=seed)
+def _load(folder: Path, kind: str = "mnist", *, seed: int = 0, **part: object) -> RawDataset:
+    return torchvision_datasets.load(TorchvisionSource.model_validate({"kind": kind, **part}), folder, seed=seed)
 
 
 def test_mnist_is_read_as_torchvision_lays_it_out(tmp_path: Path) -> None:
@@ -73,6 +73,8 @@ def test_parts_that_cannot_be_are_refused(tmp_path: Path) -> None:
         _load(folder, per_class=60)
     with pytest.raises(TrainingError, match="named twice"):
         _load(folder, classes=(1, 1))
+    with pytest.raises(TrainingError, match="the classes are 0 to 9"):
+        _load(folder, classes=(1, 10))
 
 
 def test_without_mnist_the_message_says_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from classifier.scores import SCORES
 from tests.training.evaluation.test_metrics import sampled
 from training.evaluation.calibration import COLDEST, HOTTEST, auroc, temperature, threshold
-from training.evaluation.metrics import cross_entropy, figures
+from training.evaluation.metrics import EvaluationMetrics, cross_entropy
 
 
 @pytest.mark.parametrize("true", [0.25, 0.5, 1.0, 2.0, 7.0])
@@ -16,7 +16,7 @@ def test_the_temperature_by_which_logits_were_multiplied_is_found(true: float) -
     logits, targets = sampled(20_000, 10)
     found = temperature(true * logits, targets)
     assert found == pytest.approx(true, rel=0.03)
-    assert figures(true * logits, targets, temperature=found).after.ece < 0.01
+    assert EvaluationMetrics.of(true * logits, targets, temperature=found).after.ece < 0.01
 
 
 def test_two_classes_can_be_worked_by_hand() -> None:

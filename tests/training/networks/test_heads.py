@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classifier.architectures import build, known, load_weights, skeleton
+from classifier.architectures import build, known, load_weights, meta_network
 from tests.support import hub
 from training.errors import TrainingError
 from training.networks.heads import (
@@ -31,7 +31,7 @@ def _images(architecture: str, count: int = 4) -> torch.Tensor:
 
 
 def _network(architecture: str, num_classes: int = 3) -> nn.Module:
-    network = skeleton(architecture, num_classes)
+    network = meta_network(architecture, num_classes)
     load_weights(network, hub.random_weights(network), share=True)
     return network
 
@@ -43,7 +43,7 @@ def _trainable(network: nn.Module) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", known())
 def test_the_head_of_every_architecture_is_its_last_layer(architecture: str) -> None:
-    network = skeleton(architecture, 7)
+    network = meta_network(architecture, 7)
     head = parts(architecture, "head")
     freeze(network, head)
     trainable = _trainable(network)
@@ -76,7 +76,7 @@ def test_the_head_takes_along_what_stands_around_it_without_parameters(
     architecture: str, head: tuple[str, ...], trainable: int
 ) -> None:
     assert parts(architecture, "head") == head
-    network = skeleton(architecture, 10)
+    network = meta_network(architecture, 10)
     freeze(network, head)
     assert sum(network.get_parameter(name).numel() for name in _trainable(network)) == trainable
 
@@ -247,7 +247,7 @@ def test_asking_whether_it_can_be_cut_leaves_the_network_as_it_was() -> None:
 @pytest.mark.parametrize("classes", [3, 5])
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mnasnet0_5", "alexnet_finetune", "mnist_cnn"])
 def test_a_backbone_comes_from_the_same_architecture_and_the_head_stays_fresh(architecture: str, classes: int) -> None:
-    network, weights = _network(architecture), hub.random_weights(skeleton(architecture, classes), seed=9)
+    network, weights = _network(architecture), hub.random_weights(meta_network(architecture, classes), seed=9)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_backbone(network, architecture, weights, architecture)
     head = head_weights(architecture)
@@ -269,7 +269,7 @@ FAMILY = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_finetune": 
     ],
 )
 def test_alexnets_features_go_from_one_of_its_family_to_another(source: str, architecture: str) -> None:
-    network, weights = _network(architecture), hub.random_weights(skeleton(source, 5), seed=9)
+    network, weights = _network(architecture), hub.random_weights(meta_network(source, 5), seed=9)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     load_backbone(network, architecture, weights, source)
     after = network.state_dict()
@@ -283,13 +283,13 @@ def test_alexnets_features_go_from_one_of_its_family_to_another(source: str, arc
     [("resnet18", "resnet34"), ("alexnet", "alexnet_transfer"), ("alexnet_transfer", "resnet18"), ("vgg11", "alexnet")],
 )
 def test_a_backbone_of_another_kind_is_refused_by_both_names(architecture: str, source: str) -> None:
-    network = skeleton(architecture, 3)
+    network = meta_network(architecture, 3)
     with pytest.raises(TrainingError, match=f"{architecture} cannot start from weights of {source}"):
         load_backbone(network, architecture, {}, source)
 
 
 def test_a_backbone_with_something_missing_or_of_another_shape_is_refused_and_changes_nothing() -> None:
-    network, weights = _network("mnist_cnn"), hub.random_weights(skeleton("mnist_cnn", 5), seed=9)
+    network, weights = _network("mnist_cnn"), hub.random_weights(meta_network("mnist_cnn", 5), seed=9)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     weights |= {"conv2.weight": torch.zeros(3, 3)}
     del weights["fc1.bias"]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from classifier.architectures import known, load_weights, skeleton
+from classifier.architectures import known, load_weights, meta_network
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from tests.support import hub
@@ -31,12 +31,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5"])
 def test_an_image_gets_the_logits_that_it_gets_by_torchvisions_own_loading_and_transform(architecture: str) -> None:
-    hub.cache(architecture, hub.random_weights(skeleton(architecture, 1000)))
+    hub.cache(architecture, hub.random_weights(meta_network(architecture, 1000)))
     ours = pretrained(architecture)
     weights = models.get_model_weights(architecture).DEFAULT
     image = Image.fromarray(noise(300, 260))
     theirs = models.get_model(architecture, weights=weights).eval()
-    network = skeleton(architecture, 1000).eval()
+    network = meta_network(architecture, 1000).eval()
     load_weights(network, ours.weights, share=True)
     pixels = torch.from_numpy(np.stack([ours.preprocess.to_pixels(image)]))
     with torch.inference_mode():
@@ -54,12 +54,12 @@ def test_what_the_file_has_more_or_less_than_the_network_is_put_right() -> None:
         whole = models.get_model("googlenet", weights=None, aux_logits=True, init_weights=False)
     weights = hub.random_weights(whole)
     hub.cache("googlenet", {name: t for name, t in weights.items() if not name.endswith("num_batches_tracked")})
-    assert pretrained("googlenet").weights.keys() == skeleton("googlenet", 1000).state_dict().keys()
+    assert pretrained("googlenet").weights.keys() == meta_network("googlenet", 1000).state_dict().keys()
 
 
 @pytest.mark.slow
 def test_alexnet_with_another_head_begins_with_alexnets_weights() -> None:
-    whole = hub.random_weights(skeleton("alexnet", 1000))
+    whole = hub.random_weights(meta_network("alexnet", 1000))
     hub.cache("alexnet", whole)
     for architecture in ("alexnet_transfer", "alexnet_finetune"):
         ours = pretrained(architecture)
@@ -68,7 +68,7 @@ def test_alexnet_with_another_head_begins_with_alexnets_weights() -> None:
 
 
 def test_labels_are_imagenets_and_differ_as_a_manifest_wants() -> None:
-    hub.cache("shufflenet_v2_x0_5", hub.random_weights(skeleton("shufflenet_v2_x0_5", 1000)))
+    hub.cache("shufflenet_v2_x0_5", hub.random_weights(meta_network("shufflenet_v2_x0_5", 1000)))
     ours = pretrained("shufflenet_v2_x0_5")
     assert ours.labels[:2] == ("tench", "goldfish")
     assert ours.labels[134] == "crane bird"  # ImageNet's own list has two cranes and two maillots
@@ -93,7 +93,7 @@ def test_every_architecture_of_torchvisions_has_a_preprocess() -> None:
 def test_vision_transformers_get_the_weights_for_the_image_size_they_are_built_for(architecture: str) -> None:
     preprocess = preprocess_of(architecture)
     assert preprocess is not None
-    edge = vars(skeleton(architecture, 2))["image_size"]
+    edge = vars(meta_network(architecture, 2))["image_size"]
     assert preprocess.shape == (edge, edge, 3)  # the default of vit_h_14 is for 518x518
 
 
@@ -128,16 +128,16 @@ def test_without_a_network_it_says_which_file_goes_where(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_named(cache: Path) -> None:
-    path = hub.cache("resnet18", hub.random_weights(skeleton("resnet18", 1000)))
+    path = hub.cache("resnet18", hub.random_weights(meta_network("resnet18", 1000)))
     path.write_bytes(path.read_bytes()[:-5000])
     message = _refusal("resnet18")
     assert message.startswith(f"{path} cannot be read: ")
-    assert message.endswith("; remove it, and it is downloaded anew")
+    assert message.endswith("; remove it, and it will be downloaded again")
 
 
 @pytest.mark.slow
 def test_a_file_of_another_networks_weights_is_refused() -> None:
-    hub.cache("resnet18", hub.random_weights(skeleton("resnet34", 1000)))
+    hub.cache("resnet18", hub.random_weights(meta_network("resnet34", 1000)))
     assert "the weights do not fit resnet18" in _refusal("resnet18")
 
 

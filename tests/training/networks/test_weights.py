@@ -15,13 +15,13 @@ import torch
 from torch import nn
 from torchvision import models
 
-from classifier.architectures import skeleton
+from classifier.architectures import meta_network
 from tests.support import hub
 from tests.support.checkpoints import checkpoint
 from training.errors import TrainingError
-from training.networks.weights import fit, read
+from training.networks.weights import adapt_state_dict, read
 
-DIGITS = hub.random_weights(skeleton("mnist_cnn", 10))
+DIGITS = hub.random_weights(meta_network("mnist_cnn", 10))
 
 
 def _saved(tmp_path: Path, content: Any, **options: Any) -> Path:
@@ -117,7 +117,7 @@ FAMILIES = [
 
 @pytest.mark.slow
 def test_no_architecture_has_parts_that_are_called_like_wrappers() -> None:
-    parts = {part for family in FAMILIES for name in skeleton(family, 2).state_dict() for part in name.split(".")}
+    parts = {part for family in FAMILIES for name in meta_network(family, 2).state_dict() for part in name.split(".")}
     assert not parts & {"module", "_orig_mod"}
 
 
@@ -216,18 +216,18 @@ def test_torchscript_is_told_apart(tmp_path: Path) -> None:
 
 def _unfit(weights: Mapping[str, torch.Tensor], architecture: str = "mnist_cnn", num_classes: int = 10) -> str:
     with pytest.raises(TrainingError) as caught:
-        fit(weights, architecture, num_classes)
+        adapt_state_dict(weights, architecture, num_classes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_weights_that_fit_come_as_they_are() -> None:
-    assert _same(fit(DIGITS, "mnist_cnn", 10), DIGITS)
+    assert _same(adapt_state_dict(DIGITS, "mnist_cnn", 10), DIGITS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(dtype: torch.dtype) -> None:
-    fitted = fit({name: tensor.to(dtype) for name, tensor in DIGITS.items()}, "mnist_cnn", 10)
+    fitted = adapt_state_dict({name: tensor.to(dtype) for name, tensor in DIGITS.items()}, "mnist_cnn", 10)
     assert all(tensor.dtype == torch.float32 for tensor in fitted.values())
     assert _same(fitted, {name: tensor.to(dtype).float() for name, tensor in DIGITS.items()})
 
@@ -243,12 +243,12 @@ def test_names_that_are_missing_or_too_many_are_named_and_counted() -> None:
 
 @pytest.mark.parametrize("real", ["alexnet_transfer", "alexnet_finetune"])
 def test_alexnets_weights_under_a_wrong_name_are_told_by_their_own(real: str) -> None:
-    assert f"--architecture {real}" in _unfit(skeleton(real, 10).state_dict(), "alexnet", 10)
+    assert f"--architecture {real}" in _unfit(meta_network(real, 10).state_dict(), "alexnet", 10)
 
 
 def test_another_number_of_classes_is_said_in_these_words() -> None:
     assert _unfit(DIGITS, num_classes=7) == "the network in the file has 10 classes, 7 labels were given"
-    assert "has 10 classes" in _unfit(hub.random_weights(skeleton("squeezenet1_1", 10)), "squeezenet1_1", 3)
+    assert "has 10 classes" in _unfit(hub.random_weights(meta_network("squeezenet1_1", 10)), "squeezenet1_1", 3)
 
 
 def test_another_shape_is_named() -> None:
@@ -284,16 +284,16 @@ def test_auxiliary_heads_are_left_out_with_a_note(architecture: str) -> None:
         whole = models.get_model(architecture, weights=None, num_classes=4, aux_logits=True, init_weights=False)
     notes: list[str] = []
     weights = hub.random_weights(whole)
-    fitted = fit(weights, architecture, 4, note=notes.append)
-    assert fitted.keys() == skeleton(architecture, 4).state_dict().keys()
+    fitted = adapt_state_dict(weights, architecture, 4, note=notes.append)
+    assert fitted.keys() == meta_network(architecture, 4).state_dict().keys()
     assert notes == [f"left out {len(weights) - len(fitted)} tensors of auxiliary heads, which only training needs"]
 
 
 def test_norms_of_files_that_do_not_count_their_batches_start_at_zero() -> None:
-    weights = hub.random_weights(skeleton("resnet18", 4))
+    weights = hub.random_weights(meta_network("resnet18", 4))
     old = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
     assert len(old) < len(weights)
-    for name, tensor in fit(old, "resnet18", 4).items():
+    for name, tensor in adapt_state_dict(old, "resnet18", 4).items():
         assert torch.equal(tensor, old[name] if name in old else torch.tensor(0)), name
 
 
@@ -302,20 +302,22 @@ def test_the_names_in_torchvisions_file_of_densenet_are_read_as_torchvision_read
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    new = hub.random_weights(skeleton("densenet121", 1000))
+    new = hub.random_weights(meta_network("densenet121", 1000))
     # norm1.weight was norm.1.weight, and nothing was counted.
     pattern = re.compile(r"(denselayer\d+\.)(norm|conv)([12])\.")
     old = {pattern.sub(r"\1\2.\3.", name): t for name, t in new.items() if not name.endswith("num_batches_tracked")}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     hub.cache("densenet121", old)
-    assert _same(fit(old, "densenet121", 1000), models.get_model("densenet121", weights="DEFAULT").state_dict())
+    assert _same(
+        adapt_state_dict(old, "densenet121", 1000), models.get_model("densenet121", weights="DEFAULT").state_dict()
+    )
 
 
 @pytest.mark.slow
 def test_the_names_in_torchvisions_files_of_vit_are_read_as_torchvision_reads_them() -> None:
-    new = hub.random_weights(skeleton("vit_b_32", 1000))
+    new = hub.random_weights(meta_network("vit_b_32", 1000))
     old = {n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for n, t in new.items()}
     assert "encoder.layers.encoder_layer_0.mlp.linear_2.bias" in old
-    theirs = skeleton("vit_b_32", 1000)
+    theirs = meta_network("vit_b_32", 1000)
     theirs.load_state_dict(old, assign=True)
-    assert _same(fit(old, "vit_b_32", 1000), theirs.state_dict())
+    assert _same(adapt_state_dict(old, "vit_b_32", 1000), theirs.state_dict())

@@ -14,8 +14,7 @@ from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
 from tests.support.server import PROJECT
-from training.errors import TrainingError
-from training.publishing.publish import prune, publish, versions
+from training.publishing.publish import publish, versions
 
 
 def test_versions_count_from_1_and_are_what_was_published(tmp_path: Path) -> None:
@@ -76,39 +75,6 @@ def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: 
     assert versions(tmp_path / "digits") == []
     assert scan(tmp_path / "digits", {}) == {}
     assert publish(checkpoint(), tmp_path).name == "1.safetensors"
-
-
-def test_pruning_keeps_the_highest_that_are_sound(tmp_path: Path) -> None:
-    for version in range(1, 6):
-        put(tmp_path, version, b"junk" if version == 4 else checkpoint())
-    removed = prune(tmp_path, "digits", keep=2)
-    assert sorted(int(path.stem) for path in removed) == [1, 2]
-    assert versions(tmp_path / "digits") == [5, 4, 3]
-
-
-@pytest.mark.parametrize("keep", [1, 3])
-def test_pruning_removes_nothing_where_too_few_are_sound(tmp_path: Path, keep: int) -> None:
-    for version in (1, 2, 3):
-        put(tmp_path, version, b"junk" if keep == 1 or version == 2 else checkpoint())
-    assert prune(tmp_path, "digits", keep=keep) == []
-    assert versions(tmp_path / "digits") == [3, 2, 1]
-
-
-def test_pruning_leaves_what_others_are_writing(tmp_path: Path) -> None:
-    for version in (1, 2):
-        put(tmp_path, version, checkpoint())
-    writing = tmp_path / "digits" / ".publishing.1.abc.tmp"
-    writing.write_bytes(b"half")
-    prune(tmp_path, "digits", keep=1)
-    assert writing.exists()
-
-
-def test_pruning_what_is_not_there_or_all_of_it_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, 1, checkpoint())
-    with pytest.raises(TrainingError, match="no model 'birds'"):
-        prune(tmp_path, "birds", keep=1)
-    with pytest.raises(TrainingError, match="at least 1"):
-        prune(tmp_path, "digits", keep=0)
 
 
 def names(store: Path) -> list[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 from classifier.manifest import EpochPoint
 from tests.support.server import PROJECT
 from tests.training.evaluation.test_metrics import sampled
-from training.evaluation.metrics import Figures, Mistake, figures
+from training.evaluation.metrics import EvaluationMetrics, Mistake
 from training.reports.plots import confusion, curves, draw, missing, reliability
 
 HISTORY = [
@@ -26,8 +26,8 @@ LABELS = ("ant", "bee", "wasp")
 MISTAKES = [(Mistake(index=0, target=0, predicted=1, confidence=0.9), np.zeros((28, 28, 1), np.uint8))]
 
 
-def measured(classes: int, samples: int = 500) -> Figures:
-    return figures(*sampled(samples, classes), temperature=1.5)
+def measured(classes: int, samples: int = 500) -> EvaluationMetrics:
+    return EvaluationMetrics.of(*sampled(samples, classes), temperature=1.5)
 
 
 def opened(png: bytes) -> npt.NDArray[np.uint8]:
@@ -37,7 +37,7 @@ def opened(png: bytes) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.slow
 def test_a_run_gets_four_pictures(tmp_path: Path) -> None:
-    paths = draw(tmp_path / "run", history=HISTORY, figures=measured(3), labels=LABELS, mistakes=MISTAKES)
+    paths = draw(tmp_path / "run", history=HISTORY, evaluation=measured(3), labels=LABELS, mistakes=MISTAKES)
     names = ["confusion.png", "curves.png", "mistakes.png", "reliability.png"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names  # no temporary file is left
@@ -50,7 +50,7 @@ def test_a_run_gets_four_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_without_a_history_there_are_no_curves(tmp_path: Path) -> None:
-    paths = draw(tmp_path, history=[], figures=measured(3), labels=LABELS, mistakes=[])
+    paths = draw(tmp_path, history=[], evaluation=measured(3), labels=LABELS, mistakes=[])
     assert [path.name for path in paths] == ["confusion.png", "mistakes.png", "reliability.png"]
 
 
@@ -63,7 +63,7 @@ def test_without_matplotlib_the_contact_sheet_is_there_and_the_message_names_the
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed
     assert "pip install 'flambeau[pictures]'" in (missing() or "")
-    paths = draw(tmp_path, history=HISTORY, figures=measured(3), labels=LABELS, mistakes=MISTAKES)
+    paths = draw(tmp_path, history=HISTORY, evaluation=measured(3), labels=LABELS, mistakes=MISTAKES)
     assert paths == [tmp_path / "mistakes.png"]
 
 
@@ -71,9 +71,9 @@ def test_without_matplotlib_the_contact_sheet_is_there_and_the_message_names_the
 def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_and_windows_never() -> None:
     script = """
 import sys
-import training.reports.plots as pictures
+from training.reports.plots import confusion
 from tests.training.reports.test_plots import measured
-pictures.confusion(measured(3), ("a", "b", "c"))
+confusion(measured(3), ("a", "b", "c"))
 print("matplotlib.pyplot" in sys.modules, "tkinter" in sys.modules)
 """
     alone = "import sys, training.reports.plots; print('matplotlib' in sys.modules)"
@@ -129,9 +129,9 @@ def test_rows_are_the_true_classes() -> None:
     assert np.ptp(dark[0]) > 1.8 * np.ptp(dark[1])
 
 
-def with_counts(counts: torch.Tensor) -> Figures:
+def with_counts(counts: torch.Tensor) -> EvaluationMetrics:
     there = measured(2)
-    return Figures(
+    return EvaluationMetrics(
         accuracy=0.5,
         loss=1.0,
         per_class=(),

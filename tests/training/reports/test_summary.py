@@ -1,31 +1,50 @@
-"""The log that a run leaves."""
+"""What a run tells people at its end: a picture that cannot be drawn is one line, for the version is published."""
 
-import json
+import errno
+import io
 from pathlib import Path
 
-from training.reports.summary import LOG, log
+import pytest
+import torch
+from rich.console import Console
+
+from tests.support.checkpoints import checkpoint
+from tests.training.evaluation.test_metrics import sampled
+from training.data.batches import InMemorySplit
+from training.evaluation.measure import Measured
+from training.evaluation.metrics import EvaluationMetrics
+from training.progress import Progress
+from training.reports import summary
 
 
-def epochs(folder: Path) -> list[int]:
-    return [json.loads(line)["epoch"] for line in (folder / LOG).read_text().splitlines()]
+def drawn(folder: Path) -> list[str]:
+    """What a person is told."""
+    logits, targets = sampled(50, 10)
+    measured = Measured("test", logits, targets, EvaluationMetrics.of(logits, targets, temperature=1.0))
+    said = io.StringIO()
+    summary.draw(
+        folder,
+        checkpoint().manifest,
+        measured,
+        InMemorySplit(torch.zeros(50, 28, 28, 1, dtype=torch.uint8), targets),
+        progress=Progress(Console(file=said, width=300)),
+    )
+    return said.getvalue().splitlines()
 
 
-def test_the_log_has_a_line_for_each_epoch(tmp_path: Path) -> None:
-    for epoch in (1, 2, 3):
-        log(tmp_path, {"epoch": epoch, "loss": 0.5})
-    assert epochs(tmp_path) == [1, 2, 3]
-    assert json.loads((tmp_path / LOG).read_text().splitlines()[1]) == {"epoch": 2, "loss": 0.5}
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "could not be written to {}: No space left on device"),
+        (ValueError("a font\nis broken"), "could not be drawn: ValueError: a font is broken"),
+        (RuntimeError(), "could not be drawn: RuntimeError"),
+    ],
+)
+def test_whatever_goes_wrong_with_a_picture_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
 
-
-def test_epochs_that_are_done_again_take_the_place_of_those_before(tmp_path: Path) -> None:
-    for epoch in (1, 2, 3, 2):
-        log(tmp_path, {"epoch": epoch})
-    assert epochs(tmp_path) == [1, 2]
-    log(tmp_path, {"epoch": 1})
-    assert epochs(tmp_path) == [1]
-
-
-def test_what_is_no_line_of_ours_goes(tmp_path: Path) -> None:
-    (tmp_path / LOG).write_text('{"epoch": 1}\n{"epo\n[]\n3\n\n')
-    log(tmp_path, {"epoch": 2})
-    assert epochs(tmp_path) == [1, 2]
+    monkeypatch.setattr("PIL.ImageFont.truetype", fail)
+    assert drawn(tmp_path) == [f"the pictures {told.format(tmp_path)}"]

@@ -1,16 +1,13 @@
 """An epoch: which samples, in which batches, and what it leaves alone."""
 
-import copy
-
-import pytest
 import torch
 from torch import nn
 
-from training.data.batches import Stacked
+from training.data.batches import InMemorySplit
 from training.networks import heads
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
-from training.runs.loop import Score, batches_of, logits_of, train_epoch
+from training.runs.loop import batches_of, train_epoch
 
 CPU = torch.device("cpu")
 
@@ -31,18 +28,18 @@ class Reader(nn.Module):
         return logits
 
 
-def split(count: int, rare: int = 0) -> Stacked:
+def split(count: int, rare: int = 0) -> InMemorySplit:
     """Images whose first pixel is their number; `rare` of them are of class 1, or every other one."""
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 2, 2, 1)
     numbers = torch.arange(count)
-    return Stacked(images, (numbers < rare).long() if rare else numbers % 2)
+    return InMemorySplit(images, (numbers < rare).long() if rare else numbers % 2)
 
 
 def silently(count: int, /, note: str = "") -> None:
     """Nobody looks on."""
 
 
-def epoch(recipe: Recipe, samples: Stacked, parts: tuple[str, ...] = heads.WHOLE) -> Reader:
+def epoch(recipe: Recipe, samples: InMemorySplit, parts: tuple[str, ...] = heads.WHOLE) -> Reader:
     network = Reader()
     learner = Learner.of(network, parts, recipe, device=CPU, lr=0.01)
     train_epoch(
@@ -58,7 +55,7 @@ def epoch(recipe: Recipe, samples: Stacked, parts: tuple[str, ...] = heads.WHOLE
 
 
 def test_an_epoch_sees_every_sample_once_in_random_order(tiny: Recipe) -> None:
-    seen = [number for batch in epoch(tiny.but(batch_size=8, augment={}), split(50)).seen for number in batch]
+    seen = [number for batch in epoch(tiny.replace(batch_size=8, augment={}), split(50)).seen for number in batch]
     assert sorted(seen) == list(range(50))
     assert seen != sorted(seen)
 
@@ -72,7 +69,7 @@ def test_one_sample_alone_joins_the_batch_before_it() -> None:
 
 def test_balanced_classes_are_drawn_equally_often_however_rare_one_is(tiny: Recipe) -> None:
     seen = [
-        number for batch in epoch(tiny.but(balanced=True, augment={}), split(200, rare=10)).seen for number in batch
+        number for batch in epoch(tiny.replace(balanced=True, augment={}), split(200, rare=10)).seen for number in batch
     ]
     assert len(seen) == 200
     assert 70 <= sum(number < 10 for number in seen) <= 130
@@ -85,30 +82,3 @@ def test_what_is_frozen_keeps_its_parameters_and_its_buffers(tiny: Recipe) -> No
     after = epoch(tiny, split(64), ("fc",)).state_dict()
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed == {"fc.weight", "fc.bias"}
-
-
-def test_logits_come_in_the_samples_order_and_the_network_is_left_in_its_mode() -> None:
-    network = Reader()
-    network.norm.eval()
-    modes = [module.training for module in network.modules()]
-    samples = split(40)
-    before = copy.deepcopy(network.state_dict())
-    logits = logits_of(network, samples, forward=network, device=CPU)
-    assert [module.training for module in network.modules()] == modes
-    assert all(before[name].equal(tensor) for name, tensor in network.state_dict().items())
-    network.eval()
-    with torch.no_grad():
-        assert logits.equal(network(samples.images))
-
-
-def test_a_score_beats_another_by_accuracy_and_then_by_loss() -> None:
-    assert Score(loss=2.0, accuracy=0.9).beats(Score(loss=1.0, accuracy=0.8))
-    assert Score(loss=1.0, accuracy=0.9).beats(Score(loss=2.0, accuracy=0.9))
-    assert not Score(loss=1.0, accuracy=0.9).beats(Score(loss=1.0, accuracy=0.9))
-
-
-def test_a_score_is_the_mean_over_the_samples() -> None:
-    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
-    score = Score.of(logits, torch.tensor([0, 1, 1]))
-    assert score.accuracy == pytest.approx(2 / 3)
-    assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, torch.tensor([0, 1, 1])).item())

@@ -1,4 +1,4 @@
-"""Drawn digits, kept on the disk for the next run: drawing the same again would only take time."""
+"""Keeps drawn digits on the disk for the next run: to draw the same digits again would only take time."""
 
 import json
 from pathlib import Path
@@ -8,36 +8,36 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from training import atomic_files as files
-from training.data.raw_dataset import Labelled
-from training.data.strokes import draw as strokes
+from training import atomic_files
+from training.data.raw_dataset import LabelledImages
+from training.data.strokes.draw import VERSION, draw_digits
 from training.progress import Progress
 
 
-def load(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> Labelled:
-    """What `strokes.draw` draws, from `scratch` if it is there and sound.
+def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> LabelledImages:
+    """Returns what `draw_digits` draws, from `scratch` if it is there and sound.
 
-    Raises: OSError if they cannot be kept there.
+    Raises: OSError if the digits cannot be kept there.
     """
-    key = f"strokes-v{strokes.VERSION}-seed{seed}-stream{stream}-{count}"
+    key = f"strokes-v{VERSION}-seed{seed}-stream{stream}-{count}"
     path = scratch / "drawings" / f"{key}.safetensors"
     kept = _read(path)
     if kept is not None and len(kept.targets) == count:
         return kept
     with progress.step(f"drawing {count:,} digits", total=count, unit="digits") as advance:
-        drawn = Labelled(*strokes.draw(count, seed=seed, stream=stream, advance=advance))
+        drawn = LabelledImages(*draw_digits(count, seed=seed, stream=stream, advance=advance))
     arrays: dict[str, npt.NDArray[Any]] = {"images": drawn.images, "targets": drawn.targets}
-    files.replace(path, safetensors.numpy.save(arrays, metadata={"sha256": drawn.fingerprint}))
+    atomic_files.replace(path, safetensors.numpy.save(arrays, metadata={"sha256": drawn.fingerprint}))
     return drawn
 
 
-def _read(path: Path) -> Labelled | None:
-    """None if it is not there, or not what was written."""
+def _read(path: Path) -> LabelledImages | None:
+    """Returns what was kept; None if the file is not there, or does not hold what was written."""
     try:
         data = path.read_bytes()
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         arrays = safetensors.numpy.load(data)
-        kept = Labelled(arrays["images"], arrays["targets"])
+        kept = LabelledImages(arrays["images"], arrays["targets"])
         return kept if kept.fingerprint == header["__metadata__"]["sha256"] else None
     except (FileNotFoundError, ValueError, KeyError, safetensors.SafetensorError):
         return None

@@ -1,18 +1,13 @@
 """Draws handwritten digits: data that the project makes itself, from a seed, in seconds.
 
-A digit is a few pen strokes, each a smooth curve through control points. The points are moved at random, the whole is
-slanted, turned, scaled and bent, drawn with a pen of random width, blurred, and centred by its mass as MNIST's are.
-Imports no torch: the processes that draw start quickly.
+A digit is a few pen strokes. Each stroke is a smooth curve through control points, and the points are moved at random.
+Then the whole digit is slanted, turned, scaled and bent, drawn with a pen of random width, and blurred. It is centred
+by its mass, as MNIST's digits are. This file imports no torch, so that the processes that draw start quickly.
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from classifier.cores import usable_cores
 from training.data.strokes.glyphs import GLYPHS, Glyph
+from training.data.workers import WorkerEndedError, Workers
 
 # Part of what decides the pixels: raised whenever the same seed would give others.
 VERSION = 1
@@ -37,7 +33,7 @@ _BOX = 20  # the longer side of a digit without its margin, as MNIST's
 _PER_SPAN = 6  # points on the curve between two control points
 
 
-def draw(
+def draw_digits(
     count: int,
     *,
     seed: int,
@@ -45,25 +41,25 @@ def draw(
     processes: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Images, Targets]:
-    """`count` digits: uint8 [count, 28, 28], bright on black, and int64 [count] in 0 to 9, in random order.
+    """Draws `count` digits: uint8 [count, 28, 28], bright on black, and int64 [count] in 0 to 9, in random order.
 
-    The same seed and stream give the same digits, whatever the number of processes; streams are independent.
+    The same seed and stream give the same digits, whatever the number of processes. Streams are independent of each
+    other. If a process ends early, this process draws what is left.
 
     Args:
-        processes: how many draw; None: as many as there are cores, or one where that is quicker.
-        advance: called with the number of digits finished since the last call.
+        processes: how many processes draw; None: as many as there are cores, or one if that is quicker.
+        advance: is called with the number of digits that were finished since the last call.
     """
     starts = range(0, count, _CHUNK)
     jobs = [(seed, stream, start // _CHUNK, min(_CHUNK, count - start)) for start in starts]
     processes = min(processes or _processes_for(count), max(len(jobs), 1))
     images = np.empty((count, SIZE, SIZE), np.uint8)
     targets = np.empty(count, np.int64)
-    with _mapper(processes) as drawn:
-        for start, (some_images, some_targets) in zip(starts, drawn(jobs), strict=True):
-            images[start : start + len(some_targets)] = some_images
-            targets[start : start + len(some_targets)] = some_targets
-            if advance is not None:
-                advance(len(some_targets))
+    for start, (some_images, some_targets) in zip(starts, _drawn(jobs, processes), strict=True):
+        images[start : start + len(some_targets)] = some_images
+        targets[start : start + len(some_targets)] = some_targets
+        if advance is not None:
+            advance(len(some_targets))
     return images, targets
 
 
@@ -84,7 +80,7 @@ def _draw_chunk(job: _Job) -> tuple[Images, Targets]:
 
 
 def draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images:
-    """One character `count` times, as `count` people write it: uint8 [count, SIZE, SIZE], white on black."""
+    """Draws one character `count` times, as `count` people write it: uint8 [count, SIZE, SIZE], white on black."""
     curves = _curves(glyph, count, random)
     pens = np.clip(random.lognormal(math.log(2.5), 0.33, count), 1.1, 6.0)  # pixels wide
     ends = np.cumsum([len(_spline(len(stroke))) for stroke in glyph.strokes])[:-1]
@@ -99,7 +95,7 @@ def draw_glyph(glyph: Glyph, count: int, random: np.random.Generator) -> Images:
 
 
 def _curves(glyph: Glyph, count: int, random: np.random.Generator) -> _Points:
-    """[count, points, 2]: the glyph's strokes one after another, each time with its control points elsewhere."""
+    """Returns [count, points, 2]: the glyph's strokes one after another, each time with other control points."""
     distinct = list(dict.fromkeys(point for stroke in glyph.strokes for point in stroke))
     moved = np.array(distinct) + random.normal(0, 0.085 * glyph.wobble, (count, len(distinct), 2))
     parts = [
@@ -111,7 +107,7 @@ def _curves(glyph: Glyph, count: int, random: np.random.Generator) -> _Points:
 
 @cache
 def _spline(controls: int) -> _Points:
-    """[points, controls]: the weights of a Catmull-Rom curve, which goes through all its control points."""
+    """Returns [points, controls]: the weights of a Catmull-Rom curve, which goes through all its control points."""
     t = np.linspace(0, 1, _PER_SPAN, endpoint=False)[:, None]
     basis = np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3]) / 2
     weights = np.zeros(((controls - 1) * _PER_SPAN + 1, controls))
@@ -123,7 +119,7 @@ def _spline(controls: int) -> _Points:
 
 
 def _deformed(curves: _Points, random: np.random.Generator) -> _Points:
-    """Bent by slow waves, made narrower or wider, slanted and turned."""
+    """Bends the curves by slow waves, makes them narrower or wider, slants and turns them."""
     count = len(curves)
     centred = curves - 0.5
     for axis in range(2):
@@ -139,7 +135,7 @@ def _deformed(curves: _Points, random: np.random.Generator) -> _Points:
 
 
 def _fitted(curves: _Points, pens: npt.NDArray[np.float64], lifts: npt.NDArray[np.intp]) -> _Points:
-    """In pixels: the longer side, pen included, fills the box; the middle of the ink is the middle of the image."""
+    """Returns the curves in pixels: the longer side, pen included, fills the box, its ink is centred."""
     low, high = curves.min(axis=1), curves.max(axis=1)
     scale = (_BOX - pens) / np.maximum((high - low).max(axis=1), 0.1)
     curves = curves * scale[:, None, None]
@@ -165,32 +161,15 @@ def _inked(strokes: Sequence[_Points], *, pen: float, blur: float) -> npt.NDArra
     return np.asarray(small)
 
 
-@contextmanager
-def _mapper(processes: int) -> Iterator[Callable[[Sequence[_Job]], Iterator[tuple[Images, Targets]]]]:
-    """`map` over jobs, in this process or in several; leaving early drops what was not begun."""
-    if processes == 1:
-        yield lambda jobs: map(_draw_chunk, jobs)
-        return
-    # Started afresh, not forked: torch's threads would not survive a fork.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
-    try:
-        yield lambda jobs: _map(pool, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _map(pool: ProcessPoolExecutor, jobs: Sequence[_Job]) -> Iterator[tuple[Images, Targets]]:
+def _drawn(jobs: Sequence[_Job], processes: int) -> Iterator[tuple[Images, Targets]]:
+    """Draws the jobs in their order; leaving early drops what was not begun."""
     done = 0
     try:
-        for drawn in pool.map(_draw_chunk, jobs):
-            yield drawn
+        for chunk in Workers(0 if processes == 1 else processes, preload=(__name__,)).map(_draw_chunk, jobs):
+            yield chunk
             done += 1
-    except BrokenProcessPool:  # a process was killed, or none can start, as from a script on stdin
+    except WorkerEndedError:  # a process was killed, or none can start, as from a script on stdin
         yield from map(_draw_chunk, jobs[done:])
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _processes_for(count: int) -> int:

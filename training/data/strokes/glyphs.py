@@ -1,4 +1,4 @@
-"""How people write the ten digits: pen strokes through control points, as data."""
+"""Describes how people write the ten digits, as data: pen strokes through control points."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Glyph:
-    """One way to write a digit.
+    """Is one way to write a digit.
 
     Args:
         what: what is special about it.
-        share: how often, relative to the digit's other glyphs.
-        pen: the control points of a curve, "x,y" in percent of the digit's box, x to the right, y down; "!" makes a
-            corner, "|" lifts the pen. Equal points are one point: they move together when a digit is drawn.
+        share: how often people write it so, relative to the digit's other glyphs.
+        pen: the control points of a curve, each "x,y" in percent of the digit's box, x to the right and y down. "!"
+            makes a corner and "|" lifts the pen. Equal points are one point: they move together when a digit is drawn.
         wobble: how far the points may move, relative to other glyphs.
     """
 
@@ -24,7 +24,7 @@ class Glyph:
 
     @property
     def strokes(self) -> tuple[tuple[Point, ...], ...]:
-        """The points of each stroke, in a box of 1x1; a corner stands there twice."""
+        """The points of each stroke, in a box of 1x1. A corner stands there twice."""
         return tuple(
             tuple(point for word in stroke.split() for point in _points(word)) for stroke in self.pen.split("|")
         )

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.raw_dataset import Labelled
-from training.data.strokes import cache as drawings
+from training.data.raw_dataset import LabelledImages
+from training.data.strokes.cache import load_digits
 from training.progress import Progress
 
 
-def _load(folder: Path, silent: Progress) -> Labelled:
-    return drawings.load(50, seed=3, stream=0, scratch=folder, progress=silent)
+def _load(folder: Path, silent: Progress) -> LabelledImages:
+    return load_digits(50, seed=3, stream=0, scratch=folder, progress=silent)
 
 
 def test_a_second_run_reads_what_the_first_one_drew(tmp_path: Path, silent: Progress) -> None:
@@ -36,7 +36,7 @@ def test_damaged_drawings_are_drawn_again(tmp_path: Path, silent: Progress) -> N
 def test_seeds_streams_and_counts_are_kept_apart(tmp_path: Path, silent: Progress) -> None:
     wanted = [(50, 3, 0), (50, 4, 0), (50, 3, 1), (60, 3, 0)]
     found = [
-        drawings.load(count, seed=seed, stream=stream, scratch=tmp_path, progress=silent).fingerprint
+        load_digits(count, seed=seed, stream=stream, scratch=tmp_path, progress=silent).fingerprint
         for count, seed, stream in wanted
     ]
     assert len(set(found)) == len(list((tmp_path / "drawings").iterdir())) == 4
@@ -47,5 +47,9 @@ def test_the_fingerprint_covers_images_and_targets() -> None:
     other_images, other_targets = images.copy(), targets.copy()
     other_images[1, 27, 27] = 1
     other_targets[1] = 1
-    all_three = [Labelled(images, targets), Labelled(other_images, targets), Labelled(images, other_targets)]
+    all_three = [
+        LabelledImages(images, targets),
+        LabelledImages(other_images, targets),
+        LabelledImages(images, other_targets),
+    ]
     assert len({labelled.fingerprint for labelled in all_three}) == 3

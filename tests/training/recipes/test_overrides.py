@@ -1,0 +1,111 @@
+"""Recipes from a file, or changed by single settings; what makes no sense is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from training.errors import TrainingError
+from training.recipes.builtin import builtin
+from training.recipes.overrides import changed, from_file, settings_from, with_settings
+from training.recipes.recipe import PhotosSource
+
+SETTINGS = [
+    "label_smoothing=0.1",
+    "augment.flip=true",
+    "augment.crop=[0.5, 1.0]",
+    "unfreeze.epochs=3",
+    "unfreeze.lr=1e-4",
+    "clip=none",
+    "trainable=layer4,fc",
+    "preprocess.resizing=box",
+    "source.test_share=0.25",
+    "held_out=40",
+]
+
+
+def test_a_setting_changes_one_value_however_deep_it_lies() -> None:
+    recipe = with_settings(builtin("photos", "transfer:resnet18"), SETTINGS)
+    assert recipe.label_smoothing == 0.1
+    assert recipe.augment.flip
+    assert recipe.augment.crop == (0.5, 1.0)
+    assert recipe.augment.shift == 0
+    assert recipe.unfreeze is not None
+    assert (recipe.unfreeze.epochs, recipe.unfreeze.lr) == (3, 1e-4)
+    assert recipe.clip is None
+    assert recipe.trainable == "layer4,fc"
+    assert recipe.preprocess.resizing == "box"
+    assert isinstance(recipe.source, PhotosSource)
+    assert recipe.source.test_share == 0.25
+    assert recipe.held_out == 40
+
+
+@pytest.mark.parametrize("name", ["transfer:resnet18", "finetune:resnet18", "alexnet_finetune"])
+def test_the_settings_between_two_recipes_make_the_one_of_the_other(name: str) -> None:
+    base = builtin("photos", name)
+    recipe = with_settings(base, SETTINGS)
+    assert with_settings(base, settings_from(base, recipe)) == recipe
+    assert settings_from(base, base) == []
+    without = changed(recipe, {"unfreeze": None, "augment": {"crop": None}})
+    assert with_settings(base, settings_from(base, without)) == without
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs", "a key and a value are needed"),
+        ("epochs=0", "epochs"),
+        ("epochs=many", "epochs"),
+        ("surprise=1", "surprise"),
+        ("augment.surprise=1", r"augment\.surprise"),
+        ("augment=3", "augment"),
+        ("unfreeze.epochs=3", r"unfreeze\.lr"),
+        ("augment.crop=[0.9, 0.1]", "least, most"),
+        ("held_out=1.5", "held_out"),
+        ("lr=nan", "lr"),
+        ("name=mine", "--name names the model"),
+        ("source.kind=mnist", "the command names the data"),
+        ("source=3", "source"),
+        ("batch_size=99999999999999999999", "batch_size"),
+        ("=3", "no such value"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_its_name(setting: str, said: str) -> None:
+    with pytest.raises(TrainingError, match=said) as caught:
+        with_settings(builtin("photos"), [setting])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_from_a_file_changes_the_one_it_is_based_on(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "finetune:resnet18"\nepochs = 2\n[augment]\nflip = false\n[unfreeze]\nepochs = 9\n')
+    recipe, base = from_file("photos", path), builtin("photos", "finetune:resnet18")
+    assert recipe == changed(base, {"epochs": 2, "augment": {"flip": False}, "unfreeze": {"epochs": 9}})
+    assert recipe.augment.crop == base.augment.crop
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"epochs = ", "mine.toml"),
+        (b"\xff\xfe", "mine.toml"),
+        (b"base = 3", "base is the name"),
+        (b'base = "quux"', "unknown recipe"),
+        (b"surprise = 1", "surprise: a recipe has no such value"),
+        (b'name = "mine"', "--name names the model"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=said) as caught:
+        from_file("photos", path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_takes_away_what_its_base_has_by_the_word_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "finetune:resnet18"\nclip = "none"\nunfreeze = "none"\n[augment]\ncrop = "none"\n')
+    recipe = from_file("photos", path)
+    assert (recipe.clip, recipe.unfreeze, recipe.augment.crop) == (None, None, None)

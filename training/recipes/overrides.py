@@ -1,0 +1,118 @@
+"""Changes a built-in recipe as a person wants it: by a TOML file, and by single settings."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.errors import TrainingError
+from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe
+
+
+def from_file(data: str, path: Path) -> Recipe:
+    """Reads a recipe from a TOML file.
+
+    In the file, `base` names the built-in recipe that it changes. The other keys are those of `Recipe`, and the value
+    "none" takes away what the base has.
+
+    Raises: TrainingError if the file cannot be read, or is not a recipe.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"--recipe {path}: {error.strerror}") from error
+    except ValueError as error:  # no TOML, no UTF-8
+        raise TrainingError(f"--recipe {path}: {error}") from error
+    base = values.pop("base", None)
+    if not (base is None or isinstance(base, str)):
+        raise TrainingError(f"--recipe {path}: base is the name of a recipe, not {base!r}")
+    return _changed_by_hand(builtin(data, base), _with_nothing(values))
+
+
+def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Returns `recipe` with some values replaced. A nested group of values is changed, not replaced.
+
+    Raises: TrainingError, which names the field that is not known or out of range.
+    """
+    return Recipe.checked(_merged(recipe.model_dump(), values))
+
+
+def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Returns `recipe` changed by settings of the form `key=value`.
+
+    A key may have dots, as in `augment.flip`. A value is written as in TOML, or is a word.
+
+    Raises: TrainingError, which names the setting that makes no sense.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise TrainingError(f"--set {setting}: a key and a value are needed, e.g. --set label_smoothing=0.1")
+        value: Any = _value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        values = _merged(values, value)
+    return _changed_by_hand(recipe, values)
+
+
+def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
+    """Returns the settings by which `with_settings` makes `recipe` of `base`."""
+    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
+    return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
+
+
+def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    if "name" in values:
+        raise TrainingError("name: a recipe keeps that of the built-in one it was made from; --name names the model")
+    source = values.get("source")
+    if isinstance(source, Mapping) and "kind" in source:
+        raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
+    return changed(recipe, values)
+
+
+def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces the word "none" by None, for which TOML has no word."""
+    return {
+        key: None if value == "none" else _with_nothing(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        before = merged.get(key)
+        merged[key] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _value(text: str) -> Any:
+    if text in ("none", "null", "None"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a word, as most people type one
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{','.join(map(_text, value))}]"
+    return str(value)
