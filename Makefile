@@ -21,9 +21,10 @@ test: $(VENV)/installed ## the whole suite
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
 	$(BIN)/python -m pytest -m "not process and not browser and not slow"
 
-check: $(VENV)/installed ## format, lint, types and import contracts
+check: $(VENV)/installed ## format, lint, spelling, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/typos
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
