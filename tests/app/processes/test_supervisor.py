@@ -304,6 +304,7 @@ def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line(store: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         (front_end,) = front_ends_of(server)
@@ -333,6 +334,7 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("blocks", [0, 8])
 def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     blocks: int, store: Path, temporary: Path
