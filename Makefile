@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test test-fast check format clean
+# What COVERAGE=1 puts around the suite.
+MEASURED = $(if $(COVERAGE), -m coverage run)
+
+.PHONY: help demo serve test test-fast coverage check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,15 +18,22 @@ demo: $(VENV)/installed ## train, serve, ask, swap, and count what was lost
 serve: $(VENV)/installed ## serve models_store/ until Ctrl-C
 	$(BIN)/python -m app
 
-test: $(VENV)/installed ## the whole suite
-	$(BIN)/python -m pytest
+test: $(VENV)/installed ## the whole suite; with COVERAGE=1 it also says what the suite does not reach
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/python$(MEASURED) -m pytest
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
+	$(if $(COVERAGE),$(BIN)/coverage report)
 
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
 	$(BIN)/python -m pytest -m "not process and not browser and not slow"
 
-check: $(VENV)/installed ## format, lint, types and import contracts
+coverage: COVERAGE := 1
+coverage: test ## make test COVERAGE=1
+
+check: $(VENV)/installed ## format, lint, spelling, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/typos
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

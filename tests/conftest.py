@@ -92,6 +92,12 @@ def client(server: ServerProcess) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For processes that may write or open no file: coverage would complain of that, amid what they say themselves."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
     """Who computes sets torch's threads for its process, which here is that of all tests."""
     threads = torch.get_num_threads()

@@ -337,6 +337,7 @@ def test_a_signal_ends_a_server_that_waits_before_it_starts_a_process_again(stor
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 def test_a_process_that_cannot_be_started_again_ends_the_server_with_one_line_and_1(store: Path) -> None:
     with serving(store, "--device", "cpu", "--front-ends", "1") as server:
         (front_end,) = front_ends_of(server)
@@ -368,6 +369,7 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("blocks", [0, 8])
 def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
     blocks: int, store: Path, temporary: Path
