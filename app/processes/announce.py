@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import socket
+from typing import TYPE_CHECKING
 
-from app.engine.interface import Engine
-from app.engine.model_info import Status
 from app.telemetry.log import event
+
+if TYPE_CHECKING:  # the supervisor asks for `address_of`, and does without numpy and Pillow
+    from app.engine.interface import Engine
+    from app.engine.model_info import Status
 
 logger = logging.getLogger("app")
 
 
-def announce(status: Status, address: str) -> None:
+def announce(status: "Status", address: str) -> None:
     """Logs one line with the address, the models and the device, and a second one if something is missing."""
     models = ", ".join(f"{name} {version}" for name, version in status.served.items()) or "none"
     event(logger, "ready" if status.ready else "not ready", address=address, models=models, device=status.device)
@@ -19,7 +22,7 @@ def announce(status: Status, address: str) -> None:
         event(logger, status.detail, level=logging.WARNING)
 
 
-async def announce_when_started(engine: Engine, listening: asyncio.Event, address: str) -> None:
+async def announce_when_started(engine: "Engine", listening: asyncio.Event, address: str) -> None:
     """Announces once connections are accepted and the engine has looked through the whole store."""
     await listening.wait()
     announce(await engine.started(), address)

@@ -1,4 +1,4 @@
-"""The server as a process: start, signals, exit codes, what it says."""
+"""The server as a whole: its start, signals, exit codes, and what it says. Several processes: see `test_supervisor`."""
 
 import asyncio
 import contextlib
@@ -43,16 +43,16 @@ def test_one_line_says_the_address_the_models_and_the_device(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_sigterm_ends_the_process_with_0(tmp_path: Path) -> None:
+def test_sigterm_ends_the_one_process_with_0(tmp_path: Path) -> None:
     publish(tmp_path, 1, checkpoint())
-    with serving(tmp_path) as server:
+    with serving(tmp_path, "--front-ends", "0") as server:
         assert httpx2.post(f"{server.url}/predict", files={"file": png()}).status_code == 200
         assert server.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_process_with_0(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+def test_ctrl_c_ends_the_one_process_with_0(tmp_path: Path) -> None:
+    with serving(tmp_path, "--front-ends", "0") as server:
         assert server.stop(signal.SIGINT) == 0
 
 
@@ -90,8 +90,8 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_device_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    ended = run("--store", str(tmp_path), "--device", "abacus")
+def test_a_device_that_is_not_there_is_one_clear_line_of_the_one_process(tmp_path: Path) -> None:
+    ended = run("--store", str(tmp_path), "--device", "abacus", "--front-ends", "0")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert "'abacus'" in ended.stderr
     assert "cpu" in ended.stderr

@@ -317,6 +317,13 @@ def test_an_engine_process_that_cannot_live_ends_the_server_with_1(store: Path, 
     assert len(again) == 2
 
 
+@pytest.mark.process
+def test_the_supervisor_is_small_and_imports_neither_torch_nor_numpy_nor_pillow() -> None:
+    ended = run(sys.executable, "-c", "import sys, app.__main__; print(*sys.modules)")
+    assert "app.processes.supervisor" in ended.stdout.split()
+    assert not {"torch", "numpy", "PIL"} & set(ended.stdout.split())
+
+
 class StopsWhileItWaits(RestartPolicy):
     """Would wait for an hour, and sends the signal to stop as the wait begins."""
 
