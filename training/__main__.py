@@ -163,7 +163,8 @@ def _in_words(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full{where}; make room, then give the same command again, with --resume if an epoch was over"
+            f"the disk is full{where}; free some space, then run the same command again, "
+            "with --resume if an epoch was finished"
         )
     return f"{error.strerror or error}{where}"
 

@@ -11,7 +11,7 @@ _GROUPS = {
     "Train, and publish the next version of a model": {
         "strokes": ("digits that are drawn here: needs no data", "strokes"),
         **{name: (row.what, row.example) for name, row in TORCHVISION_DATASETS.items()},
-        "photos": ("a folder of your photos, one folder a class", "photos bees-and-ants --recipe alexnet_transfer"),
+        "photos": ("a folder of your photos, one folder per class", "photos bees-and-ants --recipe alexnet_transfer"),
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
@@ -80,7 +80,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
             "data",
             type=Path,
             metavar="DIR",
-            help="a folder with one folder of photos a class, or with train/ and val/ of such folders",
+            help="a folder with one folder of photos per class, or with train/ and val/ of such folders",
         )
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, or a .toml file"
@@ -127,7 +127,7 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         help="publish torchvision's own weights of this architecture, with their labels",
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label per line")
     examples = "folder of images by which the server checks the weights (default: drawn images)"
     parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
     parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
@@ -155,7 +155,7 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 def _device_flags(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, mps or cpu (default: the best that is there)")
-    parser.add_argument("--workers", type=_count, help="processes that decode images (default: one a core)")
+    parser.add_argument("--workers", type=_count, help="processes that decode images (default: one per core)")
     parser.add_argument(
         "--strict", action="store_true", help="stop at a file that is not a sound image, instead of skipping it"
     )
@@ -163,7 +163,7 @@ def _device_flags(parser: "argparse._ActionsContainer") -> None:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 0 to 9999")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 0 to 9999")
     return int(text)
 
 

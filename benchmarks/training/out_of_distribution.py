@@ -1,4 +1,4 @@
-"""What a digit classifier's out-of-distribution score tells apart: MNIST's test images from what is no digit.
+"""Measures how well a digit classifier's out-of-distribution score tells MNIST's test images from other images.
 
     python -m benchmarks.training.out_of_distribution CHECKPOINT [--data DIR]
 
@@ -62,7 +62,7 @@ LETTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How the images of one kind come out against the test images."""
+    """Holds how the scores of one kind of image compare with those of the test images."""
 
     kind: str
     samples: int
@@ -72,7 +72,7 @@ class Row:
 
 
 class Scorer:
-    """A checkpoint's network, and what its score makes of logits: by the server's own table of scores."""
+    """Computes logits by a checkpoint's network, and scores them by the server's own table of scores."""
 
     def __init__(self, checkpoint: Checkpoint, section: OutOfDistribution) -> None:
         self.preprocess = checkpoint.manifest.preprocess
@@ -81,14 +81,14 @@ class Scorer:
         self._normalize = normalizer(self.preprocess, device=_CPU)
 
     def logits(self, pixels: Images) -> torch.Tensor:
-        """Of images that are preprocessed."""
+        """Returns the logits of images that are preprocessed."""
         split = InMemorySplit(torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64))
         return logits_of(
             self._network, split, forward=lambda images: self._network(self._normalize(images)), device=_CPU
         )
 
     def row(self, kind: str, logits: torch.Tensor, *, inside: torch.Tensor | None) -> Row:
-        """The AUROCs are against the logits `inside`."""
+        """Compares images of one kind with the logits `inside`, which the AUROCs are computed against."""
         areas = {
             method: None if inside is None else auroc(SCORES[method](inside), SCORES[method](logits))
             for method in (self.section.method, BASELINE)
@@ -130,7 +130,7 @@ def main() -> int:
 
 
 def measured(scorer: Scorer, digits: Images, targets: torch.Tensor, *, data: Path) -> tuple[list[Row], list[Row]]:
-    """By kind of image, and by letter."""
+    """Returns the rows by kind of image, and those by letter."""
     test = scorer.logits(stacked(digits, scorer.preprocess))
     right = test.argmax(1) == targets
     letters = {letter: scorer.logits(stacked(drawn, scorer.preprocess)) for letter, drawn in drawn_letters()}
@@ -146,7 +146,7 @@ def measured(scorer: Scorer, digits: Images, targets: torch.Tensor, *, data: Pat
 
 
 def drawn_letters() -> Iterator[tuple[str, Images]]:
-    """As `strokes` draws digits: the same pens, slants, blurs and margins."""
+    """Draws letters as `strokes` draws digits: with the same pens, slants, blurs and margins."""
     random = np.random.default_rng(SEED)
     each = -(-EACH // len(LETTERS))
     for letter, pen in LETTERS.items():
@@ -154,7 +154,7 @@ def drawn_letters() -> Iterator[tuple[str, Images]]:
 
 
 def other_kinds(digits: Images, data: Path, scorer: Scorer) -> Iterator[tuple[str, Images]]:
-    """Images after preprocessing."""
+    """Gives images after preprocessing, by kind."""
     random = np.random.default_rng(SEED)
     some, size = digits[:EACH], digits.shape[1:]
     shuffled = random.permuted(some.reshape(len(some), -1), axis=1).reshape(some.shape)
@@ -170,7 +170,7 @@ def other_kinds(digits: Images, data: Path, scorer: Scorer) -> Iterator[tuple[st
 
 
 def photos(data: Path, scorer: Scorer) -> Images:
-    """All that can be read in the folders of photos."""
+    """Returns all images that can be read in the folders of photos."""
     paths = sorted(path for name in ("photos", "hymenoptera") for path in (data / name).rglob("*") if path.is_file())
     pixels: list[Images] = []
     for path in paths:

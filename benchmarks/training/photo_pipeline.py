@@ -1,4 +1,4 @@
-"""Images per second of the input pipeline alone, beside ImageFolder and torchvision.transforms.v2.
+"""Measures images per second of the input pipeline alone, beside ImageFolder and torchvision.transforms.v2.
 
     python -m benchmarks.training.photo_pipeline [--data DIR] [--rounds N] [--workers N]
 
@@ -52,8 +52,10 @@ Epoch = Callable[[], Iterator[torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Args:
-    repeats: how often the photos of the folder are gone through in a round.
+    """Is a folder of photos to measure with.
+
+    Args:
+        repeats: how often a round goes through the photos of the folder.
     """
 
     name: str
@@ -114,7 +116,7 @@ def _compared(case: Case, arguments: argparse.Namespace, scratch: Path) -> dict[
 
 
 def _rate(epoch: Epoch) -> float:
-    """Images per second, from when the first batch is there."""
+    """Returns images per second, counted from the moment when the first batch is there."""
     batches = epoch()
     next(batches)
     start = time.perf_counter()
@@ -160,7 +162,7 @@ def _copied(data: Path, folder: Path) -> Path:
 
 
 def _enlarged(data: Path, folder: Path) -> Path:
-    """Thirty photos of each class as a camera would make them, for training; the others' are only there to be there."""
+    """Writes thirty photos of each class, as large as a camera's, to train on, and one for val/."""
     for part, count in (("train", 30), ("val", 1)):
         for label in sorted(path for path in (data / part).iterdir() if path.is_dir()):
             (folder / part / label.name).mkdir(parents=True)

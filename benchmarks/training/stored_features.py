@@ -1,11 +1,11 @@
-"""What it is worth to compute a frozen network's features once: a head on AlexNet, for real photos of ants and bees.
+"""Measures what it saves to compute a frozen network's features once: a head on AlexNet, for photos of ants and bees.
 
     python -m benchmarks.training.stored_features [--data DIR] [--epochs N]
 
-Runs `alexnet_transfer` (its features from a checkpoint with fresh weights: the time does not depend on them). The first
-epoch is the features of all training and held-out images, decoding included, and then the first pass; those after it
-read what was stored. Beside them an epoch of the same recipe that computes the features anew, as it must where images
-are augmented.
+It runs `alexnet_transfer`, from a checkpoint with fresh weights, for the time does not depend on them. The first epoch
+computes the features of all training and held-out images, decoding included, and then makes the first pass. Later
+epochs read what was stored. It also times an epoch of the same recipe that computes the features again, as it must if
+images are augmented.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def fresh_alexnet(folder: Path) -> Path:
 
 
 def seconds(folder: Path, data: Path, origin: Path, *, epochs: int, flip: bool = False) -> dict[str, float]:
-    """By the steps' titles."""
+    """Returns the seconds of each step, by its title."""
     progress = Watched(Progress.silent().console)
     recipe = builtin("photos", "alexnet_transfer").replace(epochs=epochs, augment={"flip": flip})
     train(

@@ -1,4 +1,4 @@
-"""How well a model that only ever saw drawn digits reads real ones: the 10,000 MNIST test images.
+"""Measures how well a model that was trained on drawn digits alone reads real ones: the 10,000 MNIST test images.
 
     python -m benchmarks.training.strokes_on_mnist [--data DIR] [CHECKPOINT]
 

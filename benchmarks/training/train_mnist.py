@@ -1,4 +1,4 @@
-"""The time training takes to read MNIST well, beside the loop that everybody writes first.
+"""Measures how long training takes until it reads MNIST well, beside the loop that everybody writes first.
 
     python -m benchmarks.training.train_mnist [--data DIR] [--seed N] [--plain-epochs N]
 
@@ -34,7 +34,7 @@ GOALS = (0.988, 0.990)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Seconds of training so far, and the share of right answers on the 10,000 test images."""
+    """Holds the seconds of training so far, and the share of right answers on the 10,000 test images."""
 
     seconds: float
     accuracy: float
@@ -85,7 +85,7 @@ def run_ours(data: Path, seed: int) -> Point:
 
 
 def run_plain(data: Path, seed: int, epochs: int) -> list[Point]:
-    """A point per epoch, until the last goal is reached."""
+    """Trains by the plain loop, and returns a point per epoch, until the last goal is reached."""
     torch.manual_seed(seed)
     loader = torch.utils.data.DataLoader(MNIST(data, train=True, transform=ToTensor()), batch_size=64, shuffle=True)
     tests = torch.utils.data.DataLoader(MNIST(data, train=False, transform=ToTensor()), batch_size=1000)
@@ -112,7 +112,7 @@ def _time_to(goal: float, points: list[Point]) -> float | None:
 
 
 def _ratio(ours: Point, plain: list[Point]) -> float | None:
-    """The whole of ours over what the plain loop needs for the lower goal; below 1 is quicker."""
+    """Returns our whole time divided by what the plain loop needs for the lower goal; below 1 we are quicker."""
     seconds = _time_to(GOALS[0], plain)
     return None if seconds is None else ours.seconds / seconds
 

@@ -1,12 +1,12 @@
-"""What transfer is worth: a network that learnt the digits 0 to 4 learns 5 to 9 from ten samples of each.
+"""Measures what transfer gains: a network that has learnt the digits 0 to 4 learns 5 to 9 from ten samples of each.
 
     python -m benchmarks.training.transfer_digits [--data DIR] [--seeds N]
 
-Pretrains `mnist_cnn` on the digits 0 to 4 of MNIST, then trains on 5 to 9 with 10 samples of each class (2 of them held
-out), in three ways: from scratch, the head alone (`transfer:mnist_cnn`), and the head first and then everything
-(`finetune:mnist_cnn`), in as many epochs of four steps each. All are measured on the 4,861 test images of the digits 5
-to 9. Each way is tried at the same learning rates, and shows the one that does best on those test images: all are
-flattered alike. What is left after that is the difference between the ways.
+It trains `mnist_cnn` on the digits 0 to 4 of MNIST first. Then it trains on 5 to 9 with 10 samples of each class, 2 of
+them held out, in three ways: from scratch, the head alone (`transfer:mnist_cnn`), and first the head and then all
+(`finetune:mnist_cnn`). All ways take the same number of epochs, of four steps each, and are measured on the 4,861 test
+images of the digits 5 to 9. Each way is tried at the same learning rates, and shows the rate that does best on these
+test images. This flatters all ways alike, so the difference between them is real.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Bench:
         self._data = data
 
     def row(self, way: str, epochs: int, parent: Path, seeds: range) -> dict[str, Any]:
-        """The rate that does best, and its accuracy for each seed."""
+        """Returns the rate that does best, and its accuracy for each seed."""
         origin = None if way == "from scratch" else parent
         found = {
             rate: [

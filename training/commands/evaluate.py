@@ -40,7 +40,7 @@ def evaluate(
         runs, device, workers, strict, progress: as for `training.commands.train.train`.
 
     Raises:
-        TrainingError: there is no sound checkpoint, or its data cannot be had.
+        TrainingError: there is no sound checkpoint, or its data is not available.
         TorchvisionError: torchvision is needed and cannot be imported.
     """
     progress = progress or Progress.silent()

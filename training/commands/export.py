@@ -21,7 +21,7 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
     if target.exists() and checkpoint.exists() and target.samefile(checkpoint):
         raise TrainingError(f"{target} is the checkpoint itself: choose another name")
     if target.exists() and not overwrite:
-        raise TrainingError(f"{target} is there already: choose another name, or --force")
+        raise TrainingError(f"{target} is there already: choose another name, or use --force")
     with reading(checkpoint):
         own = Checkpoint.load(checkpoint)
     network = meta_network(own.manifest.architecture, len(own.manifest.labels))

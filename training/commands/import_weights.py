@@ -121,7 +121,7 @@ def labels_from(path: Path) -> tuple[str, ...]:
         raise TrainingError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise TrainingError(
-            f"{path} is no text in UTF-8: byte {error.start + 1} is {error.object[error.start]:#x}"
+            f"{path} is not a text in UTF-8: byte {error.start + 1} is {error.object[error.start]:#x}"
         ) from error
     labels = [line.strip() for line in text.rstrip().split("\n")]
     for i, label in enumerate(labels, start=1):

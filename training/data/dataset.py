@@ -13,7 +13,7 @@ from classifier.preprocess import ImageError
 from classifier.visible import to_mode
 from training.data import image_folder, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
-from training.data.decode import opened, stacked
+from training.data.decode import opened, pixels_of, stacked
 from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
@@ -71,7 +71,7 @@ def load_dataset(
         TorchvisionError: torchvision is needed and cannot be imported.
         OSError: `scratch` cannot be written to.
     """
-    processes = Workers(workers, preload=("training.data.decode", "torchvision.transforms.v2"))
+    processes = Workers(workers, preload=(pixels_of.__module__, "torchvision.transforms.v2"))
     match recipe.source:
         case StrokesSource() as source:
             train = load_digits(source.samples, seed=recipe.seed, stream=0, scratch=scratch, progress=progress)

@@ -174,7 +174,7 @@ def reason(error: Exception) -> str:
         case ImageError():
             return str(error)
         case UnidentifiedImageError():
-            return "it is no JPEG, PNG, WebP, BMP, TIFF or PPM image"
+            return "it is not a JPEG, PNG, WebP, BMP, TIFF or PPM image"
         case OSError(strerror=str(words)):
             return words
     return " ".join(str(error).split())[:200] or type(error).__name__

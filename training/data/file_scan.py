@@ -77,7 +77,7 @@ def scan_files(
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Returns (size, time of the last change in ns) of a file; None if it is no file, or cannot be asked."""
+    """Returns (size, time of the last change in ns) of a file; None if it is not a file, or cannot be asked."""
     try:
         status = path.stat()
     except OSError:
@@ -88,7 +88,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _record(path: Path) -> FileRecord:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return FileRecord(problem="it is no file")
+            return FileRecord(problem="it is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
         return FileRecord(problem="it is a link to nothing")

@@ -60,7 +60,7 @@ def load(
         tested = np.array([found.is_test(name) for name in sound])
         train, test = rows[~tested], rows[tested]
         for missing in sorted(set(range(len(labels))) - set(targets[test].tolist())):
-            progress.say(f"val/ has no {labels[missing]}: nothing will be known of it")
+            progress.say(f"val/ has no {labels[missing]}: this class will not be tested")
     else:
         train, test = stratified.split(
             targets, rows, source.test_share, seed=recipe.seed, stream=1, what="for the test set"
@@ -184,9 +184,9 @@ def _say_skipped(skipped: Sequence[str], *, strict: bool, progress: Progress) ->
 def _labels(found: _Found, sound: Sequence[str], problems: Mapping[str, str]) -> tuple[str, ...]:
     train, *val = found.folders.values()
     if len(train) == 1:
-        raise TrainingError(f"there is one class only, {train[0]}: at least two are needed; {_LAYOUT}")
+        raise TrainingError(f"there is only one class, {train[0]}: at least two are needed; {_LAYOUT}")
     if val and (strange := sorted(set(val[0]) - set(train))):
-        raise TrainingError(f"val/ has classes that train/ has not: {', '.join(strange[:_SHOWN])}")
+        raise TrainingError(f"val/ has classes that train/ does not have: {', '.join(strange[:_SHOWN])}")
     counts = Counter(found.label_of(name) for name in sound if not found.is_test(name))
     for label in train:
         if not counts[label]:

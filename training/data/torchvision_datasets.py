@@ -81,7 +81,7 @@ def _part(row: TorchvisionDataset, folder: Path, *, train: bool) -> tuple[Labell
 
 def _not_there(row: TorchvisionDataset, folder: Path, reason: str) -> TrainingError:
     return TrainingError(
-        f"{row.torchvision} cannot be had: {reason[:300]}. Put {row.files} into {folder / row.below}, "
+        f"{row.torchvision} is not available: {reason[:300]}. Put {row.files} into {folder / row.below}, "
         f"or name the folder above {row.below.partition('/')[0]}/ with --data, or run this where it can be downloaded. "
         "`python -m training strokes` needs no data"
     )

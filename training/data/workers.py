@@ -116,7 +116,7 @@ class WorkerEndedError(TrainingError):
 
     def __init__(self) -> None:
         super().__init__(
-            "a worker process ended unexpectedly: perhaps it was killed for want of memory; try fewer --workers "
+            "a worker process ended unexpectedly: perhaps there was not enough memory; try fewer --workers "
             "(0: everything in one process, which is also the way out for a script without a __main__ guard)"
         )
 

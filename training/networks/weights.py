@@ -101,7 +101,7 @@ def _from_safetensors(path: Path) -> Foreign:
             return Foreign(dict(own.network), manifest.architecture, manifest.labels, manifest.preprocess)
         return Foreign(_unwrapped(path, safetensors.torch.load_file(path)))
     except (safetensors.SafetensorError, CheckpointError, ValueError, KeyError) as error:
-        raise TrainingError(f"{path} is no sound safetensors file: {error}") from error
+        raise TrainingError(f"{path} is not a sound safetensors file: {error}") from error
 
 
 def _unpickled(path: Path) -> Any:
@@ -120,7 +120,7 @@ def _unpickled(path: Path) -> Any:
         if foreign is None:
             raise _no_weights(path) from error
         raise TrainingError(
-            f"{path} is refused: it holds {foreign[1]}, and to read that could run whatever code is in the file. Where "
+            f"{path} is refused: it holds {foreign[1]}, and reading it could run any code that is in the file. If "
             "you trust it, save the weights alone: torch.save({'arch': ..., 'state_dict': network.state_dict()}, FILE)"
         ) from error
     except Exception as error:  # nearly anything, where the file is another one or cut short
@@ -131,7 +131,7 @@ def _unpickled(path: Path) -> Any:
 
 def _no_weights(path: Path) -> TrainingError:
     return TrainingError(
-        f"{path} is damaged, or no weights file: neither torch.save nor safetensors wrote it like this"
+        f"{path} is damaged, or not a file of weights: neither torch.save nor safetensors wrote it like this"
     )
 
 

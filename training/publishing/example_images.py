@@ -24,7 +24,7 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
     Raises: TrainingError if there is no image that can be read.
     """
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is no folder of images")
+        raise TrainingError(f"{folder} is not a folder of images")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     wanted = min(MAX_REFERENCES, len(paths))
     # First those that are spread evenly; the others only stand in for what is no image.

@@ -40,7 +40,7 @@ class InitialWeights:
             path: a published checkpoint; None: none was named.
 
         Raises:
-            TrainingError: the file is no sound checkpoint, or torchvision's weights cannot be had.
+            TrainingError: the file is no sound checkpoint, or torchvision's weights are not available.
             TorchvisionError: torchvision is needed and cannot be imported.
         """
         if path is not None:

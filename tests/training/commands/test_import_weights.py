@@ -171,7 +171,7 @@ def test_labels_may_be_in_any_language(tmp_path: Path) -> None:
         (b"ants\n", "has one label, 'ants': at least two are needed"),
         (b"", "line 1 is empty"),
         (b"ants\n" + b"b" * 257 + b"\n", "line 2 has 257 characters, 256 are the most"),
-        (b"ants\nbe\xe9s\n", "is no text in UTF-8: byte 8 is 0xe9"),
+        (b"ants\nbe\xe9s\n", "is not a text in UTF-8: byte 8 is 0xe9"),
     ],
 )
 def test_labels_that_cannot_be_used_are_named_by_their_lines(content: bytes, message: str, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_links_are_followed_but_not_in_circles(load: Load, tmp_path: Path) -> No
 
 
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text.jpg": (lambda path: path.write_text("no image at all"), "no JPEG"),
+    "text.jpg": (lambda path: path.write_text("no image at all"), "not a JPEG"),
     "empty.jpg": (lambda path: path.touch(), "empty"),
     "placeholder.gif": (lambda path: picture(5).save(path), "GIF"),
     "a gif that says it is a.jpg": (lambda path: picture(5).save(path, "GIF"), "GIF"),
@@ -121,10 +121,10 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut.webp": (lambda path: _cut(path, "WEBP"), ""),
     "a folder.jpg": (lambda path: write(path / "inside.jpg", seed=5), "it is a folder"),
     "dangling.jpg": (lambda path: path.symlink_to("nowhere.jpg"), "link to nothing"),
-    "a pipe.jpg": (os.mkfifo, "no file"),
+    "a pipe.jpg": (os.mkfifo, "not a file"),
     "float.tiff": (lambda path: Image.new("F", (20, 20)).save(path), "no agreed range"),
     "long and thin.png": (lambda path: Image.new("L", (60_000, 1)).save(path), "too long and thin"),
-    "name\udcff.jpg": (lambda path: path.write_text("no image"), "no JPEG"),
+    "name\udcff.jpg": (lambda path: path.write_text("no image"), "not a JPEG"),
 }
 
 
@@ -192,7 +192,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a file": (lambda folder: folder.touch(), ("is a file",)),
     "no folders in it": (lambda folder: folder.mkdir(), ("no class folders", "put the photos")),
     "images only": (lambda folder: write(folder / "one.jpg"), ("holds images, but no class folders", "put the photos")),
-    "one class": (lambda folder: write_folder(folder, ants=4), ("one class only", "ants")),
+    "one class": (lambda folder: write_folder(folder, ants=4), ("only one class", "ants")),
     "an empty class": (
         lambda folder: _make(write_folder(folder, ants=4) / "bees"),
         ("class folder bees", "empty", "remove it"),
@@ -207,7 +207,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
             write_folder(folder / "train", ants=4, bees=4),
             write_folder(folder / "val", ants=4, bees=4, wasps=2),
         ),
-        ("val/ has classes that train/ has not: wasps",),
+        ("val/ has classes that train/ does not have: wasps",),
     ),
     "an empty val": (
         lambda folder: _make(write_folder(folder / "train", ants=4, bees=4).parent / "val" / "ants"),

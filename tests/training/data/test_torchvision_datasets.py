@@ -93,7 +93,7 @@ def test_a_damaged_mnist_is_refused(tmp_path: Path, name: str) -> None:
     path = write_mnist(tmp_path, train=30, test=10) / "MNIST" / "raw" / name
     for content in (path.read_bytes()[:-5], b"", b"no such format, whatever it may be"):
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match="MNIST cannot be had"):
+        with pytest.raises(TrainingError, match="MNIST is not available"):
             _load(tmp_path)
 
 

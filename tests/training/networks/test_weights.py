@@ -181,13 +181,16 @@ def _damaged_safetensors(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_bytes(b""), "is damaged, or no weights file"),
-        (lambda path: path.write_text("a text, not weights\n" * 20), "is damaged, or no weights file"),
-        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))), "is damaged, or no weights file"),
-        (_zip_of_something_else, "is damaged, or no weights file"),
-        (_cut_short, "is damaged, or no weights file"),
-        (_damaged_safetensors, "is no sound safetensors file"),
-        (lambda path: path.write_bytes(b"12345678{} and more"), "is no sound safetensors file"),
+        (lambda path: path.write_bytes(b""), "is damaged, or not a file of weights"),
+        (lambda path: path.write_text("a text, not weights\n" * 20), "is damaged, or not a file of weights"),
+        (
+            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
+            "is damaged, or not a file of weights",
+        ),
+        (_zip_of_something_else, "is damaged, or not a file of weights"),
+        (_cut_short, "is damaged, or not a file of weights"),
+        (_damaged_safetensors, "is not a sound safetensors file"),
+        (lambda path: path.write_bytes(b"12345678{} and more"), "is not a sound safetensors file"),
         (lambda path: torch.save(torch.ones(3), path), "it holds a tensor of [3]"),
         (lambda path: torch.save([torch.ones(3)], path), "it holds list"),
         (lambda path: torch.save({}, path), "it holds dict {}"),

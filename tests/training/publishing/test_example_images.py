@@ -78,5 +78,5 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no image")
     with pytest.raises(TrainingError, match="there is no image in"):
         from_folder(tmp_path, DIGITS)
-    with pytest.raises(TrainingError, match="is no folder of images"):
+    with pytest.raises(TrainingError, match="is not a folder of images"):
         from_folder(tmp_path / "a.txt", DIGITS)
