@@ -153,10 +153,12 @@ class Classification:
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
         pixels = [result for result in results if not isinstance(result, ImageProblem)]
-        self._problems = [_problem_of(result) for result in results] if len(pixels) < len(results) else None
-        if not pixels:
-            self._tell(self._target.version, ())
-            return
+        self._problems = None
+        if len(pixels) < len(results):
+            self._problems = [_problem_of(result) for result in results]
+            if not pixels:
+                self._done(self._target.model, self._target.version, [problem for problem in self._problems if problem])
+                return
         decoded = time.perf_counter()
         self._shared.metrics.decode_seconds(decoded - self._started)
         self._started = decoded
@@ -177,14 +179,11 @@ class Classification:
             self._failed(answer)
         else:
             self._shared.metrics.answer_seconds(time.perf_counter() - self._started)
-            self._tell(answer.version, answer.items)
-
-    def _tell(self, version: int | None, items: Sequence[Item]) -> None:
-        """Puts the problems of images that could not be decoded between the items of the others."""
-        if self._problems is not None:
-            answered = iter(items)
-            items = [problem or next(answered) for problem in self._problems]
-        self._done(self._target.model, version, items)
+            items: Sequence[Item] = answer.items
+            if self._problems is not None:
+                answered = iter(items)
+                items = [problem or next(answered) for problem in self._problems]
+            self._done(self._target.model, answer.version, items)
 
     def _decode_again(self, stale: Stale) -> None:
         """For the version that was swapped in meanwhile, which wants other pixels."""
