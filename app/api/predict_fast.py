@@ -94,6 +94,7 @@ class FastPrediction:
 
     def classified(self, model: str, version: int | None, items: Sequence[Item]) -> None:
         """Ends the request with the document of these items."""
+        self.work = None  # it is through
         try:
             outcome: bytes | Exception = self._path.predict.render(self.files, model, version, items)
         except Exception as error:  # noqa: BLE001  as above

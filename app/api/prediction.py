@@ -102,12 +102,11 @@ class ImageClassifier:
 class Classification:
     """The images of one request on their way."""
 
-    __slots__ = (
-        "_deadline", "_decoding", "_done", "_failed", "_images", "_problems", "_query", "_shared", "_started",
-        "_submitted", "_target",
-    )  # fmt: skip
     _target: Target
-    _started: float
+    _started: float  # the step that goes on now, by perf_counter
+    _decoding: Decoding | None = None
+    _submitted: Submitted | None = None
+    _problems: list[ItemError | None] | None = None  # one for each image, if any has one
 
     def __init__(
         self,
@@ -124,9 +123,6 @@ class Classification:
         self._deadline = deadline
         self._done = done
         self._failed = failed
-        self._decoding: Decoding | None = None
-        self._submitted: Submitted | None = None
-        self._problems: list[ItemError | None] | None = None  # one for each image, if any has one
 
     def resolve(self) -> None:
         """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
