@@ -47,64 +47,62 @@ class PredictFastPath:
         done: Callable[[bytes | Exception], None],
     ) -> "FastPrediction":
         """Begins to answer a request; see `app.http.exchange.FastRoute`."""
-        prediction = FastPrediction(self, done)
-        prediction.start(headers, query, body)
+        prediction, predict = FastPrediction(self, done), self.predict
+        try:
+            request = predict.parse(headers, query)
+            permit = prediction.permit = predict.admission.permit(request.size)
+            permit.acquire()
+            files = prediction.files = predict.files(request, body)
+            permit.acquire_items(len(files))
+            prediction.work = predict.classifier.start(
+                [file.data for file in files],
+                request.query,
+                deadline=request.deadline,
+                done=prediction.classified,
+                failed=prediction.end,
+            )
+        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
+            prediction.work = asyncio.get_running_loop().call_soon(prediction.end, error)
+        else:
+            self.deadlines.begin(prediction)
         return prediction
 
 
 class FastPrediction:
-    """The way of one request."""
+    """One request on its way, and what it holds until it ends."""
 
-    __slots__ = ("_done", "_files", "_path", "_permit", "_work")
-    _files: list[File]
+    __slots__ = ("_done", "_path", "files", "permit", "work")
+    files: list[File]
 
     def __init__(self, path: PredictFastPath, done: Callable[[bytes | Exception], None]) -> None:
         self._path = path
         self._done = done
-        self._permit: Permit | None = None
-        self._work: Cancelable | None = None
-
-    def start(self, headers: Mapping[bytes, bytes], query: bytes, body: bytes) -> None:
-        """Parses the request and begins to classify its images. Whatever goes wrong, `done` is told it later."""
-        path, predict = self._path, self._path.predict
-        try:
-            request = predict.parse(headers, query)
-            permit = self._permit = predict.admission.permit(request.size)
-            permit.acquire()
-            files = self._files = predict.files(request, body)
-            permit.acquire_items(len(files))
-            self._work = predict.classifier.start(
-                [file.data for file in files],
-                request.query,
-                deadline=request.deadline,
-                done=self._classified,
-                failed=self._end,
-            )
-        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
-            self._work = asyncio.get_running_loop().call_soon(self._end, error)
-            return
-        path.deadlines.begin(self)
+        self.permit: Permit | None = None
+        self.work: Cancelable | None = None
 
     def cancel(self) -> None:
         """Drops the request; `done` is not told any more. Does nothing if it has ended."""
         self._path.deadlines.end(self)
-        if self._work is not None:
-            self._work.cancel()
-            self._work = None
-        if self._permit is not None:
-            self._permit.release()
+        if self.work is not None:
+            self.work.cancel()
+            self.work = None
+        if self.permit is not None:
+            self.permit.release()
 
     def be_late(self) -> None:
         """Ends the request: its deadline has passed."""
-        self._end(Expired(NO_ANSWER_IN_TIME))
+        self.end(Expired(NO_ANSWER_IN_TIME))
 
-    def _classified(self, model: str, version: int | None, items: Sequence[Item]) -> None:
+    def classified(self, model: str, version: int | None, items: Sequence[Item]) -> None:
+        """Ends the request with the document of these items."""
+        self.work = None  # it is through
         try:
-            outcome: bytes | Exception = self._path.predict.render(self._files, model, version, items)
+            outcome: bytes | Exception = self._path.predict.render(self.files, model, version, items)
         except Exception as error:  # noqa: BLE001  as above
             outcome = error
-        self._end(outcome)
+        self.end(outcome)
 
-    def _end(self, outcome: bytes | Exception) -> None:
+    def end(self, outcome: bytes | Exception) -> None:
+        """Ends the request with a document, or with what went wrong."""
         self.cancel()
         self._done(outcome)

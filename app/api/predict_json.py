@@ -24,7 +24,8 @@ class PredictJson:
         """The document for a request's only image. Raises: Problem, if the item is an error."""
         if isinstance(item, ItemError):
             raise Problem(item.code, item.detail)
-        members = _members(item, self.labels(model, version))
+        labels = self._labels.get((model, version)) or self.labels(model, version)
+        members = _members(item, labels)
         # An image that was answered was answered by a version.
         return b'{"model":"%s","version":%d,%s}' % (model.encode(), version, members)  # type: ignore[str-format]
 

@@ -94,21 +94,11 @@ class ImageClassifier:
 class Classification:
     """The images of one request on their way."""
 
-    __slots__ = (
-        "_deadline",
-        "_decoding",
-        "_done",
-        "_failed",
-        "_images",
-        "_problems",
-        "_query",
-        "_resolved",
-        "_shared",
-        "_started",
-        "_submitted",
-    )  # fmt: skip
     _resolved: ResolvedModel
-    _started: float
+    _started: float  # the step that goes on now, by perf_counter
+    _decoding: Decoding | None = None
+    _submitted: Cancelable | None = None
+    _problems: list[ItemError | None] | None = None  # one for each image, if any has one
 
     def __init__(
         self,
@@ -125,9 +115,6 @@ class Classification:
         self._deadline = deadline
         self._done = done
         self._failed = failed
-        self._decoding: Decoding | None = None
-        self._submitted: Cancelable | None = None
-        self._problems: list[ItemError | None] | None = None  # one for each image, if any has one
 
     def resolve(self) -> None:
         """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
@@ -154,10 +141,14 @@ class Classification:
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
         pixels = [result for result in results if not isinstance(result, ImageProblem)]
-        self._problems = [_problem_of(result) for result in results] if len(pixels) < len(results) else None
-        if not pixels:
-            self._tell(self._resolved.asked, ())
-            return
+        self._problems = None
+        if len(pixels) < len(results):
+            self._problems = [_problem_of(result) for result in results]
+            if not pixels:
+                self._done(
+                    self._resolved.entry.model, self._resolved.asked, [problem for problem in self._problems if problem]
+                )
+                return
         decoded = time.perf_counter()
         self._shared.metrics.decode_seconds(decoded - self._started)
         self._started = decoded
@@ -178,14 +169,11 @@ class Classification:
             self._failed(answer)
         else:
             self._shared.metrics.answer_seconds(time.perf_counter() - self._started)
-            self._tell(answer.version, answer.items)
-
-    def _tell(self, version: int | None, items: Sequence[Item]) -> None:
-        """Puts the problems of images that could not be decoded between the items of the others."""
-        if self._problems is not None:
-            answered = iter(items)
-            items = [problem or next(answered) for problem in self._problems]
-        self._done(self._resolved.entry.model, version, items)
+            items: Sequence[Item] = answer.items
+            if self._problems is not None:
+                answered = iter(items)
+                items = [problem or next(answered) for problem in self._problems]
+            self._done(self._resolved.entry.model, answer.version, items)
 
     def _decode_again(self, stale: Stale) -> None:
         """For the version that was swapped in meanwhile, which may want other pixels."""

@@ -26,7 +26,9 @@ DecodeResult = Pixels | ImageProblem
 class Decoding:
     """The images of one request, until they are decoded or nobody waits for them any more."""
 
-    __slots__ = ("cancelled", "deadline", "done", "failed", "has_large", "images", "preprocess", "results", "task")
+    cancelled = False
+    has_large = False
+    task: asyncio.Task[None] | None = None  # in which large ones are waited for
 
     def __init__(
         self,
@@ -41,10 +43,7 @@ class Decoding:
         self.deadline = deadline
         self.done = done
         self.failed = failed
-        self.cancelled = False
         self.results: list[DecodeResult | None] = []  # of the first images; None for a large one
-        self.has_large = False
-        self.task: asyncio.Task[None] | None = None  # in which large ones are waited for
 
     def cancel(self) -> None:
         """Drops what has not begun; nobody is told any more. Does nothing if it has ended."""
@@ -127,42 +126,39 @@ class Decoder:
     def _take_a_turn(self) -> None:
         """Decodes a few small images. After what they lead to has left, the next few have their turn.
 
-        So the engine begins with the first meanwhile, and nothing else waits long for the loop. A request whose images
-        are more than that goes on behind the others.
+        So the engine begins with the first meanwhile, and nothing else waits long for the loop. Requests with several
+        images take turns as well, image by image.
         """
-        left = _IMAGES_A_TURN
+        waiting, left = self._waiting, _IMAGES_A_TURN
         try:
-            while self._waiting and left:
-                decoding = self._waiting.popleft()
+            while waiting and left:
+                decoding = waiting.popleft()
                 if not decoding.cancelled:
-                    left -= self._decode_small(decoding, left)
+                    left -= 1
+                    self._decode_next(decoding)
         finally:
-            self._turn_is_due = bool(self._waiting)
-            if self._turn_is_due:
+            self._turn_is_due = bool(waiting)
+            if waiting:
                 loop = asyncio.get_running_loop()
                 loop.call_soon(loop.call_soon, self._take_a_turn)
 
-    def _decode_small(self, decoding: Decoding, most: int) -> int:
-        """Decodes so many images of one request, or all that it has; returns how many. Large ones are passed over."""
+    def _decode_next(self, decoding: Decoding) -> None:
+        """Decodes the next image of one request, or passes it over where it is large."""
         images, results = decoding.images, decoding.results
-        begin = len(results)
-        count = min(most, len(images) - begin)
         try:
-            for data in images[begin : begin + count]:
-                result = self._inline(data, decoding.preprocess)
-                if result is None:
-                    decoding.has_large = True
-                results.append(result)
+            result = self._inline(images[len(results)], decoding.preprocess)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller is told, and the others are decoded
             decoding.failed(_told(error))
+            return
+        results.append(result)
+        if result is None:
+            decoding.has_large = True
+        if len(results) < len(images):
+            self._waiting.append(decoding)
+        elif decoding.has_large:
+            decoding.task = asyncio.get_running_loop().create_task(self._decode_large(decoding))
         else:
-            if len(results) < len(images):
-                self._waiting.append(decoding)
-            elif decoding.has_large:
-                decoding.task = asyncio.get_running_loop().create_task(self._decode_large(decoding))
-            else:
-                decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
-        return count
+            decoding.done(results)  # type: ignore[arg-type]  # there is no None in it now
 
     def _inline(self, data: bytes, preprocess: Preprocess) -> DecodeResult | None:
         """The result of a small image; None for one that is better left to the pool."""

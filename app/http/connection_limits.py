@@ -88,13 +88,11 @@ class ConnectionLimits:
         """A request has come whole."""
         self.place = "between"
 
-    @property
-    def counts(self) -> bool:
-        """Whether `received` must be told of what comes now."""
-        return self.rejected or self.place == "headers"
-
     def received(self, size: int) -> Problem | None:
-        """Counts `size` more bytes, and returns the problem if they make the headers too large."""
+        """Counts `size` more bytes, and returns the problem if they make the headers too large.
+
+        Called for what comes in headers and after a rejection. The bytes of a body are the application's to count.
+        """
         self._counted += size
         if self.rejected or self._counted <= MAX_HEADERS_BYTES:
             return None

@@ -172,6 +172,8 @@ class Exchange(RequestResponseCycle):
     def _done(self, outcome: bytes | BaseException) -> None:
         if self._began is None:  # the client has left just now
             return
+        if isinstance(outcome, bytes):
+            self._work = None  # it is through
         self._end()
         metrics, request_id, route = self._shared.metrics, self._request_id, self._route
         lines = self._shared.lines(self._protocol.server_state.default_headers)

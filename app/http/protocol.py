@@ -84,7 +84,7 @@ class LimitedProtocol(HttpToolsProtocol):
             super().data_received(data if limits.place == "body" else _without_upgrade(data))
             if self._exchange is not None and self._exchange is not self.cycle:
                 self._await_the_rest(self._exchange)
-        if limits.counts:
+        if limits.rejected or limits.place == "headers":
             problem = limits.received(len(data))
             if problem is not None:
                 self._reject(problem)

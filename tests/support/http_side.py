@@ -1,4 +1,4 @@
-"""The HTTP side in this process, over an engine that a test decides on, with uvicorn and its protocol as they serve."""
+"""The HTTP side in this process, over an engine that a test decides on. uvicorn and our protocol serve it."""
 
 import asyncio
 import socket

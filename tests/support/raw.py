@@ -12,7 +12,7 @@ PATIENCE = 30.0  # seconds; a deadline, not a pace
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Named as in an HTTP client's."""
+    """One response; its fields are named as those of an HTTP client's."""
 
     status_code: int
     headers: dict[str, str]
@@ -23,7 +23,7 @@ class Response:
 
 
 class Connection:
-    """One connection to a server on loopback. Whatever does not come in time fails the test."""
+    """One connection to a server on loopback. Whatever does not come within `PATIENCE` fails the test."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -83,7 +83,11 @@ def request(
     more: Mapping[str, str] | None = None,
     **headers: str,
 ) -> bytes:
-    """One request; underscores in the names of headers stand for hyphens. A body brings its length."""
+    """Returns the bytes of one request. A body brings its length.
+
+    Args:
+        more: more headers. Underscores in the names of all headers stand for hyphens.
+    """
     given = {
         "host": "127.0.0.1",
         **{name.replace("_", "-"): value for name, value in {**headers, **(more or {})}.items()},
@@ -96,5 +100,5 @@ def request(
 
 
 def chunked(*pieces: bytes) -> bytes:
-    """The pieces as chunks; an empty one is the end."""
+    """Returns the pieces as chunks of a body; an empty one is its end."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)

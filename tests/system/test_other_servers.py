@@ -70,6 +70,7 @@ Under = Callable[[ASGIApp], AbstractAsyncContextManager[int]]
 each_server = pytest.mark.parametrize("under", [under_httptools, under_h11, under_hypercorn])
 
 
+@pytest.mark.slow
 @each_server
 async def test_a_prediction_is_answered_as_by_our_own(under: Under) -> None:
     async with http_side(ScriptedEngine()) as side, side.client() as client:

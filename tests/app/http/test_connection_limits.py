@@ -52,12 +52,6 @@ class TestWhereItIs:
             places.append(limits.place)
         assert places == ["between", "headers", "body", "between"]
 
-    def test_only_headers_and_what_comes_after_a_rejection_are_counted(self) -> None:
-        assert [in_place(place).counts for place in PLACES] == [False, True, False]
-        limits = in_place("body")
-        limits.reject(answering=False, started=False, queued=False)
-        assert limits.counts
-
 
 class TestHeaders:
     def test_they_may_be_as_large_as_the_limit_and_no_larger(self) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines: who is late is told, in turn, and nobody else."""
+"""Deadlines: those that are late are told, in their order, and no others."""
 
 import asyncio
 

@@ -231,7 +231,7 @@ async def test_headers_or_a_body_that_come_too_slowly(tmp_path: Path, check_prob
 
 
 @pytest.mark.anyio
-class TestHead:
+class TestHeaders:
     """What is wrong with a request before there is a request."""
 
     @pytest.mark.parametrize("data", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n"])
@@ -276,13 +276,13 @@ class TestHead:
                 assert answer.status_code < 500
                 check_problem(answer, answer.json()["code"])
 
-    async def test_one_that_is_too_large(self, server: ServerProcess, check_problem: CheckProblem) -> None:
+    async def test_those_that_are_too_large(self, server: ServerProcess, check_problem: CheckProblem) -> None:
         async with connection(server.port) as client:
             await client.send(b"GET / HTTP/1.1\r\nhost: x\r\nx-much: " + b"x" * 70_000)
             check_problem(await client.response(), "header_too_large")
             assert await client.rest() == b""
 
-    async def test_one_of_very_many_headers(self, server: ServerProcess, check_problem: CheckProblem) -> None:
+    async def test_very_many_of_them(self, server: ServerProcess, check_problem: CheckProblem) -> None:
         async with connection(server.port) as client:
             await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 20_000)
             check_problem(await client.response(), "header_too_large")

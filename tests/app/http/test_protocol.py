@@ -1,4 +1,4 @@
-"""What happens on a connection around the requests: early answers, hang-ups, pipelines, what is never finished."""
+"""What happens on a connection around its requests: early answers, hang-ups, pipelines, what is never finished."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ KERNEL_BYTES = 16 * MEGABYTE
 
 
 def sent_until_refused(port: int, head: bytes, filling: bytes, *, most: int) -> tuple[int, bytes]:
-    """Sends without ever reading, as a simple client does; then how much went out, and what had come by then."""
+    """Sends without ever reading, as a simple client does. Returns how much went out, and what had come by then."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         sent = client.send(head)
         piece = filling * (1 << 16)
@@ -44,7 +44,7 @@ def sent_until_refused(port: int, head: bytes, filling: bytes, *, most: int) -> 
 
 
 def answer_to(port: int, head: bytes, later: list[bytes]) -> bytes:
-    """The answer to a head, behind which the client goes on sending once it has the answer.
+    """Returns the answer to some headers, after which the client goes on sending once it has the answer.
 
     Raises: ConnectionError, where the server did not take what came.
     """
@@ -101,7 +101,7 @@ class TestEarlyAnswers:
         assert received.startswith(b"HTTP/1.1 4")
         assert b'"code"' in received
 
-    async def test_a_head_without_an_end_is_read_on_to_a_bound_and_its_answer_arrives(
+    async def test_headers_without_an_end_are_read_on_to_a_bound_and_their_answer_arrives(
         self, server: ServerProcess
     ) -> None:
         head = b"GET / HTTP/1.1\r\nhost: x\r\nx-much: "
@@ -141,7 +141,7 @@ class TestEarlyAnswers:
         received = await asyncio.to_thread(answer_to, server.port, head, [bytes(1000)] * 3)
         assert received.startswith(b"HTTP/1.1 404 ")
 
-    async def test_a_client_whose_head_was_refused_may_send_on_for_a_little(self, server: ServerProcess) -> None:
+    async def test_a_client_whose_headers_were_refused_may_send_on_for_a_little(self, server: ServerProcess) -> None:
         head = b"GET / HTTP/1.1\r\nhost: x\r\nx-much: " + b"x" * 70_000
         received = await asyncio.to_thread(answer_to, server.port, head, [b"x" * 10_000] * 3 + [b"\r\n\r\n"])
         assert received.startswith(b"HTTP/1.1 431 ")
@@ -305,7 +305,7 @@ class TestPipelines:
             assert await client.rest() == b""
 
     @pytest.mark.slow
-    async def test_a_head_without_an_end_behind_a_request_ends_the_connection(self) -> None:
+    async def test_headers_without_an_end_behind_a_request_end_the_connection(self) -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
         async with http_side(engine) as side, side.connection() as client:
@@ -376,7 +376,7 @@ class TestIdleConnections:
             await client.send(b"one byte of ten thousand"[:1])
             assert await client.rest() == b""
 
-    async def test_a_request_may_wait_longer_than_its_head_may_take(self) -> None:
+    async def test_a_request_may_wait_longer_than_its_headers_may_take(self) -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
         async with http_side(engine, header_seconds=0.05) as side, side.connection() as client:
