@@ -12,7 +12,7 @@ from app.api.multipart import File
 from app.api.predict import PATH, Predict
 from app.api.prediction import Item
 from app.decoding.image import SMALL_BYTES
-from app.engine.errors import Expired
+from app.engine.errors import DeadlineExceeded
 from app.engine.interface import NO_ANSWER_IN_TIME
 from app.http.deadlines import Deadlines
 from app.http.exchange import Cancelable
@@ -91,7 +91,7 @@ class FastPrediction:
 
     def be_late(self) -> None:
         """Ends the request: its deadline has passed."""
-        self.end(Expired(NO_ANSWER_IN_TIME))
+        self.end(DeadlineExceeded(NO_ANSWER_IN_TIME))
 
     def classified(self, model: str, version: int | None, items: Sequence[Item]) -> None:
         """Ends the request with the document of these items."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from app.decoding.decoder import Decoder, DecodeResult, Decoding
 from app.decoding.formats import ImageProblem
 from app.engine.catalogue import ResolvedModel
-from app.engine.errors import EngineError, Expired, Stale
+from app.engine.errors import DeadlineExceeded, EngineError, Stale
 from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable, Engine
 from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.telemetry.metrics import Metrics
@@ -69,7 +69,7 @@ class ImageClassifier:
     async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
         """As `start`, for a caller that waits, until the deadline at the latest; cancelling drops the images.
 
-        Raises: EngineError; Expired at the deadline.
+        Raises: EngineError; DeadlineExceeded at the deadline.
         """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Classified] = loop.create_future()
@@ -83,7 +83,7 @@ class ImageClassifier:
                 outcome.set_exception(error)
 
         classification = self.start(images, query, deadline=deadline, done=done, failed=failed)
-        timer = loop.call_later(deadline - time.monotonic(), failed, Expired(NO_ANSWER_IN_TIME))
+        timer = loop.call_later(deadline - time.monotonic(), failed, DeadlineExceeded(NO_ANSWER_IN_TIME))
         try:
             return await outcome
         finally:
@@ -178,7 +178,7 @@ class Classification:
     def _decode_again(self, stale: Stale) -> None:
         """For the version that was swapped in meanwhile, which may want other pixels."""
         if time.monotonic() >= self._deadline:
-            expired = Expired("the model was exchanged until the deadline had passed")
+            expired = DeadlineExceeded("the model was exchanged until the deadline had passed")
             expired.__cause__ = stale
             self._failed(expired)
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from app.batching.cost_model import CostModel
-from app.engine.errors import Draining, EngineError, Expired, Overloaded
+from app.engine.errors import DeadlineExceeded, Draining, EngineError, Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,10 +179,10 @@ class Lane(Generic[T, R]):
             on_done: is called once, later, with what became of the items. That the deadline has passed is noticed when
                 the next batch is formed, and never where the device hangs.
 
-        Raises: Expired, Overloaded, Draining. `on_done` is not called then.
+        Raises: DeadlineExceeded, Overloaded, Draining. `on_done` is not called then.
         """
         if deadline <= self._clock():
-            raise Expired("the deadline passed before the images could be queued")
+            raise DeadlineExceeded("the deadline passed before the images could be queued")
         self._batcher.admit(self, len(items))
         unanswered: list[R | Exception] = [_UNANSWERED] * len(items)
         submission = Submission(items, deadline, on_done, unanswered, len(items))
@@ -203,7 +203,7 @@ class Lane(Generic[T, R]):
         for submission in list(self.submissions):
             if submission.over or submission.deadline <= now:
                 self._leave(submission)
-                submission.answer(Expired(_TOO_LATE))
+                submission.answer(DeadlineExceeded(_TOO_LATE))
                 continue
             room = (together if places else most) - len(places)
             if room <= 0:

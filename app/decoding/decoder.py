@@ -11,7 +11,7 @@ from typing import TypeVar
 from app.admission import Budget
 from app.decoding.formats import ImageProblem
 from app.decoding.image import is_small, is_small_file, open_image, to_pixels
-from app.engine.errors import Expired, Overloaded
+from app.engine.errors import DeadlineExceeded, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 
 S = TypeVar("S")
@@ -93,7 +93,7 @@ class Decoder:
         Args:
             deadline: of `time.monotonic()`; large images are not waited for after it.
             done: is told once, later: the pixels of each image, or what is wrong with it.
-            failed: is told once, later, instead of `done`: Overloaded or Expired. None of them was decoded, then.
+            failed: is told once, later, instead of `done`: Overloaded or DeadlineExceeded. No image was decoded then.
         """
         if not self._turn_is_due:
             self._turn_is_due = True
@@ -105,7 +105,7 @@ class Decoder:
     async def decode(self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float) -> list[DecodeResult]:
         """As `start`, for a caller that waits; cancelling it drops what has not begun.
 
-        Raises: Overloaded, Expired; then none of them was decoded.
+        Raises: Overloaded, DeadlineExceeded; then none of them was decoded.
         """
         results: asyncio.Future[list[DecodeResult]] = asyncio.get_running_loop().create_future()
 
@@ -177,7 +177,7 @@ class Decoder:
             async with asyncio.timeout(decoding.deadline - time.monotonic()):
                 found = await self._in_pool([decoding.images[i] for i in large], decoding.preprocess)
         except TimeoutError:
-            decoding.failed(Expired("the deadline passed before the images were decoded"))
+            decoding.failed(DeadlineExceeded("the deadline passed before the images were decoded"))
         except Exception as error:  # noqa: BLE001  as above
             decoding.failed(_told(error))
         else:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from app.engine.catalogue import ResolvedModel
-from app.engine.errors import EngineError, Expired
+from app.engine.errors import DeadlineExceeded, EngineError
 from app.engine.model_info import ModelInfo, ReloadReport, Status
 from app.engine.predictions import Answer, OnDone
 from classifier.preprocess import Pixels
@@ -64,7 +64,8 @@ class Engine(Protocol):
             on_done: is called once, later, with the answer, or with the reason why there is none. Where a device hangs,
                 that may be long after the deadline, or never: a caller that cannot wait cancels.
 
-        Raises: NotReady, Overloaded, Expired; Stale, if the version has been replaced. `on_done` is not called then.
+        Raises: NotReady, Overloaded, DeadlineExceeded; Stale, if the version has been replaced. `on_done` is not called
+            then.
         """
 
     async def submit(self, resolved: ResolvedModel, items: Sequence[Pixels], *, top_k: int, deadline: float) -> Answer:
@@ -76,7 +77,7 @@ class Engine(Protocol):
         answer: asyncio.Future[Answer] = loop.create_future()
         on_done = partial(resolve, answer)
         work = self.submit_nowait(resolved, items, top_k=top_k, deadline=deadline, on_done=on_done)
-        timer = loop.call_later(deadline - time.monotonic(), on_done, Expired(NO_ANSWER_IN_TIME))
+        timer = loop.call_later(deadline - time.monotonic(), on_done, DeadlineExceeded(NO_ANSWER_IN_TIME))
         try:
             return await answer
         finally:
@@ -98,7 +99,7 @@ class ModelControl(Protocol):
 
         The look goes on past its deadline, a time of `time.monotonic()`, and when it is cancelled.
 
-        Raises: NotFound, Draining, Expired.
+        Raises: NotFound, Draining, DeadlineExceeded.
         """
 
 

@@ -11,7 +11,7 @@ import torch
 from app.batching.batcher import Batcher
 from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, Entry, ResolvedModel
-from app.engine.errors import Draining, EngineError, Expired
+from app.engine.errors import DeadlineExceeded, Draining, EngineError
 from app.engine.interface import Cancelable, ControlledEngine
 from app.engine.model_info import ModelInfo, ReloadReport, Status
 from app.engine.predictions import Answer, OnDone
@@ -139,7 +139,9 @@ class LocalEngine(ControlledEngine):
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self._registry.refresh(model)
         except TimeoutError as error:
-            raise Expired(f"the look at {model!r} still goes on; GET /models shows what comes of it") from error
+            raise DeadlineExceeded(
+                f"the look at {model!r} still goes on; GET /models shows what comes of it"
+            ) from error
 
     async def status(self) -> Status:
         dead = self._tasks.ended()

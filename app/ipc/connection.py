@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from app.engine.catalogue import Catalogue, Entry
-from app.engine.errors import EngineError, Expired, NotReady, Stale
+from app.engine.errors import DeadlineExceeded, EngineError, NotReady, Stale
 from app.engine.interface import NO_ANSWER_IN_TIME, resolve
 from app.engine.model_info import ModelInfo, ReloadReport
 from app.engine.predictions import Answer, OnDone
@@ -112,7 +112,9 @@ class EngineConnection(asyncio.Protocol):
         number = self.register(pending)
         self._control(wire.Reload(model, seconds), number)
         # The engine keeps the deadline, and says what goes on behind it; this one is for when it cannot.
-        timer = self._loop.call_later(max(seconds, 0) + SILENT_SECONDS, pending.complete, Expired(NO_ANSWER_IN_TIME))
+        timer = self._loop.call_later(
+            max(seconds, 0) + SILENT_SECONDS, pending.complete, DeadlineExceeded(NO_ANSWER_IN_TIME)
+        )
         try:
             return await report
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, ResolvedModel
-from app.engine.errors import Draining, Expired, NotReady, Overloaded
+from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded
 from app.engine.interface import Cancelable, ControlledEngine
 from app.engine.model_info import ModelInfo, ReloadReport, Status
 from app.engine.predictions import OnDone
@@ -69,7 +69,7 @@ class RemoteEngine(ControlledEngine):
         if self._closing:
             raise Draining("the server is shutting down")
         if remaining <= 0:
-            raise Expired("the deadline passed before the images could be queued")
+            raise DeadlineExceeded("the deadline passed before the images could be queued")
         connection = self._live_connection()  # what is written to one that is silent would only take memory
         if connection.waiting + len(items) > self._max_waiting:
             raise Overloaded(f"{connection.waiting} images are waiting already")

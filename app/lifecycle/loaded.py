@@ -83,7 +83,8 @@ class LoadedVersions:
             deadline: a time of `time.monotonic()`.
             on_rows: is called once, later.
 
-        Raises: Stale, if the version has been replaced; Expired, Overloaded, Draining. `on_rows` is not called then.
+        Raises: Stale, if the version has been replaced; DeadlineExceeded, Overloaded, Draining. `on_rows` is not called
+            then.
         """
         work = _Work(self._answering(entry), top_k, on_rows)
         work.begin([Item(image, top_k) for image in pixels], deadline)

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from PIL import Image
 
-from app.engine.errors import Draining, Expired, NotReady, Overloaded
+from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded
 from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.http.problems import PROBLEM_TYPE, PROBLEMS
 from tests.support.answers import MAX_FILES, Answer
@@ -196,7 +196,13 @@ async def from_an_engine_that_fails(
 ) -> set[tuple[str, int, str]]:
     seen = set()
     async with side.client() as client:
-        for error in (Overloaded("full"), NotReady("empty"), Draining("ends"), Expired("late"), RuntimeError("a bug")):
+        for error in (
+            Overloaded("full"),
+            NotReady("empty"),
+            Draining("ends"),
+            DeadlineExceeded("late"),
+            RuntimeError("a bug"),
+        ):
             engine.submit_error = error
             seen.add(document.check_answer("predict", await client.post("/predict", files=form(png()))))
         engine.outcome = ItemAnswer((Prediction("7", 7, 0.9),), score=-1.5, in_distribution=False)
@@ -207,7 +213,7 @@ async def from_an_engine_that_fails(
         document.check_answer("predict", await client.post("/predict", files=form(png(), png())))
         engine.ready = False
         seen.add(document.check_answer("ready", await client.get("/health/ready")))
-        for error in (NotReady("empty"), Draining("ends"), Expired("late"), RuntimeError("a bug")):
+        for error in (NotReady("empty"), Draining("ends"), DeadlineExceeded("late"), RuntimeError("a bug")):
             engine.error = error
             seen.add(document.check_answer("reloadModel", await client.post("/models/digits/reload")))
     async with side.connection() as slow:

@@ -10,7 +10,7 @@ import pytest
 from app.admission import Budget
 from app.api.prediction import Classification, ImageClassifier, Item, Query
 from app.decoding.decoder import Decoder
-from app.engine.errors import Expired, NotFound, Overloaded, Stale
+from app.engine.errors import DeadlineExceeded, NotFound, Overloaded, Stale
 from app.engine.predictions import ItemAnswer, ItemError
 from app.telemetry.metrics import Metrics
 from tests.support.checkpoints import PHOTOS, png
@@ -124,7 +124,7 @@ class TestStale:
         told = Told()
         told.engine.submit_error = STALE
         told.start(png(), seconds=0)
-        assert isinstance(await told.error(), Expired)
+        assert isinstance(await told.error(), DeadlineExceeded)
 
     async def test_a_model_that_goes_meanwhile_is_told(self) -> None:
         told = Told()
@@ -165,7 +165,7 @@ class TestClassify:
     async def test_an_engine_that_hangs_is_waited_for_until_the_deadline_and_the_images_are_dropped(self) -> None:
         told = Told()
         told.engine.gate.clear()
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await told.classifier.classify([png()], Query(), deadline=time.monotonic() + 0.01)
         assert told.engine.cancelled.qsize() == 1
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.batching.batcher import Batcher, Lane
-from app.engine.errors import Draining, Expired, Overloaded
+from app.engine.errors import DeadlineExceeded, Draining, Overloaded
 from tests.support.lanes import submit
 
 pytestmark = pytest.mark.anyio
@@ -198,7 +198,7 @@ async def test_what_is_past_its_deadline_when_the_batch_is_formed_costs_no_compu
         await asyncio.sleep(0)
         now = 1020.0
         device.gate.set()
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await late
         assert (await first, await patient) == ([0], [20])
         assert device.batches == [[0], [2]]
@@ -207,7 +207,7 @@ async def test_what_is_past_its_deadline_when_the_batch_is_formed_costs_no_compu
 
 async def test_a_deadline_that_has_passed_is_refused_at_once() -> None:
     async with running() as (_, device, lane):
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await submit(lane, [1], deadline=time.monotonic() - 1)
         assert device.batches == []
 
@@ -529,7 +529,7 @@ async def test_what_cannot_be_put_is_refused_and_nobody_is_told() -> None:
         await device.busy(lane)
         with pytest.raises(Overloaded):
             lane.submit_nowait([1, 2, 3], deadline=soon(), on_done=outcomes.of("too many"))
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             lane.submit_nowait([1], deadline=time.monotonic() - 1, on_done=outcomes.of("late"))
         batcher.close()
         with pytest.raises(Draining):
@@ -551,7 +551,7 @@ async def test_what_was_put_and_is_late_when_the_batch_is_formed_is_told_so() ->
         assert await first == [0]
         assert await submit(lane, [3], deadline=2000) == [30]
         ((_, error),) = outcomes.told
-        assert isinstance(error, Expired)
+        assert isinstance(error, DeadlineExceeded)
         assert device.batches == [[0], [3]]
         assert batcher.waiting == 0
 

@@ -20,7 +20,7 @@ from app.admission import Budget
 from app.decoding.decoder import Decoder
 from app.decoding.formats import ImageProblem
 from app.decoding.image import decode
-from app.engine.errors import Expired, Overloaded
+from app.engine.errors import DeadlineExceeded, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, png
 from tests.support.images import encoded, png_chunk
@@ -209,9 +209,9 @@ class TestPool:
         pool = decoder()
         busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
         await come(begun)
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() + 0.01)
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() - 1)
         gate.set()
         await busy

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from app.engine.errors import Ambiguous, Draining, Expired, NotFound, NotReady, Overloaded, Stale
+from app.engine.errors import Ambiguous, DeadlineExceeded, Draining, NotFound, NotReady, Overloaded, Stale
 from app.engine.interface import ControlledEngine
 from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.inference.local_engine import LocalEngine
@@ -273,7 +273,7 @@ async def test_a_reload_past_its_deadline_is_expired_and_the_look_goes_on(start:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
         publish(tmp_path / "store", 2, checkpoint(seed=1))
-        with pytest.raises(Expired, match="GET /models"):
+        with pytest.raises(DeadlineExceeded, match="GET /models"):
             await engine.reload("digits", deadline=time.monotonic() - 1)
         assert (await engine.reload("digits", deadline=soon())).served_version == 2
 
@@ -355,14 +355,14 @@ async def test_more_than_may_wait_is_overloaded(start: Start, tmp_path: Path) ->
 async def test_past_the_deadline_is_expired(start: Start, tmp_path: Path) -> None:
     publish(tmp_path / "store", 1, checkpoint())
     async with start() as engine:
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await engine.submit(engine.resolve(None, None), images(1), top_k=5, deadline=time.monotonic() - 1)
 
 
 async def test_a_deadline_is_kept_while_the_engine_hangs() -> None:
     engine = ScriptedEngine()
     engine.gate.clear()
-    with pytest.raises(Expired):
+    with pytest.raises(DeadlineExceeded):
         await engine.submit(engine.resolve(None, None), images(1), top_k=5, deadline=time.monotonic() + 0.01)
     assert engine.cancelled.get_nowait() is engine.submitted.get_nowait()
 

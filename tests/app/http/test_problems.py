@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query
 from PIL import Image
 from starlette.exceptions import HTTPException
 
-from app.engine.errors import Draining, Expired, NotReady, Overloaded, Stale
+from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded, Stale
 from app.engine.predictions import ItemError
 from app.http.middleware import ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS, PROBLEMS, Problem
@@ -358,7 +358,7 @@ class TestUnavailable:
             (Overloaded("1024 images are waiting already"), "overloaded"),
             (NotReady("nothing is served"), "not_ready"),
             (Draining("the server is shutting down"), "draining"),
-            (Expired("the deadline passed"), "deadline_exceeded"),
+            (DeadlineExceeded("the deadline passed"), "deadline_exceeded"),
         ],
     )
     async def test_what_the_engine_says_is_what_the_client_is_told(

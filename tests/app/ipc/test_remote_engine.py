@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from app.engine.catalogue import Entry, Route, StoredVersions
-from app.engine.errors import Expired, NotReady, Stale
+from app.engine.errors import DeadlineExceeded, NotReady, Stale
 from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.engine.rows import RowDecoder
 from app.inference.local_engine import LocalEngine
@@ -306,7 +306,7 @@ async def test_an_engine_process_says_something_now_and_then(path: Path, store: 
 
 async def test_past_the_deadline_a_silent_engine_is_expired_and_told_that_nobody_waits(path: Path) -> None:
     async with engine_that_is_told(path) as (remote, peer, _):
-        with pytest.raises(Expired):
+        with pytest.raises(DeadlineExceeded):
             await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=time.monotonic() + 0.01)
         number, _ = await peer.hear(wire.SUBMIT)
         assert await peer.hear(wire.CANCEL) == (number, b"")
@@ -433,7 +433,7 @@ async def test_images_that_were_on_their_way_too_long_are_expired(path: Path, st
         peer.say(submit(1, entry, 2, seconds=-1))
         number, error = await peer.hear(wire.ERROR)
         assert number == 1
-        assert isinstance(wire.read_error(error), Expired)
+        assert isinstance(wire.read_error(error), DeadlineExceeded)
         assert side.computed() == 0
 
 

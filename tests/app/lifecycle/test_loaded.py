@@ -9,7 +9,7 @@ import pytest
 
 from app.batching.batcher import Batcher
 from app.engine.catalogue import Entry
-from app.engine.errors import EngineError, Expired, Overloaded, Stale
+from app.engine.errors import DeadlineExceeded, EngineError, Overloaded, Stale
 from app.engine.rows import Item, Row, RowDecoder, Table
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from tests.support.checkpoints import DIGITS, png, to_pixels
@@ -101,7 +101,7 @@ async def test_a_submission_that_is_cancelled_no_longer_keeps_its_version() -> N
 
 async def test_a_submission_that_is_refused_does_not_keep_its_version() -> None:
     async with running() as shelf:
-        for count, deadline, error in ((4, FOR_EVER, Overloaded), (1, -1.0, Expired)):
+        for count, deadline, error in ((4, FOR_EVER, Overloaded), (1, -1.0, DeadlineExceeded)):
             with pytest.raises(error):
                 shelf.versions.submit(7, [PIXELS] * count, top_k=1, deadline=deadline, on_rows=shelf.outcomes.append)
         shelf.retire()
