@@ -89,7 +89,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], *, sha
 
 
 class MnistCnn(nn.Module):
-    """Two convolutions and two linear layers for 1x28x28 images."""
+    """Has two convolutions and two linear layers, for 1x28x28 images."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

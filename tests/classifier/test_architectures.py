@@ -154,14 +154,14 @@ def test_weights_of_another_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["regnet_y_400mf", "regnet_x_800mf"])
-def test_the_skeleton_of_a_network_that_works_with_tensors_while_it_is_built_is_the_same_network(name: str) -> None:
+def test_the_meta_network_of_a_network_that_works_with_tensors_while_it_is_built_is_the_same_network(name: str) -> None:
     real, thin = build(name, 7), meta_network(name, 7)
     assert _shapes(thin) == _shapes(real)
     assert [t.dtype for t in thin.state_dict().values()] == [t.dtype for t in real.state_dict().values()]
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn", "resnet18", "swin_t", "maxvit_t", "regnet_y_400mf", "inception_v3"])
-def test_a_skeleton_is_the_network_without_values_and_draws_no_random_number(name: str) -> None:
+def test_a_meta_network_is_the_network_without_values_and_draws_no_random_number(name: str) -> None:
     before = torch.get_rng_state()
     network = meta_network(name, 7)
     assert torch.equal(torch.get_rng_state(), before)

@@ -136,7 +136,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _walk(folder: Path, below: str, found: _Found, above: set[tuple[int, int]]) -> None:
-    """Nested folders too, each sorted by name; links are followed, but not in circles."""
+    """Finds the files in a folder and below, sorted by name in each. It follows links, but not in circles."""
     try:
         status = (folder / below).stat()
         entries = sorted(entry.name for entry in (folder / below).iterdir())

@@ -93,7 +93,7 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
 
 
 def check_finite(score: Score, recipe: Recipe) -> None:
-    """Raises: TrainingError if the loss is not finite, for it will never be finite again."""
+    """Checks that the loss is finite, for otherwise it never will be again. Raises: TrainingError if it is not."""
     if not math.isfinite(score.loss):
         raise TrainingError(
             f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"

@@ -63,6 +63,7 @@ class State:
     def of(
         cls, identity: dict[str, Any], epoch: int, learner: Learner, curve: tuple[dict[str, Any], ...], best: Best
     ) -> Self:
+        """Returns the state of a run whose learner has just finished `epoch`. It shares the network's tensors."""
         average = learner.ema
         return cls(
             identity=identity,
