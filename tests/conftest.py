@@ -2,6 +2,7 @@
 
 import multiprocessing.util
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith("FLAMBEAU_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """A shell starts what runs in the background with Ctrl-C ignored, and processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="session")

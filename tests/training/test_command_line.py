@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,16 +72,7 @@ def test_a_run_that_is_killed_goes_on_after_its_last_epoch_bit_for_bit(mnist: li
     assert same_weights(whole, tmp_path / "store" / "mnist" / "2.safetensors")
 
 
-@pytest.fixture
-def _ctrl_c_is_not_ignored() -> Iterator[None]:
-    """A shell starts what runs in the background with Ctrl-C ignored, and processes inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("_ctrl_c_is_not_ignored")
 def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "training", *mnist, "--epochs", "50"],
