@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -105,9 +106,13 @@ def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_B
 
     Raises: OSError if a file cannot be removed.
     """
-    stored = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.glob("*.npy"))
+    stored: list[tuple[int, int, Path]] = []
+    for path in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):  # another run has just removed it
+            status = path.stat()
+            stored.append((status.st_mtime_ns, status.st_size, path))
     too_many = sum(size for _, size, _ in stored) - most_bytes
-    for _, size, path in stored:
+    for _, size, path in sorted(stored):
         if too_many > 0 and path not in keep:
             path.unlink(missing_ok=True)
             too_many -= size

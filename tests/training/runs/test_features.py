@@ -34,3 +34,10 @@ def test_nothing_goes_where_there_is_room_and_what_others_write_never(tmp_path: 
     writing.write_bytes(bytes(1000))
     remove_old(tmp_path / "features", keep=(), most_bytes=300)
     assert all(path.exists() for path in [*paths, writing])
+
+
+def test_a_file_that_has_gone_since_it_was_listed_is_no_trouble(tmp_path: Path) -> None:
+    newest, oldest = stored(tmp_path / "features", 1, 9)
+    (tmp_path / "features" / "gone.npy").symlink_to("nowhere")
+    remove_old(tmp_path / "features", keep=(), most_bytes=150)
+    assert (newest.exists(), oldest.exists()) == (True, False)
