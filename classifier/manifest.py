@@ -5,6 +5,7 @@ silently ignores what a writer thought important.
 """
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -17,9 +18,24 @@ MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION_FILE = r"([1-9][0-9]{0,17})\.safetensors"
 
 
-def _finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    json.dumps(value, allow_nan=False)  # raises ValueError: pydantic lets NaN pass here, and no answer could carry it
-    return value
+_DEEPEST = 32  # levels of a recipe; parsers give up at some depth, each at its own
+
+
+def _plain(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuses what some reader of the manifest could not carry: infinite numbers, and values nested too deep."""
+    json.dumps(value, allow_nan=False)  # raises ValueError: pydantic lets NaN pass here
+    level: list[JsonValue] = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+
+
+def _inside(value: JsonValue) -> Iterable[JsonValue]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]
@@ -76,7 +92,7 @@ class Provenance(Section):
     """Says where the weights come from, in enough detail to make them again."""
 
     dataset: Dataset
-    recipe: Annotated[dict[str, JsonValue], AfterValidator(_finite)] = Field(description="the resolved recipe")
+    recipe: Annotated[dict[str, JsonValue], AfterValidator(_plain)] = Field(description="the resolved recipe")
     seed: int
     epoch: int = Field(description="the published epoch, from 1", ge=1)
     device: str | None = Field(None, description="what it was trained on")

@@ -13,9 +13,8 @@ from app.api.predict import PATH, Predict
 from app.api.prediction import Item
 from app.decoding.image import SMALL_BYTES
 from app.engine.errors import DeadlineExceeded
-from app.engine.interface import NO_ANSWER_IN_TIME
+from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable
 from app.http.deadlines import Deadlines
-from app.http.exchange import Cancelable
 
 
 class PredictFastPath:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from app.decoding.decoder import Decoder, DecodeResult, Decoding
 from app.decoding.formats import ImageProblem
+from app.engine.awaited import Awaited
 from app.engine.catalogue import ResolvedModel
 from app.engine.errors import DeadlineExceeded, EngineError, Stale
 from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable, Engine
 from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.telemetry.metrics import Metrics
+from classifier.preprocess import Pixels
 
 TOP_K = 5
 
@@ -63,7 +65,7 @@ class ImageClassifier:
         Raises: NotFound, NotReady, Ambiguous; then neither is told.
         """
         classification = Classification(self, images, query, deadline, done, failed)
-        classification.resolve()
+        classification.begin()
         return classification
 
     async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
@@ -71,21 +73,18 @@ class ImageClassifier:
 
         Raises: EngineError; DeadlineExceeded at the deadline.
         """
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Classified] = loop.create_future()
-
-        def done(model: str, version: int | None, items: Sequence[Item]) -> None:
-            if not outcome.done():
-                outcome.set_result(Classified(model, version, items))
-
-        def failed(error: Exception) -> None:
-            if not outcome.done():
-                outcome.set_exception(error)
-
-        classification = self.start(images, query, deadline=deadline, done=done, failed=failed)
-        timer = loop.call_later(deadline - time.monotonic(), failed, DeadlineExceeded(NO_ANSWER_IN_TIME))
+        outcome: Awaited[Classified] = Awaited()
+        classification = self.start(
+            images,
+            query,
+            deadline=deadline,
+            done=lambda model, version, items: outcome.tell(Classified(model, version, items)),
+            failed=outcome.tell,
+        )
+        too_late = DeadlineExceeded(NO_ANSWER_IN_TIME)
+        timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), outcome.tell, too_late)
         try:
-            return await outcome
+            return await outcome.wait()
         finally:
             timer.cancel()
             classification.cancel()
@@ -96,6 +95,7 @@ class Classification:
 
     _resolved: ResolvedModel
     _started: float  # the step that goes on now, by perf_counter
+    _pixels: Sequence[Pixels]
     _decoding: Decoding | None = None
     _submitted: Cancelable | None = None
     _problems: list[ItemError | None] | None = None  # one for each image, if any has one
@@ -116,18 +116,10 @@ class Classification:
         self._done = done
         self._failed = failed
 
-    def resolve(self) -> None:
+    def begin(self) -> None:
         """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
-        shared, query = self._shared, self._query
-        self._resolved = shared.engine.resolve(query.model, query.version)
-        self._started = time.perf_counter()
-        self._decoding = shared.decoder.start(
-            self._images,
-            self._resolved.entry.preprocess,
-            deadline=self._deadline,
-            done=self._decoded,
-            failed=self._failed,
-        )
+        self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
+        self._decode()
 
     def cancel(self) -> None:
         """Drops what was not computed; nobody is told any more. Does nothing if it has ended."""
@@ -138,33 +130,45 @@ class Classification:
             self._submitted.cancel()
             self._submitted = None
 
+    def _decode(self) -> None:
+        self._started = time.perf_counter()
+        self._decoding = self._shared.decoder.start(
+            self._images,
+            self._resolved.entry.preprocess,
+            deadline=self._deadline,
+            done=self._decoded,
+            failed=self._failed,
+        )
+
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
-        pixels = [result for result in results if not isinstance(result, ImageProblem)]
+        self._pixels = [result for result in results if not isinstance(result, ImageProblem)]
         self._problems = None
-        if len(pixels) < len(results):
+        if len(self._pixels) < len(results):
             self._problems = [_problem_of(result) for result in results]
-            if not pixels:
-                self._done(
-                    self._resolved.entry.model, self._resolved.asked, [problem for problem in self._problems if problem]
-                )
+            if not self._pixels:
+                entry, asked = self._resolved
+                self._done(entry.model, asked, [problem for problem in self._problems if problem])
                 return
         decoded = time.perf_counter()
         self._shared.metrics.decode_seconds(decoded - self._started)
         self._started = decoded
+        self._submit()
+
+    def _submit(self) -> None:
         try:
             self._submitted = self._shared.engine.submit_nowait(
-                self._resolved, pixels, top_k=self._query.top_k, deadline=self._deadline, on_done=self._answered
+                self._resolved, self._pixels, top_k=self._query.top_k, deadline=self._deadline, on_done=self._answered
             )
         except Stale as stale:
-            self._decode_again(stale)
+            self._begin_again(stale)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller is told
             self._failed(error)
 
     def _answered(self, answer: Answer | EngineError) -> None:
         self._submitted = None
         if isinstance(answer, Stale):
-            self._decode_again(answer)
+            self._begin_again(answer)
         elif isinstance(answer, EngineError):
             self._failed(answer)
         else:
@@ -175,17 +179,23 @@ class Classification:
                 items = [problem or next(answered) for problem in self._problems]
             self._done(self._resolved.entry.model, answer.version, items)
 
-    def _decode_again(self, stale: Stale) -> None:
-        """For the version that was swapped in meanwhile, which may want other pixels."""
+    def _begin_again(self, stale: Stale) -> None:
+        """Chooses the version anew, and decodes anew only if that one prepares its images differently."""
         if time.monotonic() >= self._deadline:
             expired = DeadlineExceeded("the model was exchanged until the deadline had passed")
             expired.__cause__ = stale
             self._failed(expired)
             return
+        digest = self._resolved.entry.digest
         try:
-            self.resolve()
+            self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
         except Exception as error:  # noqa: BLE001  as above
             self._failed(error)
+            return
+        if self._resolved.entry.digest == digest:
+            self._submit()
+        else:
+            self._decode()
 
 
 def _problem_of(result: DecodeResult) -> ItemError | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from app.admission import Budget
 from app.decoding.formats import ImageProblem
 from app.decoding.image import is_small, is_small_file, open_image, to_pixels
+from app.engine.awaited import Awaited
 from app.engine.errors import DeadlineExceeded, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 
@@ -107,19 +108,10 @@ class Decoder:
 
         Raises: Overloaded, DeadlineExceeded; then none of them was decoded.
         """
-        results: asyncio.Future[list[DecodeResult]] = asyncio.get_running_loop().create_future()
-
-        def done(found: list[DecodeResult]) -> None:
-            if not results.done():
-                results.set_result(found)
-
-        def failed(error: Exception) -> None:
-            if not results.done():
-                results.set_exception(error)
-
-        decoding = self.start(images, preprocess, deadline=deadline, done=done, failed=failed)
+        results: Awaited[list[DecodeResult]] = Awaited()
+        decoding = self.start(images, preprocess, deadline=deadline, done=results.tell, failed=results.tell)
         try:
-            return await results
+            return await results.wait()
         finally:
             decoding.cancel()
 

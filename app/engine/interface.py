@@ -7,16 +7,14 @@ data crosses the seam, and nothing is leased across it. Imports no torch.
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from app.engine.awaited import Awaited
 from app.engine.catalogue import ResolvedModel
-from app.engine.errors import DeadlineExceeded, EngineError
+from app.engine.errors import DeadlineExceeded
 from app.engine.model_info import ModelInfo, ReloadReport, Status
 from app.engine.predictions import Answer, OnDone
 from classifier.preprocess import Pixels
-
-T = TypeVar("T")
 
 NO_ANSWER_IN_TIME = "the deadline passed before there was an answer"
 
@@ -73,13 +71,12 @@ class Engine(Protocol):
 
         Raises: what `submit_nowait` raises, and what it would call `on_done` with.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        on_done = partial(resolve, answer)
-        work = self.submit_nowait(resolved, items, top_k=top_k, deadline=deadline, on_done=on_done)
-        timer = loop.call_later(deadline - time.monotonic(), on_done, DeadlineExceeded(NO_ANSWER_IN_TIME))
+        answer: Awaited[Answer] = Awaited()
+        work = self.submit_nowait(resolved, items, top_k=top_k, deadline=deadline, on_done=answer.tell)
+        too_late = DeadlineExceeded(NO_ANSWER_IN_TIME)
+        timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), answer.tell, too_late)
         try:
-            return await answer
+            return await answer.wait()
         finally:
             timer.cancel()
             work.cancel()
@@ -105,13 +102,3 @@ class ModelControl(Protocol):
 
 class ControlledEngine(Engine, ModelControl, Protocol):
     """An engine with both planes, as a server has it."""
-
-
-def resolve(answer: "asyncio.Future[T]", outcome: T | EngineError) -> None:
-    """Gives the outcome to whoever waits for `answer`, if nobody was quicker."""
-    if answer.done():
-        return
-    if isinstance(outcome, EngineError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)

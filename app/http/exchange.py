@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.engine.interface import Cancelable
 from app.http.deadlines import Deadlines
 from app.http.disconnect import DisconnectNotifier, too_slow
 from app.http.guard import enter_request, leave_request
@@ -20,13 +21,6 @@ from app.http.problems import problem_bytes, problem_of
 from app.telemetry.metrics import Metrics
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
-
-
-class Cancelable(Protocol):
-    """Work that was begun for a request."""
-
-    def cancel(self) -> None:
-        """Ends the work. Does nothing if it has ended."""
 
 
 class FastRoute(Protocol):

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from app.engine.awaited import Awaited
 from app.engine.catalogue import Catalogue, Entry
 from app.engine.errors import DeadlineExceeded, EngineError, NotReady, Stale
-from app.engine.interface import NO_ANSWER_IN_TIME, resolve
-from app.engine.model_info import ModelInfo, ReloadReport
+from app.engine.interface import NO_ANSWER_IN_TIME
+from app.engine.model_info import ReloadReport
 from app.engine.predictions import Answer, OnDone
 from app.ipc import wire
 from app.ipc.corked import Corked
@@ -55,8 +55,11 @@ class _PendingReload:
 
     images = 0
 
-    def __init__(self, report: "asyncio.Future[ReloadReport]") -> None:
-        self.complete = partial(resolve, report)
+    def __init__(self) -> None:
+        self.report: Awaited[ReloadReport] = Awaited()
+
+    def complete(self, outcome: ReloadReport | EngineError) -> None:
+        self.report.tell(outcome)
 
 
 class EngineConnection(asyncio.Protocol):
@@ -69,7 +72,7 @@ class EngineConnection(asyncio.Protocol):
 
     def __init__(self, knows_all: asyncio.Event, *, check_seconds: float) -> None:
         self.catalogue = NOTHING
-        self.infos: dict[str, ModelInfo] = {}
+        self.infos: dict[str, str] = {}  # a ModelInfo each, as JSON
         self.informed = False  # whether the engine has said which models there are
         self.waiting = 0  # images
         # By the turns of this process's own loop: time in which it was held still itself does not count.
@@ -107,16 +110,15 @@ class EngineConnection(asyncio.Protocol):
 
     async def reload(self, model: str, seconds: float) -> ReloadReport:
         """Asks for a look at the model's folder. Raises: what `Engine.reload` raises."""
-        report: asyncio.Future[ReloadReport] = self._loop.create_future()
-        pending = _PendingReload(report)
+        pending = _PendingReload()
         number = self.register(pending)
-        self._control(wire.Reload(model, seconds), number)
         # The engine keeps the deadline, and says what goes on behind it; this one is for when it cannot.
         timer = self._loop.call_later(
             max(seconds, 0) + SILENT_SECONDS, pending.complete, DeadlineExceeded(NO_ANSWER_IN_TIME)
         )
         try:
-            return await report
+            self._control(wire.Reload(model, seconds), number)
+            return await pending.report.wait()
         finally:
             timer.cancel()
             self._pop(number)

@@ -99,10 +99,10 @@ class EngineServer:
     def broadcast_state(self) -> None:
         """Tells the front-ends what has changed: who is answered after this knows the version that answers."""
         if self._dirty:
-            dirty, self._dirty = self._dirty, {}
-            frames = [self._update(model) for model in dirty if model is not None]
+            frames = [*(self._update(model) for model in self._dirty if model is not None), self._state()]
+            self._dirty = {}
             for front_end in self._front_ends:
-                front_end.write(*frames, self._state())
+                front_end.write(*frames)
 
     def _changed(self, model: str | None) -> None:
         if not self._dirty:
@@ -110,13 +110,13 @@ class EngineServer:
         self._dirty[model] = None
 
     def _update(self, model: str) -> bytes:
-        catalogue = self.engine.catalogue
+        catalogue, info = self.engine.catalogue, self.engine.model_info(model)
         route = catalogue.routes.get(model)
         ids = [] if route is None else [route.default, *route.versions.values()]
         return _control(
             wire.ModelUpdate(
                 model=model,
-                info=self.engine.model_info(model),
+                info=None if info is None else wire.MODEL_INFO.dump_json(info).decode(),
                 stored=catalogue.stored.get(model),
                 route=route,
                 entries=tuple(catalogue.entries[each] for each in dict.fromkeys(ids)),

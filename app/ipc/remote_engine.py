@@ -16,6 +16,7 @@ from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded
 from app.engine.interface import Cancelable, ControlledEngine
 from app.engine.model_info import ModelInfo, ReloadReport, Status
 from app.engine.predictions import OnDone
+from app.ipc import wire
 from app.ipc.connection import ABSENT, NOTHING, SILENT_SECONDS, EngineConnection
 from app.telemetry.log import event
 from classifier.preprocess import Pixels
@@ -79,7 +80,7 @@ class RemoteEngine(ControlledEngine):
         connection = self._live_connection()
         if not connection.informed:
             raise NotReady(ABSENT)
-        return [connection.infos[name] for name in sorted(connection.infos)]
+        return [wire.MODEL_INFO.validate_json(connection.infos[name]) for name in sorted(connection.infos)]
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
         if self._closing:
@@ -131,3 +132,4 @@ class RemoteEngine(ControlledEngine):
                 self._connection = None
                 connection.close()
             event(logger, "the engine process is gone", level=logging.WARNING)
+            await asyncio.sleep(_RECONNECT_SECONDS)  # one that ends each time it is asked would take all of a core

@@ -55,11 +55,12 @@ class ModelUpdate:
     """Says all that there is to know of one model, instead of what was known. What is None is no longer there.
 
     Args:
+        info: a ModelInfo as JSON, which is only read when somebody asks for it: it may be large, and odd.
         entries: the versions that its route leads to.
     """
 
     model: str
-    info: ModelInfo | None
+    info: str | None
     stored: StoredVersions | None
     route: Route | None
     entries: tuple[Entry, ...]
@@ -90,6 +91,7 @@ FromEngine = ModelUpdate | StateUpdate | Reloaded
 
 TO_ENGINE: TypeAdapter[ToEngine] = TypeAdapter(Annotated[ToEngine, Field(discriminator="what")])
 FROM_ENGINE: TypeAdapter[FromEngine] = TypeAdapter(Annotated[FromEngine, Field(discriminator="what")])
+MODEL_INFO = TypeAdapter(ModelInfo)
 _ERRORS = TypeAdapter(tuple[str, str, str])  # class, code, detail
 
 

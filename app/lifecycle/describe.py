@@ -25,7 +25,7 @@ def model_info(model: Model, *, device: str) -> ModelInfo:
     return ModelInfo(
         name=model.name,
         served_version=None if serving is None else serving.number,
-        versions=tuple(_version_info(shown[number], device) for number in sorted(shown, reverse=True)),
+        versions=tuple(_version_info(shown[number], serving, device) for number in sorted(shown, reverse=True)),
     )
 
 
@@ -79,8 +79,8 @@ def _why_not_served(model: Model) -> str:
     return f"no version of {model.name!r} can be served" + (f": {refused}" if refused else "")
 
 
-def _version_info(version: Version, device: str) -> VersionInfo:
-    file, ready = version.file, version.state is VersionState.READY
+def _version_info(version: Version, serving: Version | None, device: str) -> VersionInfo:
+    file, answers = version.file, serving is not None and version.number == serving.number
     return VersionInfo(
         version=version.number,
         state=_state(version),
@@ -88,8 +88,8 @@ def _version_info(version: Version, device: str) -> VersionInfo:
         manifest=None if file.header is None else file.header.manifest,
         file_size=file.fingerprint.size,
         sha256=file.header.sha256 if file.header else None,
-        device=device if ready else None,
-        loaded_at=version.loaded_at if ready else None,
+        device=device if answers else None,
+        loaded_at=serving.loaded_at if serving is not None and answers else None,
     )
 
 

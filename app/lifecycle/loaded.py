@@ -120,5 +120,7 @@ class _Work:
 
     def _done(self, outcome: list[Row | Exception] | EngineError) -> None:
         self._submission = None  # which refers to this object
-        self._on_rows(outcome if isinstance(outcome, EngineError) else stack_rows(outcome, self._top_k))
-        self._loaded.release()
+        try:
+            self._on_rows(outcome if isinstance(outcome, EngineError) else stack_rows(outcome, self._top_k))
+        finally:
+            self._loaded.release()

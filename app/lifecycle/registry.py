@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from app.engine.errors import Draining, NotFound
 from app.engine.model_info import Refusal, ReloadReport
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
-from app.lifecycle.storage import Storage
+from app.lifecycle.storage import Storage, VersionFile
 from app.lifecycle.version import Model, Version
 from app.lifecycle.version_policy import to_load
 from app.lifecycle.watcher import Watcher
@@ -73,7 +73,9 @@ class Registry:
         try:
             names = await asyncio.to_thread(self._storage.models)
         except OSError as error:
-            event(logger, "the store cannot be read", level=logging.WARNING, reason=error.strerror)
+            event(
+                logger, "the store cannot be read", level=logging.WARNING, store=error.filename, reason=error.strerror
+            )
             names = []
         for name in sorted({*names, *self._models}):
             try:
@@ -139,8 +141,7 @@ class Registry:
         for number, file in (files or {}).items():
             version = before.get(number)
             if version is None or (version.file is not file and version.file != file):
-                version = Version(file)
-                self._sort_in(model, version)
+                version = self._found(model, file)
             model.versions[number] = version
         if before != model.versions or name not in self._models:
             self._keep(model)
@@ -150,14 +151,17 @@ class Registry:
         self._models[model.name] = model
         self._on_change(model.name)
 
-    def _sort_in(self, model: Model, version: Version) -> None:
-        """Decides about a file that is new, or that has changed."""
-        file = version.file
+    def _found(self, model: Model, file: VersionFile) -> Version:
+        """Decides about a file that is new, or that has changed, or that was away for a while."""
+        if model.serving is not None and model.serving.file == file:
+            return model.serving
+        version = Version(file)
         if file.problem is None:
             version.becomes_available()
-            return
-        version.is_rejected(file.problem, transient=file.transient)
-        self._tell_of_rejection(model, version)
+        else:
+            version.is_rejected(file.problem, transient=file.transient)
+            self._tell_of_rejection(model, version)
+        return version
 
     async def _try(self, model: Model, version: Version) -> bool:
         """Loads a version and swaps it in; False if it does not pass."""

@@ -87,7 +87,7 @@ class Version:
             transient: the reason may pass by itself.
         """
         self._become(VersionState.REJECTED_FOR_NOW if transient else VersionState.REJECTED)
-        self.reason = reason
+        self.reason = reason.encode(errors="backslashreplace").decode()  # names of files may be no text
 
     def _become(self, state: VersionState) -> None:
         if state not in _NEXT[self.state]:

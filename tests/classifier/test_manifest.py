@@ -173,6 +173,21 @@ def test_numbers_that_are_not_finite_are_refused(place: str, number: float) -> N
         Manifest.model_validate(_changed(place, wanted))
 
 
+@pytest.mark.parametrize(("levels", "fits"), [(30, True), (40, False), (190, False)])
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_a_recipe_may_be_nested_but_not_without_end(levels: int, kind: str, fits: bool) -> None:
+    """Every reader must be able to carry it, inside whatever it is sent in."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value] if kind == "list" else {"in": value}
+    changed = _changed("provenance.recipe.layers", value)
+    if fits:
+        assert _read(changed).provenance is not None
+    else:
+        with pytest.raises(ValidationError, match="nested deeper"):
+            _read(changed)
+
+
 @pytest.mark.parametrize("name", ["a", "0", "digits", "resnet18-v1.5_b", "a" * 64])
 def test_a_models_name_may_be_a_folder_of_the_store(name: str) -> None:
     assert _read(_changed("model", name)).model == name

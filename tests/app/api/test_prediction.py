@@ -120,6 +120,18 @@ class TestStale:
         if later:
             assert told.engine.submitted.get_nowait().items[0].shape == (64, 64, 3)
 
+    @pytest.mark.parametrize("later", [False, True])
+    async def test_the_same_pixels_go_to_a_new_version_that_wants_the_same(self, later: bool) -> None:
+        told = Told()
+        if later:
+            told.engine.told = STALE
+        else:
+            told.engine.submit_error = STALE
+        told.start(png(), png(1))
+        assert [type(item) for item in await told.items()] == [ItemAnswer, ItemAnswer]
+        first, second = (told.engine.submitted.get_nowait() for _ in range(2))
+        assert all(one is other for one, other in zip(first.items, second.items, strict=True))
+
     async def test_a_model_that_is_exchanged_until_the_deadline_is_not_waited_for(self) -> None:
         told = Told()
         told.engine.submit_error = STALE

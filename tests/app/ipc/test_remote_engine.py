@@ -364,6 +364,16 @@ async def test_an_entry_of_another_engine_process_is_stale_though_it_has_the_sam
                 await remote.submit(resolved, [image()], top_k=1, deadline=soon())
 
 
+async def test_what_is_known_of_a_model_is_not_read_before_somebody_asks(path: Path) -> None:
+    """One odd file in the store must not cost a front-end its connection."""
+    async with engine_that_is_told(path) as (remote, peer, _):
+        peer.tell(wire.ModelUpdate("odd", "no JSON", None, None, ()), SERVED[1])
+        await until(lambda: "odd" in remote._connection.infos)  # type: ignore[union-attr]
+        assert (await remote.status()).ready
+        with pytest.raises(ValueError, match="Invalid JSON"):
+            await remote.models()
+
+
 async def test_a_change_of_one_model_is_said_of_that_model_alone(path: Path, store: Path) -> None:
     publish(store, 1, checkpoint(model="letters"), model="letters")
     async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
@@ -380,8 +390,8 @@ async def test_a_change_of_one_model_is_said_of_that_model_alone(path: Path, sto
         await hear_until(wire.Reloaded)
         updates = [each for each in said if isinstance(each, wire.ModelUpdate)]
         assert {each.model for each in updates} == {"letters"}
-        assert updates[-1].info is not None
-        assert [version.state for version in updates[-1].info.versions] == ["refused", "ready"]
+        info = wire.MODEL_INFO.validate_json(updates[-1].info or "")
+        assert [version.state for version in info.versions] == ["refused", "ready"]
 
 
 async def test_what_is_cancelled_before_a_batch_is_formed_is_not_computed(path: Path, store: Path) -> None:

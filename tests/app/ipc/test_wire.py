@@ -191,5 +191,7 @@ def test_what_is_known_of_a_model_arrives_as_it_left() -> None:
         loaded_at=datetime.now(UTC),
     )
     for info in (ModelInfo("digits", 1, (refused, served)), ModelInfo("none", None, ())):
-        message = wire.ModelUpdate(info.name, info, None, None, ())
-        assert wire.FROM_ENGINE.validate_json(wire.FROM_ENGINE.dump_json(message)) == message
+        message = wire.ModelUpdate(info.name, wire.MODEL_INFO.dump_json(info).decode(), None, None, ())
+        arrived = wire.FROM_ENGINE.validate_json(wire.FROM_ENGINE.dump_json(message))
+        assert arrived == message
+        assert wire.MODEL_INFO.validate_json(arrived.info or "") == info

@@ -287,6 +287,17 @@ async def test_when_the_last_file_is_removed_it_serves_on(shelf: Shelf) -> None:
     assert shelf.served["digits"] == 1
 
 
+async def test_a_served_file_that_was_away_for_a_while_is_not_loaded_again(shelf: Shelf) -> None:
+    path = shelf.publish(1)
+    await shelf.look()
+    path.rename(shelf.folder / "elsewhere")
+    assert await shelf.look() == (1, False, [], False)
+    (shelf.folder / "elsewhere").rename(path)
+    assert await shelf.look() == (1, False, [], False)
+    assert shelf.loads == [1]
+    assert shelf.states() == {1: "ready"}
+
+
 async def test_a_served_file_that_is_overwritten_is_checked_and_swapped(shelf: Shelf) -> None:
     shelf.publish(1)
     await shelf.look()
@@ -303,6 +314,9 @@ async def test_a_served_file_that_is_damaged_is_told_of_and_serves_on(shelf: She
     assert await shelf.look() == (2, False, [2], True)
     assert shelf.states() == {2: "refused", 1: "available"}
     assert shelf.loads == [2]
+    told = model_info(shelf.registry.models["digits"], device="cpu").versions[0]
+    assert (told.version, told.device) == (2, "cpu")
+    assert told.loaded_at is not None  # this number still answers
 
 
 async def test_only_files_and_folders_that_are_named_right_count(shelf: Shelf) -> None:
