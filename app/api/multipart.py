@@ -35,6 +35,8 @@ def check_content_type(content_type: bytes) -> None:
 
     Raises: Problem (unsupported_content_type).
     """
+    if content_type.startswith(b"multipart/form-data;"):  # as nearly all are
+        return
     kind = _kind(content_type)
     if not (kind.startswith(b"image/") or kind in (b"multipart/form-data", b"application/octet-stream")):
         sent = content_type.decode("latin-1") or "missing"
@@ -74,11 +76,12 @@ def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
 
     Raises: Problem (bad_multipart, no_file, too_many_files).
     """
-    if _kind(content_type) != b"multipart/form-data":
-        files = [File(None, body)] if body else []
-    else:
-        plain = _plain_files(body, content_type, max_files=max_files)
-        files = _form_files(body, content_type, max_files=max_files) if plain is None else plain
+    files = _plain_files(body, content_type, max_files=max_files)
+    if files is None:
+        if _kind(content_type) == b"multipart/form-data":
+            files = _form_files(body, content_type, max_files=max_files)
+        else:
+            files = [File(None, body)] if body else []
     if not files:
         raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
     return files

@@ -81,7 +81,8 @@ class Predict:
         query = parse_query(query_string)
         content_type = headers.get(b"content-type", b"")
         check_content_type(content_type)
-        _check_content_encoding(headers.get(b"content-encoding", b"identity"))
+        if b"content-encoding" in headers:
+            _check_content_encoding(headers[b"content-encoding"])
         return PredictRequest(query, content_type, self._announced_size(headers.get(b"content-length")), deadline)
 
     def files(self, request: PredictRequest, body: bytes) -> list[File]:

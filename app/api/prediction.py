@@ -64,8 +64,9 @@ class ImageClassifier:
 
         Raises: NotFound, NotReady, Ambiguous; then neither is told.
         """
-        classification = Classification(self, images, query, deadline, done, failed)
-        classification.begin()
+        resolved = self.engine.resolve(query.model, query.version)
+        classification = Classification(self, images, query, resolved, deadline, done, failed)
+        classification.decode()
         return classification
 
     async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
@@ -93,7 +94,6 @@ class ImageClassifier:
 class Classification:
     """The images of one request on their way."""
 
-    _resolved: ResolvedModel
     _started: float  # the step that goes on now, by perf_counter
     _pixels: Sequence[Pixels]
     _decoding: Decoding | None = None
@@ -105,6 +105,7 @@ class Classification:
         shared: ImageClassifier,
         images: Sequence[bytes],
         query: Query,
+        resolved: ResolvedModel,
         deadline: float,
         done: Done,
         failed: Failed,
@@ -112,14 +113,21 @@ class Classification:
         self._shared = shared
         self._images = images
         self._query = query
+        self._resolved = resolved
         self._deadline = deadline
         self._done = done
         self._failed = failed
 
-    def begin(self) -> None:
-        """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
-        self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
-        self._decode()
+    def decode(self) -> None:
+        """Begins to decode for the version that was chosen."""
+        self._started = time.perf_counter()
+        self._decoding = self._shared.decoder.start(
+            self._images,
+            self._resolved.entry.preprocess,
+            deadline=self._deadline,
+            done=self._decoded,
+            failed=self._failed,
+        )
 
     def cancel(self) -> None:
         """Drops what was not computed; nobody is told any more. Does nothing if it has ended."""
@@ -129,16 +137,6 @@ class Classification:
         if self._submitted is not None:
             self._submitted.cancel()
             self._submitted = None
-
-    def _decode(self) -> None:
-        self._started = time.perf_counter()
-        self._decoding = self._shared.decoder.start(
-            self._images,
-            self._resolved.entry.preprocess,
-            deadline=self._deadline,
-            done=self._decoded,
-            failed=self._failed,
-        )
 
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
@@ -195,7 +193,7 @@ class Classification:
         if self._resolved.entry.digest == digest:
             self._submit()
         else:
-            self._decode()
+            self.decode()
 
 
 def _problem_of(result: DecodeResult) -> ItemError | None:

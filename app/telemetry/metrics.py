@@ -105,7 +105,8 @@ class Metrics:
         return self._counts.items() if self._folder is None else total(self._folder)
 
     def _add(self, *name: str) -> None:
-        self._counts.values[self._slot(*name)] += 1
+        slot = self._slots.get(name)
+        self._counts.values[self._slot(*name) if slot is None else slot] += 1
 
     def _slot(self, *name: str) -> int:
         slot = self._slots.get(name)
