@@ -67,7 +67,7 @@ async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
 
 
 def upload_too_large(max_bytes: int) -> Problem:
-    """The problem of a body with more bytes than that."""
+    """Returns the problem of a body with more bytes than that."""
     return Problem("upload_too_large", f"a body may have {max_bytes:,} bytes at the most")
 
 
@@ -151,7 +151,7 @@ class _Form:
         self._data = bytearray()
 
     def callbacks(self) -> dict[str, object]:
-        """What python-multipart is to call."""
+        """Returns what python-multipart is to call."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),

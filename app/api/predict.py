@@ -102,7 +102,7 @@ class Predict:
         return self._json.several(model, version, [file.filename for file in files], items)
 
     def _announced_size(self, content_length: bytes | None) -> int:
-        """What a body may take: its Content-Length, or the limit where there is none."""
+        """Returns what a body may take: its Content-Length, or the limit where there is none."""
         if content_length is None:
             return self._max_upload
         size = int(content_length)  # the HTTP parser has seen to it that these are digits

@@ -35,7 +35,7 @@ class PredictFastPath:
         self._cors = cors
 
     def matches(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request with these headers is answered here."""
+        """Says whether a request with these headers is answered here."""
         return not (self._cors and b"origin" in headers)
 
     def start(

@@ -21,7 +21,7 @@ class PredictJson:
         self._labels: dict[tuple[str, int | None], QuotedLabels] = {}
 
     def one(self, model: str, version: int | None, item: Item) -> bytes:
-        """The document for a request's only image. Raises: Problem, if the item is an error."""
+        """Returns the document for a request's only image. Raises: Problem, if the item is an error."""
         if isinstance(item, ItemError):
             raise Problem(item.code, item.detail)
         labels = self._labels.get((model, version)) or self.labels(model, version)
@@ -30,13 +30,13 @@ class PredictJson:
         return b'{"model":"%s","version":%d,%s}' % (model.encode(), version, members)  # type: ignore[str-format]
 
     def several(self, model: str, version: int | None, filenames: Sequence[str | None], items: Sequence[Item]) -> bytes:
-        """The document for several images, with the predictions or the error of each."""
+        """Returns the document for several images, with the predictions or the error of each."""
         labels = self.labels(model, version)
         results = b",".join([_result(name, item, labels) for name, item in zip(filenames, items, strict=True)])
         return b'{"model":%s,"version":%s,"results":[%s]}' % (_json(model), _json(version), results)
 
     def labels(self, model: str, version: int | None) -> "QuotedLabels":
-        """The labels of a version. The version that was kept longest makes room for a new one."""
+        """Returns the labels of a version. The version that was kept longest makes room for a new one."""
         key = model, version
         labels = self._labels.get(key)
         if labels is None:

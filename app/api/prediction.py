@@ -70,7 +70,7 @@ class ImageClassifier:
         return classification
 
     async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
-        """As `start`, for a caller that waits, until the deadline at the latest; cancelling drops the images.
+        """Does as `start` does, for a caller that waits, until the deadline at the latest; cancelling drops the images.
 
         Raises: EngineError; DeadlineExceeded at the deadline.
         """

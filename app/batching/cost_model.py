@@ -29,7 +29,7 @@ class CostModel:
         self.covariance = (1 - share) * (self.covariance + share * more_items * more_seconds)
 
     def items_within(self, seconds: float) -> int:
-        """How many items a batch may have to take no longer; at least 1, and just 1 while nothing was observed."""
+        """Says how many items a batch may have to take no longer; at least 1, and just 1 while nothing was observed."""
         if not self.weight:
             return 1
         per_item = self.covariance / self.variance if self.variance > 1e-6 else 0.0

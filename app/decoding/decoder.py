@@ -104,7 +104,7 @@ class Decoder:
         return decoding
 
     async def decode(self, images: Sequence[bytes], preprocess: Preprocess, *, deadline: float) -> list[DecodeResult]:
-        """As `start`, for a caller that waits; cancelling it drops what has not begun.
+        """Does as `start` does, for a caller that waits; cancelling it drops what has not begun.
 
         Raises: Overloaded, DeadlineExceeded; then none of them was decoded.
         """

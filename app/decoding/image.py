@@ -75,12 +75,12 @@ def to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False
 
 
 def is_small_file(data: bytes) -> bool:
-    """Whether a file is so small, and holds nothing that may inflate, that its header may be read at once."""
+    """Says whether a file is so small, and holds nothing that may inflate, that its header may be read at once."""
     return len(data) <= SMALL_BYTES and _INFLATING[0] not in data and _INFLATING[1] not in data
 
 
 def is_small(size: tuple[int, int]) -> bool:
-    """Whether an image of this width and height is decoded quickly, also where it is resized."""
+    """Says whether an image of this width and height is decoded quickly, also where it is resized."""
     # A long thin image has few pixels, but many once its short edge has the length that a network wants.
     return size[0] * size[1] <= _SMALL_PIXELS and max(size) <= _SMALL_RATIO * min(size)
 

@@ -100,11 +100,11 @@ class ConnectionLimits:
 
     @property
     def exhausted(self) -> bool:
-        """Whether a rejected connection has sent all that is still read of it."""
+        """Says whether a rejected connection has sent all that is still read of it."""
         return self.rejected and self._counted > LINGER_BYTES
 
     def timed(self, *, answering: bool) -> bool:
-        """Whether a timer must run now, because the client has to send something and nobody works for it.
+        """Says whether a timer must run now, because the client has to send something and nobody works for it.
 
         Args:
             answering: a request of this connection is being answered.

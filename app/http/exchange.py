@@ -28,18 +28,18 @@ class FastRoute(Protocol):
 
     @property
     def method(self) -> str:
-        """The method that it answers, such as POST."""
+        """Returns the method that it answers, such as POST."""
 
     @property
     def path(self) -> str:
-        """The path that it answers, as it stands in the URL. Metrics count under it, too."""
+        """Returns the path that it answers, as it stands in the URL. Metrics count under it, too."""
 
     @property
     def small_body(self) -> int:
         """The size in bytes up to which a body is waited for here, if it did not come with its headers."""
 
     def matches(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether it answers a request with these headers, by their names in lower case. If not, ASGI does.
+        """Says whether it answers a request with these headers, by their names in lower case. If not, ASGI does.
 
         Asked only where method and path are its own, and the body has a length.
         """
@@ -88,7 +88,7 @@ class FastRoutes:
         return Exchange(self, route, protocol, notifier, headers=headers, query=query)
 
     def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The header lines that every answer has. uvicorn makes a new list of them each second."""
+        """Returns the header lines that every answer has. uvicorn makes a new list of them each second."""
         if headers is not self._headers:
             self._headers = headers
             self._lines = b"".join([b"%b: %b\r\n" % header for header in headers])
@@ -128,7 +128,7 @@ class Exchange(RequestResponseCycle):
 
     @property
     def is_small(self) -> bool:
-        """Whether its body is so small that nothing is lost by reading all of it first."""
+        """Says whether its body is so small that nothing is lost by reading all of it first."""
         return int(self._headers[b"content-length"]) <= self._route.small_body
 
     def begin(self) -> None:

@@ -106,7 +106,7 @@ async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Recei
 
 
 def _announces_much(scope: Scope) -> bool:
-    """Whether so much of a body is to come that the connection can be neither closed at once nor kept.
+    """Says whether so much of a body is to come that the connection can be neither closed at once nor kept.
 
     Where the client wants it closed anyway, any body is much.
     """

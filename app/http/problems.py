@@ -69,12 +69,12 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status of its answer."""
+        """Returns the HTTP status of its answer."""
         return PROBLEMS[self.code][0]
 
     @property
     def closes(self) -> bool:
-        """Whether its answer is the last on its connection, because nobody waits for the rest of the request."""
+        """Says whether its answer is the last on its connection, because nobody waits for the rest of the request."""
         return self.code == "upload_too_slow"
 
     def response(self, scope: Scope) -> Response:

@@ -104,7 +104,7 @@ class Executor:
 
     @property
     def _usual_threads(self) -> int:
-        """How many threads a batch takes that is small and has no batch beside it."""
+        """Says how many threads a batch takes that is small and has no batch beside it."""
         return self._torch_threads or self._all_but_one
 
     @property

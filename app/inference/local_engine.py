@@ -72,7 +72,7 @@ class LocalEngine(ControlledEngine):
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is served now."""
+        """Returns what is served now."""
         if self._catalogue is None:
             self._catalogue = describe.catalogue(
                 self._registry.models,

@@ -59,7 +59,7 @@ class Registry:
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """What is known of each model that is in the store, or that is served."""
+        """Returns what is known of each model that is in the store, or that is served."""
         return self._models
 
     async def watch(self, watcher: Watcher) -> None:

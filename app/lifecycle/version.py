@@ -58,7 +58,7 @@ class Version:
 
     @property
     def may_be_loaded(self) -> bool:
-        """Whether a look may try to load it."""
+        """Says whether a look may try to load it."""
         if self.state is VersionState.REJECTED_FOR_NOW:
             return self.file.header is not None
         return self.state is VersionState.AVAILABLE

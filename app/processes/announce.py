@@ -29,6 +29,6 @@ async def announce_when_started(engine: "Engine", listening: asyncio.Event, addr
 
 
 def address_of(host: str, listener: socket.socket) -> str:
-    """The URL of a bound socket, with the host as the settings name it and the port that the system gave."""
+    """Returns the URL of a bound socket, with the host as the settings name it and the port that the system gave."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"

@@ -54,7 +54,7 @@ class ChildConfig(BaseModel):
 
     @property
     def counters(self) -> Path:
-        """The folder in which every process counts."""
+        """Returns the folder in which every process counts."""
         return counters(self.folder)
 
     def line(self) -> bytes:
@@ -86,7 +86,7 @@ class ChildConfig(BaseModel):
 
 
 def _revealed(value: object) -> object:
-    """What JSON cannot say by itself, as pydantic says it, but for secrets: pydantic would say asterisks."""
+    """Returns what JSON cannot say by itself, as pydantic says it, but for secrets: pydantic would say asterisks."""
     if isinstance(value, Secret | SecretStr | SecretBytes):
         return value.get_secret_value()
     return to_jsonable_python(value)

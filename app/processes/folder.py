@@ -16,7 +16,7 @@ def engine_socket(folder: Path) -> Path:
 
 
 def counters(folder: Path) -> Path:
-    """The folder in which each process keeps its numbers, in files of its own name."""
+    """Returns the folder in which each process keeps its numbers, in files of its own name."""
     return folder / "counts"
 
 
