@@ -11,6 +11,8 @@ from app.engine.errors import Ambiguous, NotFound, NotReady
 from app.engine.rows import RowDecoder
 from classifier.preprocess import Preprocess
 
+NOT_COMPLETE = "the first look at the store is not over"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -71,7 +73,7 @@ class Catalogue:
     default_model: str | None = None
     complete: bool = False
     device: str = ""
-    why_not_ready: str | None = "the first look at the store is not over"
+    why_not_ready: str | None = NOT_COMPLETE
 
     def resolve(self, model: str | None, version: int | None) -> ResolvedModel:
         """Chooses the version that answers, as `Engine.resolve` does."""
@@ -90,7 +92,7 @@ class Catalogue:
 
     def _why_not(self, model: str, version: int | None) -> NotFound | NotReady:
         if not self.complete:
-            return NotReady(self.why_not_ready or "the first look at the store is not over")
+            return NotReady(self.why_not_ready or NOT_COMPLETE)
         if model not in self.stored:
             return NotFound("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
         if version is None:

@@ -111,15 +111,13 @@ class EngineServer:
 
     def _update(self, model: str) -> bytes:
         catalogue, info = self.engine.catalogue, self.engine.model_info(model)
-        route = catalogue.routes.get(model)
-        ids = [] if route is None else [route.default, *route.versions.values()]
         return _control(
             wire.ModelUpdate(
                 model=model,
                 info=None if info is None else wire.MODEL_INFO.dump_json(info).decode(),
                 stored=catalogue.stored.get(model),
-                route=route,
-                entries=tuple(catalogue.entries[each] for each in dict.fromkeys(ids)),
+                route=catalogue.routes.get(model),
+                entries=tuple(entry for entry in catalogue.entries.values() if entry.model == model),
             )
         )
 

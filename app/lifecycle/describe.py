@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from app.engine.catalogue import Catalogue, Route, StoredVersions
+from app.engine.catalogue import NOT_COMPLETE, Catalogue, Route, StoredVersions
 from app.engine.model_info import ModelInfo, VersionInfo
 from app.lifecycle.registry import refusals
 from app.lifecycle.version import Model, Version, VersionState
@@ -39,9 +39,12 @@ def catalogue(
         complete: whether the whole store has been looked at.
         store: the store's folder, as a person named it.
     """
-    loaded = {name: model.serving.loaded for name, model in models.items() if model.serving is not None}
-    entries = {name: version.entry for name, version in loaded.items() if version is not None}
-    stored = {name: StoredVersions(_numbers(model), _why_not_served(model)) for name, model in models.items()}
+    entries = {
+        name: model.serving.loaded.entry
+        for name, model in models.items()
+        if model.serving is not None and model.serving.loaded is not None
+    }
+    stored = {name: StoredVersions(frozenset(model.versions), _why_not_served(model)) for name, model in models.items()}
     return Catalogue(
         entries={entry.id: entry for entry in entries.values()},
         routes={name: Route(entry.id, {entry.version: entry.id}) for name, entry in entries.items()},
@@ -49,15 +52,8 @@ def catalogue(
         default_model=default_model,
         complete=complete,
         device=device,
-        why_not_ready=_why_not_ready(models, default_model, store) if complete else _NOT_COMPLETE,
+        why_not_ready=_why_not_ready(models, default_model, store) if complete else NOT_COMPLETE,
     )
-
-
-_NOT_COMPLETE = "the first look at the store is not over"
-
-
-def _numbers(model: Model) -> frozenset[int]:
-    return frozenset(model.versions)
 
 
 def _why_not_ready(models: Mapping[str, Model], default_model: str | None, store: Path) -> str | None:
