@@ -12,6 +12,7 @@ class Budget:
         self.name = name
         self.limit = limit
         self.held = 0
+        self._refused = False  # an amount, since something was given back
 
     def acquire(self, amount: int) -> None:
         """Takes an amount.
@@ -19,22 +20,51 @@ class Budget:
         Raises: Overloaded; then nothing was taken.
         """
         if self.held and self.held + amount > self.limit:
-            raise Overloaded(f"the server holds as many {self.name} as it may ({self.limit:g}); try again")
+            self._refused = True
+            raise self._overloaded()
         self.held += amount
 
     def release(self, amount: int) -> None:
         """Gives an amount back that was acquired."""
         self.held -= amount
+        self._refused = False
+
+    def check(self) -> None:
+        """Refuses an amount that is not known yet, if another was refused and nothing was given back since.
+
+        Raises: Overloaded.
+        """
+        if self._refused:
+            raise self._overloaded()
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(f"the server holds as many {self.name} as it may ({self.limit:,.0f}); try again")
 
 
 class Admission:
-    """The budgets of one process. They live on one event loop, and so need no locks."""
+    """The budgets of one process. They live on one event loop, and so need no locks.
 
-    def __init__(self, *, requests: int, body_bytes: float, items: int, pixels: float) -> None:
+    Args:
+        small_body: the bytes up to which a body needs no pixels of the budget.
+    """
+
+    def __init__(self, *, requests: int, body_bytes: float, items: int, pixels: float, small_body: int) -> None:
+        self.small_body = small_body
         self.requests = Budget("requests", requests)
         self.body_bytes = Budget("bytes of uploads", body_bytes)
         self.items = Budget("images", items)
         self.pixels = Budget("pixels", pixels)
+
+    def check(self, body_bytes: int) -> None:
+        """Refuses a large body while there is no room for pixels, although it is not known how many pixels it has.
+
+        That is known once the body was read and the image was opened. Under overload both would be done for nothing,
+        and would take the time of those images that are decoded.
+
+        Raises: Overloaded.
+        """
+        if body_bytes > self.small_body:
+            self.pixels.check()
 
     def permit(self, body_bytes: int) -> "Permit":
         """Returns the permit of one request with a body of so many bytes; nothing is taken yet."""
@@ -61,6 +91,7 @@ class Permit:
         Raises: Overloaded; then nothing was taken.
         """
         admission = self._admission
+        admission.check(self._body_bytes)
         admission.requests.acquire(1)
         try:
             admission.body_bytes.acquire(self._body_bytes)

@@ -62,7 +62,10 @@ class Settings(BaseSettings):
     max_files: int = Field(32, ge=1, description="How many images one request may have.")
     max_upload_mb: float = Field(20, gt=0, description="How many megabytes the body of one request may have.")
     max_pending_mb: float = Field(
-        512, gt=0, description="How many megabytes the bodies of all requests in progress may have together."
+        512,
+        gt=0,
+        description="How many megabytes the bodies of all requests in progress may have together. A body whose length "
+        "is not known counts as max_upload_mb.",
     )
     max_megapixels: float = Field(50, gt=0, le=178, description="How many megapixels one image may have.")
     max_pending_megapixels: float = Field(

@@ -43,6 +43,7 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -
         body_bytes=settings.max_pending_mb * 1e6,
         items=settings.max_queue,
         pixels=settings.max_pending_megapixels * 1e6,
+        small_body=PredictFastPath.small_body,
     )
     decoder = Decoder(
         max_pixels=int(settings.max_megapixels * 1e6),

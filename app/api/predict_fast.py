@@ -38,6 +38,13 @@ class PredictFastPath:
         """Says whether a request with these headers is answered here."""
         return not (self._cors and b"origin" in headers)
 
+    def check(self, body_bytes: int) -> None:
+        """Refuses a large image while there is no room for any; see `app.admission.Admission.check`.
+
+        Raises: Overloaded.
+        """
+        self.predict.admission.check(body_bytes)
+
     def start(
         self,
         headers: Mapping[bytes, bytes],

@@ -68,12 +68,15 @@ class Decoder:
         self._max_pixels = max_pixels
         self._pixels = pixels
         self._draft = draft
+        # Of its own, so that no image waits behind those that are decoded, only to hear that there is no room for it.
+        self._openers = ThreadPoolExecutor(threads, thread_name_prefix="open")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._waiting: deque[Decoding] = deque()
         self._turn_is_due = False
 
     def close(self) -> None:
         """Drops what has not begun."""
+        self._openers.shutdown(wait=False, cancel_futures=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def start(
@@ -185,7 +188,7 @@ class Decoder:
         Raises: Overloaded.
         """
         open_one = partial(open_image, max_pixels=self._max_pixels)
-        opened = await _all(self._pool.submit(_or_problem, open_one, data) for data in images)
+        opened = await _all(self._openers.submit(_or_problem, open_one, data) for data in images)
         amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
         self._pixels.acquire(sum(amounts))
         loop = asyncio.get_running_loop()

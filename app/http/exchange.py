@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.engine.interface import Cancelable
+from app.http.connection_limits import LINGER_BYTES
 from app.http.deadlines import Deadlines
 from app.http.disconnect import DisconnectNotifier, too_slow
 from app.http.guard import enter_request, leave_request
@@ -42,6 +43,12 @@ class FastRoute(Protocol):
         """Says whether it answers a request with these headers, by their names in lower case. If not, ASGI does.
 
         Asked only where method and path are its own, and the body has a length.
+        """
+
+    def check(self, body_bytes: int) -> None:
+        """Refuses what cannot be answered now, before its body has come. Asked of bodies that are not small.
+
+        Raises: Exception, for the client.
         """
 
     def start(
@@ -121,6 +128,7 @@ class Exchange(RequestResponseCycle):
         self._protocol = protocol
         self._notifier = notifier
         self._headers = headers
+        self._size = int(headers.get(b"content-length", 0))
         self._query = query
         self._request_id = b""
         self._began: float | None = None  # when, by perf_counter, while something is done for it
@@ -129,7 +137,21 @@ class Exchange(RequestResponseCycle):
     @property
     def is_small(self) -> bool:
         """Says whether its body is so small that nothing is lost by reading all of it first."""
-        return int(self._headers[b"content-length"]) <= self._route.small_body
+        return self._size <= self._route.small_body
+
+    def refusal(self) -> Exception | None:
+        """Returns why the request is refused before its body has come; None if that is waited for.
+
+        Under overload, most of the time of a refused photo would go into reading it. The HTTP server skips the body. It
+        cannot do so where the connection is to be closed, and a long body is not worth it: those are left to ASGI.
+        """
+        if self.is_small or self._size > LINGER_BYTES or not self.keep_alive:
+            return None
+        try:
+            self._route.check(self._size)
+        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
+            return error
+        return None
 
     def begin(self) -> None:
         """Counts the request in. Its body may still be on its way."""
@@ -149,6 +171,10 @@ class Exchange(RequestResponseCycle):
         self._shared.uploads.end(self)
         self._shared.metrics.upload_seconds(time.perf_counter() - self._began)
         self._work = self._route.start(self._headers, self._query, self.body, self._done)
+
+    def refuse(self, error: Exception) -> None:
+        """Ends the exchange with what was wrong with it before its body came."""
+        self._done(error)
 
     def be_late(self) -> None:
         """Ends the exchange: its body did not come in time."""

@@ -10,9 +10,6 @@ from app.http.guard import enter_request, leave_request
 from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
 
-# The rest of a smaller body is skipped by the HTTP server, and the connection stays open.
-_SMALL_BODY = 1 << 16
-
 
 class RequestIdAndMetrics:
     """The outermost middleware. It gives each request an id, and counts what was answered."""
@@ -108,7 +105,8 @@ async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Recei
 def _announces_much(scope: Scope) -> bool:
     """Says whether so much of a body is to come that the connection can be neither closed at once nor kept.
 
-    Where the client wants it closed anyway, any body is much.
+    The HTTP server skips what would be read on before a close as well, and then the connection can stay open. Where
+    the client wants it closed anyway, any body is much.
     """
     size, ends = 0, scope["http_version"] == "1.0"
     for name, value in scope["headers"]:
@@ -120,7 +118,7 @@ def _announces_much(scope: Scope) -> bool:
             ends = ends or b"close" in value.lower()
         elif name == b"expect":  # whether the body will come at all is the client's choice
             ends = True
-    return size > (0 if ends else _SMALL_BODY)
+    return size > (0 if ends else LINGER_BYTES)
 
 
 async def _read_on(receive: Receive) -> None:

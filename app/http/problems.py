@@ -49,6 +49,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "deadline_exceeded": (504, "The answer took too long"),
 }
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder each time
+
 # Seconds after which another try may meet another state.
 _RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
 
@@ -97,7 +99,7 @@ class Problem(Exception):
             headers["retry-after"] = str(_RETRY_AFTER[self.code])
         if self.closes:
             headers["connection"] = "close"
-        body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
+        body = _as_json(document).encode(errors="replace")
         return Response(body, status, headers, media_type=PROBLEM_TYPE)
 
 

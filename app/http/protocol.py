@@ -101,12 +101,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        exchange = None
         if not self._is_answering() and not self.flow.write_paused:
-            self._exchange = self.fast_routes.exchange(self, self._notifier)
-        if self._exchange is None:
+            exchange = self._exchange = self.fast_routes.exchange(self, self._notifier)
+        if exchange is None:
             super().on_headers_complete()
             if len(self.pipeline) == 1:  # uvicorn does not read on, which would hide a hang-up
                 self.loop.call_soon(self.flow.resume_reading)
+        elif (refusal := exchange.refusal()) is not None:
+            self._begin(exchange)
+            self._exchange = None
+            exchange.refuse(refusal)
         self._limits.headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -196,7 +201,8 @@ def _without_upgrade(data: bytes) -> bytes:
     The parser would take the body for that protocol (https://github.com/Kludex/uvicorn/issues/2722). A name that is cut
     in two goes through.
     """
-    if b"pgrade:" not in data and b"PGRADE:" not in data:  # far quicker than a pattern that ignores case
+    end = data.find(b"\r\n\r\n")  # what comes after it may be a photo, in which a search would take long
+    end = len(data) if end < 0 else end
+    if data.find(b"pgrade:", 0, end) < 0 and data.find(b"PGRADE:", 0, end) < 0:  # far quicker than to ignore case
         return data
-    head, end, body = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body
+    return _UPGRADE.sub(b"\r\nx-upgrade:", data[:end]) + data[end:]

@@ -56,6 +56,7 @@ class Outcome:
     Args:
         measured: how many answers with status 200 came within the measured seconds.
         latencies: milliseconds of the requests with status 200 that were sent, or due, within the measured seconds.
+        refusals: the same of the requests with status 503.
         answered: how many answers came in all, those of the warm-up and of other statuses too.
         failed: the number of failed requests by reason: a status, "lost" with its connection, or "not answered".
         cpu: the part of a core that this process used. Near 1, the clients are the limit, and not the server.
@@ -63,6 +64,7 @@ class Outcome:
 
     measured: int = 0
     latencies: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
     answered: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     cpu: float = 0.0
@@ -121,8 +123,9 @@ class Clients:
             self._fail(f"{status}", 1)
         else:
             outcome.measured += self._begin <= now < self._end
-            if self._begin <= since < self._end:
-                outcome.latencies.append(round((now - since) * 1000, 3))
+        if status in (200, 503) and self._begin <= since < self._end:
+            times = outcome.latencies if status == 200 else outcome.refusals
+            times.append(round((now - since) * 1000, 3))
         if self._due:
             self._send(client, self._due.popleft())
         elif self._plan.rate is None and now < self._end:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from starlette.types import Message
 
-from app.admission import Admission
+from app.admission import Admission, Budget
 from app.api.application import create_app
 from app.api.multipart import files_in
 from app.api.predict_json import PredictJson
@@ -150,7 +150,7 @@ async def _engine_figures(
 def _safeguards(settings: Settings) -> dict[str, Callable[[bytes], object]]:
     """Returns what a bare server would leave out. Most of it is part of the stages above."""
     metrics = Metrics()
-    admission = Admission(requests=1024, body_bytes=1e9, items=1024, pixels=1e9)
+    admission = Admission(requests=1024, body_bytes=1e9, items=1024, pixels=1e9, small_body=0)
 
     def count(_: bytes) -> None:
         metrics.began()
@@ -190,7 +190,7 @@ async def _no_messages() -> Message:
 
 
 def _decoder(settings: Settings) -> Decoder:
-    budget = Admission(requests=1, body_bytes=1, items=1, pixels=settings.max_pending_megapixels * 1e6).pixels
+    budget = Budget("pixels", settings.max_pending_megapixels * 1e6)
     return Decoder(max_pixels=int(settings.max_megapixels * 1e6), pixels=budget, threads=1)
 
 

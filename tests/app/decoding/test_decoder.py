@@ -23,6 +23,7 @@ from app.decoding.image import decode
 from app.engine.errors import DeadlineExceeded, Overloaded
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, png
+from tests.support.gates import gated
 from tests.support.images import encoded, png_chunk
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -168,23 +169,6 @@ class TestTooManyPixels:
         assert (await problem(encoded(picture((200, 200)), kind), max_pixels=30_000)).code == "too_many_pixels"
 
 
-class Gated(Preprocess):
-    """Prepares an image once its gate is open, and counts the images that have come as far as the gate."""
-
-    _gate: threading.Event = PrivateAttr(default_factory=threading.Event)
-    _begun: threading.Semaphore = PrivateAttr(default_factory=lambda: threading.Semaphore(0))
-
-    def to_pixels(self, image: Image.Image) -> Pixels:
-        self._begun.release()
-        assert self._gate.wait(60)
-        return super().to_pixels(image)
-
-
-def gated() -> tuple[Gated, threading.Event, threading.Semaphore]:
-    preprocess = Gated(**DIGITS.model_dump())
-    return preprocess, preprocess._gate, preprocess._begun
-
-
 async def come(begun: threading.Semaphore) -> None:
     assert await asyncio.to_thread(begun.acquire, timeout=60)
 
@@ -264,6 +248,17 @@ class TestPool:
         gate.set()
         await busy
 
+    async def test_what_has_no_room_is_refused_while_the_pool_is_busy_not_behind_it(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder(budget=Budget("pixels", self.SIZE))
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        async with asyncio.timeout(20):
+            with pytest.raises(Overloaded):
+                await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())
+        gate.set()
+        await busy
+
     async def test_the_images_of_one_request_do_not_refuse_one_another(self) -> None:
         budget = Budget("pixels", self.SIZE * 2)
         images = [png(i, LARGE) for i in range(5)]
@@ -309,7 +304,6 @@ class TestPool:
         preprocess, gate, begun = gated()
         budget = Budget("pixels", 10_000_000)
         pool = decoder(budget=budget)
-        # All three are opened before the first of them is decoded: the thread takes its work in turn.
         tasks = [asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon())) for _ in range(3)]
         await come(begun)
         await turns(lambda: budget.held == 3 * self.SIZE)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from app.http.connection_limits import LINGER_BYTES
 from app.http.exchange import FastRoute
 from app.http.problems import Problem
 from app.http.server import Server
@@ -22,19 +23,27 @@ pytestmark = pytest.mark.anyio
 
 
 class Echo:
-    """A fast route that answers with what it was asked; or with a problem; or never, where `silent`."""
+    """A fast route that answers with what it was asked; or with a problem; or never, where `silent`.
+
+    Where `full`, it refuses bodies that are not small.
+    """
 
     method = "PUT"
     path = "/echo"
     small_body = 100
 
-    def __init__(self, *, silent: bool = False, problem: Problem | None = None) -> None:
+    def __init__(self, *, silent: bool = False, full: bool = False, problem: Problem | None = None) -> None:
         self.silent = silent
+        self.full = full
         self.problem = problem
         self.cancelled = 0
 
     def matches(self, headers: Mapping[bytes, bytes]) -> bool:
         return b"x-by-asgi" not in headers
+
+    def check(self, body_bytes: int) -> None:
+        if self.full:
+            raise Problem("overloaded", f"no room for {body_bytes} bytes")
 
     def start(
         self, headers: Mapping[bytes, bytes], query: bytes, body: bytes, done: Callable[[bytes | Exception], None]
@@ -79,7 +88,9 @@ async def serving(*routes: FastRoute) -> AsyncIterator[Side]:
         await send({"type": "http.response.body", "body": b"by asgi"})
 
     metrics = Metrics()
-    server = Server(asgi, Settings(grace_seconds=0.01, upload_seconds=0.05), metrics, fast_routes=routes)
+    server = Server(
+        asgi, Settings(grace_seconds=0.01, upload_seconds=0.05, header_seconds=0.2), metrics, fast_routes=routes
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await server.listening.wait()
@@ -168,6 +179,46 @@ async def test_a_body_that_does_not_come_is_too_slow(check_problem: CheckProblem
         check_problem(await client.response(), "upload_too_slow")
         assert await client.rest() == b""
         assert side.numbers() == {"/echo 408": 1, "in flight": 0}
+
+
+async def test_a_large_body_that_is_refused_is_not_waited_for_but_skipped(check_problem: CheckProblem) -> None:
+    sent = echo(body=b"x" * 1000)
+    async with serving(Echo(full=True)) as side, connection(side.port) as client:
+        for begun in (sent[:-1000], sent[:-900], sent):
+            await client.send(begun)
+            answer = await client.response()
+            assert "1000 bytes" in check_problem(answer, "overloaded")
+            assert "connection" not in answer.headers
+            await client.send(sent[len(begun) :])
+        assert await asked(client, echo()) == b'["word", "", "body"]'
+        assert side.numbers() == {"/echo 503": 3, "/echo 200": 1, "in flight": 0}
+
+
+async def test_a_request_behind_a_body_that_is_skipped_is_answered() -> None:
+    async with serving(Echo(full=True)) as side, connection(side.port) as client:
+        await client.send(echo(body=b"x" * 1000) + echo())
+        assert (await client.response()).status_code == 503
+        assert (await client.response()).json() == ["word", "", "body"]
+
+
+async def test_a_body_that_is_skipped_and_does_not_come_ends_the_connection() -> None:
+    async with serving(Echo(full=True)) as side, connection(side.port) as client:
+        await client.send(echo(body=b"x" * 1000)[:-1])
+        assert (await client.response()).status_code == 503
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        echo(body=b"x" * 1000, more={"connection": "close"}),
+        echo(more={"content-length": str(LINGER_BYTES + 1)}),
+        echo(body=b"x" * 1000, more={"expect": "100-continue"}),
+    ],
+)
+async def test_where_the_connection_could_not_stay_open_the_refusal_is_left_to_asgi(sent: bytes) -> None:
+    async with serving(Echo(full=True)) as side, connection(side.port) as client:
+        assert b"by asgi" in await asked(client, sent[:-1])
 
 
 async def test_the_work_of_a_client_that_leaves_is_cancelled_once() -> None:

@@ -1,5 +1,6 @@
 """Every error that a client can meet, through HTTP: a problem document with its status and its code."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from app.telemetry.metrics import Metrics
 from tests.support.answers import MAX_FILES, CheckProblem
 from tests.support.checkpoints import PHOTOS, png
 from tests.support.engines import ScriptedEngine
+from tests.support.gates import gated
 from tests.support.http_side import http_side
 from tests.support.images import encoded
 from tests.support.raw import chunked, connection, request
@@ -323,6 +325,32 @@ class TestUnavailable:
             await engine.submitted.get()
             await second.send(request(content_type="image/png", content_length="1000000"))
             check_problem(await second.response(), "overloaded")
+
+    @pytest.mark.parametrize("headers", [{"content_length": "1000000"}, {"transfer_encoding": "chunked"}])
+    async def test_while_there_is_no_room_for_pixels_a_large_image_is_refused_before_it_comes_and_a_small_one_is_not(
+        self, check_problem: CheckProblem, headers: dict[str, str]
+    ) -> None:
+        preprocess, gate, begun = gated()
+        large = request(body=png(size=(300, 300)))
+        engine = ScriptedEngine(preprocess=preprocess)
+        async with (
+            http_side(engine, max_pending_megapixels=0.1) as side,
+            side.connection() as first,
+            side.connection() as second,
+            side.connection() as third,
+        ):
+            await first.send(large)
+            assert await asyncio.to_thread(begun.acquire, timeout=30)
+            await second.send(large)
+            assert "pixels" in check_problem(await second.response(), "overloaded")
+            await third.send(request(content_type="image/png", more=headers))
+            assert "pixels" in check_problem(await third.response(), "overloaded")
+            gate.set()
+            assert (await first.response()).status_code == 200
+            await second.send(request(body=png()))
+            assert (await second.response()).status_code == 200
+            await second.send(large)
+            assert (await second.response()).status_code == 200
 
     async def test_several_images_are_admitted_whole_or_refused_whole(self, check_problem: CheckProblem) -> None:
         engine = ScriptedEngine()
