@@ -186,7 +186,7 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     breaks = (
         "import sys, app.lifecycle.storage\n"
         "def broken(*_, **__): raise RuntimeError('a bug')\n"
-        "app.lifecycle.storage.model_names = broken\n"
+        "app.lifecycle.storage.list_models = broken\n"
         "from app.__main__ import main\n"
         f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0', '--front-ends', '0']))\n"
     )
