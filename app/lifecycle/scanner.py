@@ -45,8 +45,8 @@ class Scanner:
         try:
             self.store, self.store_problem = await asyncio.to_thread(self._storage.models), None
         except OSError as error:
-            self.store = StoreListing((), self.store.passed_over)
             missing = isinstance(error, FileNotFoundError)
+            self.store = StoreListing((), () if missing else self.store.passed_over)
             self.store_problem = "is not there" if missing else f"cannot be read: {error.strerror or error}"
             if self.store_problem != before[1]:
                 event(logger, f"the store {self.store_problem}", level=logging.WARNING, store=error.filename)
@@ -69,13 +69,14 @@ class Scanner:
         except OSError as error:  # nothing is known of its files then, and those that were known count
             model.passed_over = (PassedOver(model.name, f"it cannot be read: {error.strerror or error}"),)
         else:
-            model.passed_over = () if listing is None else listing.passed_over
-            model.versions = {}
+            found = {}
             for number, file in ({} if listing is None else listing.versions).items():
                 version = versions.get(number)
                 if version is None or afresh or (version.file is not file and version.file != file):
                     version = await self._decide(model, file, version, afresh=afresh)
-                model.versions[number] = version
+                found[number] = version
+            model.versions = found
+            model.passed_over = () if listing is None else listing.passed_over
             if listing is None:
                 return Scanned(is_there=False, changed=bool(versions or passed_over))
         _tell_of_passed_over(passed_over, model.passed_over)

@@ -30,9 +30,10 @@ class Disk(LocalFolder):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.read: list[int] = []
+        self.reading: Callable[[int], object] = self.read.append
 
     def read_whole(self, file: VersionFile) -> VersionFile:
-        self.read.append(file.version)
+        self.reading(file.version)
         return super().read_whole(file)
 
 
@@ -90,16 +91,13 @@ class Shelf:
 
     def gated(self) -> tuple[asyncio.Event, threading.Event]:
         """Set when a load has begun; and to be set before it may end."""
-        loading, gate = asyncio.Event(), threading.Event()
-        tell = asyncio.get_running_loop().call_soon_threadsafe
+        begun, gate, self.loading = _gate(self.loads)
+        return begun, gate
 
-        def note(version: int) -> None:
-            self.loads.append(version)
-            tell(loading.set)
-            gate.wait(PATIENCE)
-
-        self.loading = note
-        return loading, gate
+    def gated_reading(self) -> tuple[asyncio.Event, threading.Event]:
+        """The same for a version that is read whole."""
+        begun, gate, self.disk.reading = _gate(self.disk.read)
+        return begun, gate
 
     @property
     def served(self) -> dict[str, int]:
@@ -135,6 +133,18 @@ class Shelf:
 
     def _count(self, _: str | None) -> None:
         self.changes += 1
+
+
+def _gate(noted: list[int]) -> tuple[asyncio.Event, threading.Event, Callable[[int], object]]:
+    begun, gate = asyncio.Event(), threading.Event()
+    tell = asyncio.get_running_loop().call_soon_threadsafe
+
+    def note(version: int) -> None:
+        noted.append(version)
+        tell(begun.set)
+        gate.wait(PATIENCE)
+
+    return begun, gate, note
 
 
 async def _compute_nothing(items: Sequence[Item]) -> list[Row]:

@@ -283,6 +283,18 @@ async def test_a_look_afresh_at_the_same_bytes_reads_what_is_served_and_changes_
     assert (shelf.disk.read, shelf.loads, shelf.changes, shelf.refusals) == ([3], [3], told, 1)
 
 
+async def test_while_a_file_is_read_whole_all_versions_are_told_of(shelf: Shelf) -> None:
+    for version in (1, 2, 3):
+        shelf.publish(version)
+    await shelf.look()
+    reading, gate = shelf.gated_reading()
+    looking = asyncio.create_task(shelf.look(afresh=True))
+    await reading.wait()
+    assert shelf.states() == {3: "ready", 2: "available", 1: "available"}
+    gate.set()
+    await looking
+
+
 async def test_a_thousand_who_ask_at_once_get_two_looks(shelf: Shelf) -> None:
     shelf.publish(1)
     await shelf.look()
