@@ -97,7 +97,8 @@ class Catalogue:
         if not self.complete:
             return NotReady(self.why_not_ready or NOT_COMPLETE)
         if model not in self.stored:
-            return NotFound("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+            why = next((f": {each.reason}" for each in self.passed_over if each.path == model), "")
+            return NotFound("model_not_found", f"there is no model {model!r}{why}; GET /models lists what there is")
         if version is None:
             return NotReady(self.stored[model].why_not_served)
         if version in self.stored[model].versions:

@@ -1,5 +1,6 @@
 """Storage: the version files of each model in a store, and what their headers say. Loads no weights."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -149,7 +150,10 @@ def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListin
         path = folder / f"{version}.safetensors"
         try:
             fingerprint = Fingerprint.of(path.stat())
-        except OSError:  # gone since
+        except FileNotFoundError:  # gone since
+            continue
+        except OSError as error:
+            found[version] = _unreadable(version, path, Fingerprint(0, 0, 0, 0), error)
             continue
         before = known.get(version)
         if before is not None and before.fingerprint == fingerprint and (before.header or not before.transient):
@@ -172,8 +176,8 @@ def _kind(entry: "os.DirEntry[str]") -> Kind:
         if entry.is_file():
             return Kind.FILE
         entry.stat()
-    except OSError:  # a link that leads nowhere, or to itself
-        return Kind.NOTHING
+    except OSError as error:  # whoever reads the file is told of any other one
+        return Kind.NOTHING if error.errno in (errno.ENOENT, errno.ELOOP) else Kind.FILE
     return Kind.SPECIAL
 
 
@@ -189,11 +193,15 @@ def _read(version: int, path: Path, fingerprint: Fingerprint, *, whole: bool = F
     except CheckpointError as error:
         return VersionFile(version, path, fingerprint, header, str(error))
     except OSError as error:
-        return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
+        return _unreadable(version, path, fingerprint, error)
     except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
         reason = f"cannot be read: {type(error).__name__}: {error}"
         return VersionFile(version, path, fingerprint, None, reason, transient=isinstance(error, MemoryError))
     return VersionFile(version, path, fingerprint, header)
+
+
+def _unreadable(version: int, path: Path, fingerprint: Fingerprint, error: OSError) -> VersionFile:
+    return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:

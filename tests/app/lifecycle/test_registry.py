@@ -407,7 +407,7 @@ async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes
     assert await loads.get() == 2
     publish(shelf.folder, 7, SOUND, model="new")
     assert await loads.get() == 7
-    await shelf.look()  # comes after the look that loaded
+    await shelf.look("new")  # comes after the look that loaded
     assert shelf.served == {"digits": 2, "new": 7}
     await cancelled(watching)
 

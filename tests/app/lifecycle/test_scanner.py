@@ -247,6 +247,28 @@ async def test_a_served_file_that_cannot_be_read_now_is_told_of_and_is_served_on
     assert shelf.loads == [1]
 
 
+async def test_a_served_file_of_which_nothing_can_be_said_now_is_not_taken_for_gone(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next lower version would be served instead."""
+    shelf.publish(1)
+    path = shelf.publish(2)
+    await shelf.look()
+    stat = Path.stat
+    with monkeypatch.context() as broken:
+
+        def stale(self: Path, **options: bool) -> os.stat_result:
+            if self == path:
+                raise OSError(116, "Stale file handle")
+            return stat(self, **options)
+
+        broken.setattr(Path, "stat", stale)
+        assert await shelf.look() == (2, False, [2], True)
+        assert shelf.reason(2) == "cannot be read: Stale file handle"
+    assert await shelf.look() == (2, False, [], False)
+    assert shelf.loads == [2]
+
+
 # A look that somebody asks for.
 
 
