@@ -2,18 +2,38 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from classifier.cores import usable_cores
+from classifier.paths import typed_path
 
 PREFIX = "FLAMBEAU_"
 _DAY = 86_400  # seconds; timers have an end
+
+# What Kubernetes puts into each pod for a Service that is called `flambeau`, or `flambeau-` and anything.
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_A_SERVICE = re.compile(
+    PREFIX + r"([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_URL_OF_A_SERVICE = re.compile("(tcp|udp|sctp)://")  # what the variable that ends in _PORT holds
+
+# A setting that is a path.
+_TypedPath = Annotated[Path, BeforeValidator(lambda value: typed_path(value) if isinstance(value, str) else value)]
 
 
 class SettingsError(Exception):
@@ -39,7 +59,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on. 0.0.0.0 means all addresses.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on. 0 takes a free one.")
-    store: Path = Field(Path("models_store"), description="The folder of published checkpoints.")
+    store: _TypedPath = Field(Path("models_store"), description="The folder of published checkpoints.")
     device: str = Field(
         "auto", description="Where networks compute: cuda, cuda:1, mps or cpu. auto takes the first that is there."
     )
@@ -140,6 +160,17 @@ class Settings(BaseSettings):
             raise ValueError("the path is not UTF-8") from error
         return value
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  _Environment takes its place
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls), dotenv_settings, file_secret_settings
+
     def share_of(self, processes: int) -> Self:
         """Returns the settings of one of so many front-ends: its share of the bytes, pixels and threads of the server.
 
@@ -160,7 +191,8 @@ class Settings(BaseSettings):
 
         Raises: SettingsError.
         """
-        _refuse_unknown_names(os.environ, "the environment", cls)
+        given = {name: value for name, value in os.environ.items() if not _tells_of_a_service(name, value)}
+        _refuse_unknown_names(given, "the environment", cls)
         _refuse_unknown_names(dotenv_values(".env"), ".env", cls)
         try:
             return cls(_cli_parse_args=list(arguments))
@@ -169,7 +201,22 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(lines)) from error
 
 
-def _refuse_unknown_names(names: Mapping[str, object], where: str, settings: type[Settings]) -> None:
+class _Environment(EnvSettingsSource):
+    """Is the environment, in which FLAMBEAU_PORT=tcp://10.0.0.1:8000 tells of a Service and sets no port."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return None if _tells_of_a_service(PREFIX + field_name, value) else value, key, is_complex
+
+
+def _tells_of_a_service(name: str, value: str | None) -> bool:
+    name = name.upper()
+    if name.endswith("_PORT") and value is not None and _URL_OF_A_SERVICE.match(value):
+        return True
+    return _OF_A_SERVICE.fullmatch(name) is not None
+
+
+def _refuse_unknown_names(names: Mapping[str, str | None], where: str, settings: type[Settings]) -> None:
     """Refuses a setting that is misspelt, which would silently do nothing. Raises: SettingsError."""
     known = [name.upper() for name in settings.model_fields]
     for name in names:

@@ -11,7 +11,6 @@ bytes behind the header. The format is described at https://huggingface.co/docs/
 written.
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ import torch
 from torch import nn
 
 from classifier.architectures import load_weights, meta_network
-from classifier.header import CheckpointError, Header
+from classifier.header import CheckpointError, Header, content_hash
 from classifier.manifest import Manifest
 
 __all__ = ["MAX_REFERENCES", "Checkpoint", "CheckpointError", "Header", "Reference"]
@@ -71,16 +70,15 @@ class Checkpoint:
         """Reads the whole file at once, so that a later change of the file takes nothing away.
 
         Raises:
-            CheckpointError: wrong format, hash, architecture, names, shapes, or weights that are not finite.
+            DamagedError: the content does not match its hash.
+            CheckpointError: wrong format, architecture, names, shapes, or weights that are not finite.
             OSError: the file cannot be read.
             TorchvisionError: torchvision is needed and cannot be imported.
         """
         Header.read(path)  # first: what is no checkpoint need not be read whole
         data = path.read_bytes()
         header = Header.parse(io.BytesIO(data), len(data))
-        digest = _digest(header.manifest_json, memoryview(data)[header.body_offset :])
-        if digest != header.sha256:
-            raise CheckpointError(f"the content does not match its hash: sha256 {digest}, header {header.sha256}")
+        header.check_body([memoryview(data)[header.body_offset :]])
         try:
             tensors = safetensors.torch.load(data)
         except (safetensors.SafetensorError, ValueError, KeyError) as error:  # KeyError: a type that torch has not
@@ -102,7 +100,7 @@ class Checkpoint:
         body_offset = 8 + int.from_bytes(data[:8], "little")
         body = memoryview(data)[body_offset:]
         # The hash covers bytes that only exist once the file is laid out; it takes the place of as many zeros.
-        digest = _digest(manifest_json, body)
+        digest = content_hash(manifest_json, [body])
         header = data[:body_offset].replace(f'"sha256":"{_NO_DIGEST}"'.encode(), f'"sha256":"{digest}"'.encode())
         with path.open("wb") as file:
             file.write(header)
@@ -196,12 +194,6 @@ def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tu
         raise CheckpointError(f"{name} is {tensor.dtype} {list(tensor.shape)} where {dtype} {list(shape)} is expected")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{name} holds values that are not finite")
-
-
-def _digest(manifest_json: str, body: memoryview) -> str:
-    sha256 = hashlib.sha256(manifest_json.encode())
-    sha256.update(body)
-    return sha256.hexdigest()
 
 
 def _png(i: int, tensor: torch.Tensor) -> bytes:

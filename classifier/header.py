@@ -1,10 +1,11 @@
 """Reads what the header of a checkpoint file says, without its weights and without trusting them. Imports no torch."""
 
+import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -26,6 +27,10 @@ class CheckpointError(Exception):
         super().__init__(line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…")
 
 
+class DamagedError(CheckpointError):
+    """The content of a file is not what its header says: it was cut off, written half, or changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """Holds what can be known of a checkpoint without reading, or trusting, its weights.
@@ -34,12 +39,14 @@ class Header:
         manifest_json: the manifest as it stands in the file; the hash covers these bytes.
         sha256: the hash that the file says it has, 64 hexadecimal digits.
         body_offset: where the weights begin, in bytes from the beginning of the file.
+        layout_sha256: a hash of the names, types, shapes and places of the tensors, which `sha256` does not cover.
     """
 
     manifest: Manifest
     manifest_json: str
     sha256: str
     body_offset: int
+    layout_sha256: str
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -80,7 +87,30 @@ class Header:
             manifest_json=metadata["manifest"],
             sha256=metadata["sha256"],
             body_offset=8 + header_bytes,
+            layout_sha256=_layout_sha256(tensors),
         )
+
+    def check_body(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Checks that the hash is that of the manifest and of these pieces, which are all that follows the header.
+
+        Raises: DamagedError.
+        """
+        sha256 = content_hash(self.manifest_json, pieces)
+        if sha256 != self.sha256:
+            raise DamagedError(f"the content does not match its hash: sha256 {sha256}, header {self.sha256}")
+
+
+def content_hash(manifest_json: str, pieces: Iterable[bytes | memoryview]) -> str:
+    """Returns the hash of a checkpoint's content, 64 hexadecimal digits.
+
+    Args:
+        manifest_json: the manifest as it stands in the file.
+        pieces: all that follows the header.
+    """
+    sha256 = hashlib.sha256(manifest_json.encode())
+    for piece in pieces:
+        sha256.update(piece)
+    return sha256.hexdigest()
 
 
 def _body_bytes(tensors: Mapping[str, Any]) -> int:
@@ -101,6 +131,14 @@ def _body_bytes(tensors: Mapping[str, Any]) -> int:
     if [(dtype, name) for dtype, _, name in places] != sorted((dtype, name) for dtype, _, name in places):
         raise CheckpointError("the tensors do not lie in the order of their names: the header was changed")
     return end
+
+
+def _layout_sha256(tensors: Mapping[str, Any]) -> str:
+    """Returns the same for the same tensors, in whatever order a writer names them. Raises: CheckpointError."""
+    try:
+        return hashlib.sha256(json.dumps(tensors, sort_keys=True).encode()).hexdigest()
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("the header does not describe tensors") from error
 
 
 def _json_object(data: bytes) -> dict[str, Any]:

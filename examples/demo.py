@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.lifecycle.storage import scan
+from app.lifecycle.storage import LocalFolder
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from training.data.dataset import load_dataset
@@ -159,7 +159,8 @@ def _check(holds: bool, otherwise: str) -> None:
 
 def _newest(store: Path) -> Path | None:
     """Returns the path of the highest version that can be loaded, or None."""
-    for found in (scan(store / MODEL, {}) or {}).values():
+    listing = LocalFolder(store).versions(MODEL, {})
+    for found in () if listing is None else listing.versions.values():
         try:
             Checkpoint.load(found.path)
         except (CheckpointError, OSError):

@@ -76,9 +76,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     from training.recipes.builtin import builtin
     from training.recipes.overrides import changed, from_file, with_settings
 
-    named: str | None = arguments.recipe
-    is_file = named is not None and named.endswith(".toml")
-    recipe = from_file(arguments.command, Path(str(named))) if is_file else builtin(arguments.command, named)
+    named: str | Path | None = arguments.recipe
+    recipe = from_file(arguments.command, named) if isinstance(named, Path) else builtin(arguments.command, named)
     if arguments.parent is not None and recipe.start == "backbone":
         from training.publishing.open_checkpoint import header_of
 

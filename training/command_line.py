@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from classifier.paths import typed_path
 from training.recipes.builtin import DEFAULTS, default_values, names
 from training.recipes.dataset_table import TORCHVISION_DATASETS
 
@@ -61,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", Path, _path)  # every flag and argument of `type=Path`
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
@@ -84,7 +89,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
         )
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, or a .toml file"
-    recipe.add_argument("--recipe", metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
+    recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
     default = default_values(data)
     epochs = f"passes over the training set, in the first stage (default: {default['epochs']})"
     recipe.add_argument("--epochs", type=int, help=epochs)
@@ -159,6 +164,17 @@ def _device_flags(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
         "--strict", action="store_true", help="stop at a file that is not a sound image, instead of skipping it"
     )
+
+
+def _path(text: str) -> Path:
+    try:
+        return typed_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _name_or_file(text: str) -> str | Path:
+    return _path(text) if text.endswith(".toml") else text
 
 
 def _count(text: str) -> int:

@@ -27,8 +27,9 @@ def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
         tags=["models"],
     )
     async def models() -> ModelsBody:
-        """Everything the store holds, and what is served of it."""
-        return ModelsBody(models=list(map(model_body, await engine.models())))
+        """Everything the store holds, what is served of it, and what is passed over."""
+        models = list(map(model_body, await engine.models()))
+        return ModelsBody(models=models, passed_over=await engine.passed_over())
 
     @api.get(
         "/models/{model}",
@@ -65,7 +66,7 @@ def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
         },
     )
     async def reload(model: ModelName) -> Response:
-        """Looks at the store now, instead of when the watcher does; answers when the swap is over, or with 504."""
+        """Looks into the model's files now, and reads what is served whole; answers after the swap, or with 504."""
         report = await engine.reload(model, deadline=time.monotonic() + deadline_seconds)
         body = ReloadBody.model_validate(report)
         return JSONResponse(body.model_dump(), status_code=409 if report.newest_refused else 200)

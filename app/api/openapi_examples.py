@@ -141,11 +141,15 @@ _MODEL = {
             "loaded_at": "2026-11-24T04:15:42.276228Z",
         }
     ],
+    "passed_over": [],
 }
 
 # By operation and status.
 ANSWERS: dict[tuple[str, int], Any] = {
-    ("listModels", 200): {"models": [_MODEL]},
+    ("listModels", 200): {
+        "models": [_MODEL],
+        "passed_over": [{"path": "ResNet50", "reason": "the names of models are lower-case: call it resnet50"}],
+    },
     ("getModel", 200): _MODEL,
     ("reloadModel", 200): {"model": "strokes", "served_version": 3, "changed": True, "refused": []},
     ("reloadModel", 409): {

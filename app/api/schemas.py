@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from app.engine.model_info import ModelInfo, Refusal, VersionInfo
+from app.engine.model_info import ModelInfo, PassedOver, Refusal, VersionInfo
 from classifier.manifest import Manifest
 
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
@@ -69,6 +69,10 @@ class AnswersBody(BaseModel):
     results: list[ResultBody]
 
 
+PassedOverInModel = Annotated[
+    tuple[PassedOver, ...], Field(description="what lies in the model's folder and is no version, and why")
+]
+
 # A version shows what its manifest says, field for field: its preprocess as `input`; last, where its weights come from.
 _SHOWN = {
     name: {"preprocess": "input"}.get(name, name)
@@ -95,13 +99,23 @@ VersionBody = _body(
     device=str | None,
     loaded_at=datetime | None,
 )
-ModelBody = _body("ModelInfo", None, name=str, served_version=int | None, versions=tuple[VersionBody, ...])  # type: ignore[valid-type]
+ModelBody = _body(
+    "ModelInfo",
+    None,
+    name=str,
+    served_version=int | None,
+    versions=tuple[VersionBody, ...],  # type: ignore[valid-type]  # made above
+    passed_over=PassedOverInModel,
+)
 
 
 def model_body(info: ModelInfo) -> BaseModel:
     """Makes the JSON body of what there is to know of a model."""
     return ModelBody(
-        name=info.name, served_version=info.served_version, versions=tuple(map(_version_body, info.versions))
+        name=info.name,
+        served_version=info.served_version,
+        versions=tuple(map(_version_body, info.versions)),
+        passed_over=info.passed_over,
     )
 
 
@@ -113,6 +127,7 @@ def _version_body(info: VersionInfo) -> BaseModel:
 
 class ModelsBody(BaseModel):
     models: list[ModelBody]  # type: ignore[valid-type]  # made above
+    passed_over: tuple[PassedOver, ...] = Field(description="what lies in the store's own folder and is no model")
 
 
 class ReloadBody(BaseModel):

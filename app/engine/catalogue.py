@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.engine.errors import Ambiguous, NotFound, NotReady
+from app.engine.model_info import PassedOver
 from app.engine.rows import RowDecoder
 from classifier.preprocess import Preprocess
 
@@ -65,6 +66,7 @@ class Catalogue:
         default_model: the model that answers when none is named.
         complete: whether all of the store has been looked at.
         why_not_ready: what is missing, in words that say what to do; None where nothing is.
+        passed_over: what lies in the store's own folder and is no model.
     """
 
     entries: Mapping[int, Entry] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Catalogue:
     complete: bool = False
     device: str = ""
     why_not_ready: str | None = NOT_COMPLETE
+    passed_over: tuple[PassedOver, ...] = ()
 
     def resolve(self, model: str | None, version: int | None) -> ResolvedModel:
         """Chooses the version that answers, as `Engine.resolve` does."""
@@ -94,7 +97,8 @@ class Catalogue:
         if not self.complete:
             return NotReady(self.why_not_ready or NOT_COMPLETE)
         if model not in self.stored:
-            return NotFound("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+            why = next((f": {each.reason}" for each in self.passed_over if each.path == model), "")
+            return NotFound("model_not_found", f"there is no model {model!r}{why}; GET /models lists what there is")
         if version is None:
             return NotReady(self.stored[model].why_not_served)
         if version in self.stored[model].versions:

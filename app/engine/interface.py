@@ -12,7 +12,7 @@ from typing import Protocol
 from app.engine.awaited import Awaited
 from app.engine.catalogue import ResolvedModel
 from app.engine.errors import DeadlineExceeded
-from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import Answer, OnDone
 from classifier.preprocess import Pixels
 
@@ -91,8 +91,13 @@ class ModelControl(Protocol):
     async def models(self) -> list[ModelInfo]:
         """Lists everything that the store holds, by name. Raises: NotReady."""
 
+    async def passed_over(self) -> tuple[PassedOver, ...]:
+        """Lists what lies in the store's own folder and is no model. Raises: NotReady."""
+
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
         """Looks at the model's folder now, and swaps if something better is there.
+
+        It looks into every file, also where nothing seems to have changed, and reads what is served whole.
 
         The look goes on past its deadline, a time of `time.monotonic()`, and when it is cancelled.
 

@@ -28,12 +28,31 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Says why something in the store is no version of a model, though it looks as if it ought to be one.
+
+    Args:
+        path: where it lies in the store; "…" stands for all that are not named.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Says what there is to know of one model: its versions, the highest first, and which of them answers."""
+    """Says what there is to know of one model.
+
+    Args:
+        served_version: the version that answers.
+        versions: the highest first.
+        passed_over: what lies in its folder and is no version.
+    """
 
     name: str
     served_version: int | None
     versions: tuple[VersionInfo, ...]
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

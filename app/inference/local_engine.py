@@ -13,7 +13,7 @@ from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, Entry, ResolvedModel
 from app.engine.errors import DeadlineExceeded, Draining, EngineError
 from app.engine.interface import Cancelable, ControlledEngine
-from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import Answer, OnDone
 from app.engine.rows import Item, Row, Table
 from app.inference.executor import Executor
@@ -75,9 +75,8 @@ class LocalEngine(ControlledEngine):
         """Returns what is served now."""
         if self._catalogue is None:
             self._catalogue = describe.catalogue(
-                self._registry.models,
+                self._registry,
                 default_model=self._settings.model,
-                complete=self._registry.first_scan_done.is_set(),
                 device=str(self.device),
                 store=self._settings.store,
             )
@@ -127,6 +126,9 @@ class LocalEngine(ControlledEngine):
         known = self._registry.models
         return [describe.model_info(known[name], device=str(self.device)) for name in sorted(known)]
 
+    async def passed_over(self) -> tuple[PassedOver, ...]:
+        return self.catalogue.passed_over
+
     def model_info(self, name: str) -> ModelInfo | None:
         """Says what there is to know of one model; None where there is none of that name."""
         model = self._registry.models.get(name)
@@ -137,7 +139,7 @@ class LocalEngine(ControlledEngine):
             raise Draining("the server is shutting down")
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._registry.refresh(model)
+                return await self._registry.refresh(model, afresh=True)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"the look at {model!r} still goes on; GET /models shows what comes of it"

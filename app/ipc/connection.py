@@ -206,6 +206,7 @@ class EngineConnection(asyncio.Protocol):
             complete=update.complete,
             device=update.device,
             why_not_ready=update.why_not_ready,
+            passed_over=update.passed_over,
         )
 
     def _update_model(self, update: wire.ModelUpdate) -> None:

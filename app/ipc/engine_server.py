@@ -129,6 +129,7 @@ class EngineServer:
                 complete=catalogue.complete,
                 device=catalogue.device,
                 why_not_ready=catalogue.why_not_ready,
+                passed_over=catalogue.passed_over,
             )
         )
 

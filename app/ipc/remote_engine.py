@@ -14,7 +14,7 @@ from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, ResolvedModel
 from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded
 from app.engine.interface import Cancelable, ControlledEngine
-from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import OnDone
 from app.ipc import wire
 from app.ipc.connection import ABSENT, NOTHING, SILENT_SECONDS, EngineConnection
@@ -81,6 +81,9 @@ class RemoteEngine(ControlledEngine):
         if not connection.informed:
             raise NotReady(ABSENT)
         return [wire.MODEL_INFO.validate_json(connection.infos[name]) for name in sorted(connection.infos)]
+
+    async def passed_over(self) -> tuple[PassedOver, ...]:
+        return self._live_connection().catalogue.passed_over
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:
         if self._closing:

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 
 from app.engine.catalogue import Entry, Route, StoredVersions
 from app.engine.errors import ENGINE_ERRORS, EngineError, NotFound
-from app.engine.model_info import ModelInfo, ReloadReport
+from app.engine.model_info import ModelInfo, PassedOver, ReloadReport
 from app.engine.rows import Table
 from classifier.preprocess import Pixels
 
@@ -75,6 +75,7 @@ class StateUpdate:
     complete: bool
     device: str
     why_not_ready: str | None
+    passed_over: tuple[PassedOver, ...]
     what: Literal["state"] = "state"
 
 

@@ -1,15 +1,16 @@
 """What is said of the models: in `GET /models`, in readiness, and in the catalogue of what is served."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from app.engine.catalogue import NOT_COMPLETE, Catalogue, Route, StoredVersions
-from app.engine.model_info import ModelInfo, VersionInfo
-from app.lifecycle.registry import refusals
+from app.engine.model_info import ModelInfo, PassedOver, VersionInfo
+from app.lifecycle.registry import Registry
 from app.lifecycle.version import Model, Version, VersionState
 
-_SHOWN = 3  # refusals that a message names
+_SHOWN = 3  # reasons that a message names
 
 
 def model_info(model: Model, *, device: str) -> ModelInfo:
@@ -26,19 +27,18 @@ def model_info(model: Model, *, device: str) -> ModelInfo:
         name=model.name,
         served_version=None if serving is None else serving.number,
         versions=tuple(_version_info(shown[number], serving, device) for number in sorted(shown, reverse=True)),
+        passed_over=model.passed_over,
     )
 
 
-def catalogue(
-    models: Mapping[str, Model], *, default_model: str | None, complete: bool, device: str, store: Path
-) -> Catalogue:
+def catalogue(registry: Registry, *, default_model: str | None, device: str, store: Path) -> Catalogue:
     """Says what is served, and why the rest is not.
 
     Args:
         default_model: the model that answers when a request names none.
-        complete: whether the whole store has been looked at.
         store: the store's folder, as a person named it.
     """
+    models, complete = registry.models, registry.first_scan_done.is_set()
     entries = {
         name: model.serving.loaded.entry
         for name, model in models.items()
@@ -52,27 +52,49 @@ def catalogue(
         default_model=default_model,
         complete=complete,
         device=device,
-        why_not_ready=_why_not_ready(models, default_model, store) if complete else NOT_COMPLETE,
+        why_not_ready=_why_not_ready(registry, default_model, store) if complete else NOT_COMPLETE,
+        passed_over=registry.store.passed_over,
     )
 
 
-def _why_not_ready(models: Mapping[str, Model], default_model: str | None, store: Path) -> str | None:
+def _why_not_ready(registry: Registry, default_model: str | None, store: Path) -> str | None:
+    models = registry.models
     served = [name for name, model in models.items() if model.serving is not None]
-    if default_model is not None and default_model not in served:
-        return _why_not_served(models.get(default_model) or Model(default_model))
-    if served:
+    if default_model in served or (served and default_model is None):
         return None
-    refused = [
-        f"{name} {refusal.version}: {refusal.reason}" for name in sorted(models) for refusal in refusals(models[name])
-    ]
-    if refused:
-        return "no checkpoint in the store can be served; " + "; ".join(refused[:_SHOWN])
-    return f"the store {store} is empty; train and publish a model: python -m training strokes --store {store}"
+    if registry.store_problem is not None:
+        return f"the store {store.absolute()} {registry.store_problem}; the server keeps looking for it{_train(store)}"
+    if default_model is not None and default_model in models:
+        return _why_not_served(models[default_model])
+    passed_over = [_said(each) for each in registry.store.passed_over]
+    if default_model is not None:
+        return f"there is no model {default_model!r} in the store {store.absolute()}" + _first(passed_over)
+    refused, beside = [], []
+    for name in sorted(models):
+        refused += [f"{name} {refusal.version}: {refusal.reason}" for refusal in models[name].refusals]
+        beside += [_said(each) for each in models[name].passed_over]
+    if refused or passed_over or beside:
+        return "no checkpoint in the store can be served" + _first([*refused, *passed_over, *beside])
+    return f"the store {store.absolute()} {'holds no checkpoint' if models else 'is empty'}{_train(store)}"
 
 
 def _why_not_served(model: Model) -> str:
-    refused = "; ".join(f"version {r.version}: {r.reason}" for r in refusals(model)[:_SHOWN])
-    return f"no version of {model.name!r} can be served" + (f": {refused}" if refused else "")
+    refused = [f"version {refusal.version}: {refusal.reason}" for refusal in model.refusals]
+    return f"no version of {model.name!r} can be served" + _first([*refused, *map(_said, model.passed_over)])
+
+
+def _first(reasons: Sequence[str]) -> str:
+    more = len(reasons) - _SHOWN
+    shown = "; ".join([*reasons[:_SHOWN], *([f"and {more} more, see GET /models"] if more > 0 else [])])
+    return f": {shown}" if shown else ""
+
+
+def _train(store: Path) -> str:
+    return f"; train and publish a model: python -m training strokes --store {shlex.quote(str(store))}"
+
+
+def _said(passed_over: PassedOver) -> str:
+    return f"{passed_over.path} is passed over: {passed_over.reason}"
 
 
 def _version_info(version: Version, serving: Version | None, device: str) -> VersionInfo:

@@ -6,21 +6,23 @@ look at another model does not wait for them. One version is loaded at a time, b
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from app.engine.errors import Draining, NotFound
-from app.engine.model_info import Refusal, ReloadReport
+from app.engine.model_info import ReloadReport
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
-from app.lifecycle.storage import Storage, VersionFile
+from app.lifecycle.scanner import Scanner
+from app.lifecycle.storage import Storage, StoreListing, VersionFile
 from app.lifecycle.version import Model, Version
 from app.lifecycle.version_policy import to_load
 from app.lifecycle.watcher import Watcher
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
-from classifier.header import CheckpointError
+from classifier.header import CheckpointError, DamagedError
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +52,10 @@ class Registry:
         self._load = load
         self._on_change = on_change
         self._metrics = metrics
+        self._scanner = Scanner(storage, metrics)
         self._models: dict[str, Model] = {}
         # Of those models that somebody looks at: any client may ask for any name.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, _Turns] = WeakValueDictionary()
         self._one_load = asyncio.Semaphore(1)
         self._looks: set[asyncio.Task[ReloadReport]] = set()
         self._closed = False
@@ -68,16 +71,22 @@ class Registry:
         async for _ in watcher.changes():
             await self.refresh_all()
 
+    @property
+    def store(self) -> StoreListing:
+        """Returns what was last found in the store's own folder."""
+        return self._scanner.store
+
+    @property
+    def store_problem(self) -> str | None:
+        """Returns why the store's own folder cannot be read now; None where it can."""
+        return self._scanner.store_problem
+
     async def refresh_all(self) -> None:
         """Looks at every model. What cannot be read now changes nothing; the next look tries again."""
-        try:
-            names = await asyncio.to_thread(self._storage.models)
-        except OSError as error:
-            event(
-                logger, "the store cannot be read", level=logging.WARNING, store=error.filename, reason=error.strerror
-            )
-            names = []
-        for name in sorted({*names, *self._models}):
+        changed = await self._scanner.scan_store()
+        if changed and self.first_scan_done.is_set():
+            self._on_change(None)
+        for name in sorted({*self.store.models, *self._models}):
             try:
                 await self.refresh(name)
             except NotFound:  # its folder is gone, and nothing of it is served
@@ -86,23 +95,31 @@ class Registry:
             self.first_scan_done.set()
             self._on_change(None)
 
-    async def refresh(self, name: str) -> ReloadReport:
+    async def refresh(self, name: str, *, afresh: bool = False) -> ReloadReport:
         """Looks at one model now, and swaps if something better is there.
 
         A look that has begun does not end with its caller: the thread that loads could not be stopped, and the next
-        look would load the same file beside it.
+        look would load the same file beside it. All who wait for the next look get the same one.
+
+        Args:
+            afresh: looks into every file, also into one that seems to be the same, and reads what is served whole.
 
         Raises: NotFound; Draining, if the registry was closed.
         """
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        await lock.acquire()
+        turns = self._turns.setdefault(name, _Turns())
+        begun = turns.begun
+        await turns.lock.acquire()
         if self._closed:
-            lock.release()
+            turns.lock.release()
             raise Draining("the server is shutting down")
-        look = asyncio.create_task(self._look(name), name=f"look at {name}")
+        if turns.begun > begun and turns.look is not None and (turns.is_afresh or not afresh):
+            turns.lock.release()  # a look that began after this caller had asked is over
+            return turns.look.result()
+        look = asyncio.create_task(self._look(name, afresh=afresh), name=f"look at {name}")
+        turns.begin(look, afresh=afresh)
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
-        look.add_done_callback(lambda _: lock.release())
+        look.add_done_callback(lambda _: turns.lock.release())
         return await asyncio.shield(look)
 
     async def close(self) -> None:
@@ -113,8 +130,8 @@ class Registry:
         if self._looks:
             await asyncio.wait(self._looks)
 
-    async def _look(self, name: str) -> ReloadReport:
-        model = await self._scan(name)
+    async def _look(self, name: str, *, afresh: bool) -> ReloadReport:
+        model = await self._scan(name, afresh=afresh)
         before = model.serving
         for version in to_load(model.versions, model.serving):
             async with self._one_load:
@@ -122,57 +139,31 @@ class Registry:
                     break
         return _report(model, changed=model.serving is not before)
 
-    async def _scan(self, name: str) -> Model:
+    async def _scan(self, name: str, *, afresh: bool) -> Model:
         """Brings what is known of the files up to date. Raises: NotFound."""
         model = self._models.get(name) or Model(name)
-        known = {number: version.file for number, version in model.versions.items()}
-        try:
-            files = await asyncio.to_thread(self._storage.versions, name, known)
-        except OSError as error:
-            event(logger, "a folder cannot be read", level=logging.WARNING, model=name, reason=error.strerror)
-            self._keep(model)
-            return model
-        if files is None and model.serving is None:
+        is_there, changed = await self._scanner.scan(model, afresh=afresh)
+        if not is_there and model.serving is None:
             if self._models.pop(name, None) is not None:
                 self._on_change(name)
             raise NotFound("model_not_found", f"there is no model {name!r} in the store")
-        before = model.versions
-        model.versions = {}
-        for number, file in (files or {}).items():
-            version = before.get(number)
-            if version is None or (version.file is not file and version.file != file):
-                version = self._found(model, file)
-            model.versions[number] = version
-        if before != model.versions or name not in self._models:
-            self._keep(model)
+        if changed or name not in self._models:
+            self._models[name] = model
+            self._on_change(name)
         return model
-
-    def _keep(self, model: Model) -> None:
-        self._models[model.name] = model
-        self._on_change(model.name)
-
-    def _found(self, model: Model, file: VersionFile) -> Version:
-        """Decides about a file that is new, or that has changed, or that was away for a while."""
-        if model.serving is not None and model.serving.file == file:
-            return model.serving
-        version = Version(file)
-        if file.problem is None:
-            version.becomes_available()
-        else:
-            version.is_rejected(file.problem, transient=file.transient)
-            self._tell_of_rejection(model, version)
-        return version
 
     async def _try(self, model: Model, version: Version) -> bool:
         """Loads a version and swaps it in; False if it does not pass."""
         previous_reason = version.reason
         version.begins_to_load()
         self._on_change(model.name)
-        reason, transient = "", False
+        reason, transient, for_its_content = "", False, False
         try:
-            loaded = await asyncio.to_thread(self._load, version.file.path)
-        except CheckpointError as error:
+            loaded = await asyncio.to_thread(self._load_unchanged, version.file)
+        except DamagedError as error:
             reason = str(error)
+        except CheckpointError as error:
+            reason, for_its_content = str(error), True
         except OSError as error:
             reason, transient = f"cannot be read: {error.strerror or error}", True
         except MemoryError:
@@ -185,11 +176,28 @@ class Registry:
         else:
             self._swap(model, version, loaded)
             return True
-        version.is_rejected(reason, transient=transient)
+        version.is_rejected(reason, transient=transient, for_its_content=for_its_content)
         if not (transient and reason == previous_reason):  # it is tried at each look, and told of once
-            self._tell_of_rejection(model, version)
+            self._scanner.tell_of_rejection(model, version)
         self._on_change(model.name)
         return False
+
+    def _load_unchanged(self, file: VersionFile) -> LoadedVersion:
+        """Loads a file, in a thread. Raises: what `load` raises; OSError, if the file was replaced meanwhile."""
+        try:
+            loaded = self._load(file.path)
+        except CheckpointError:
+            if self._storage.is_unchanged(file):
+                raise
+        else:
+            if self._storage.is_unchanged(file) or self._has_same_content(file):
+                return loaded
+        raise OSError(errno.ESTALE, "the file was replaced while it was read")
+
+    def _has_same_content(self, file: VersionFile) -> bool:
+        """Says whether only the fingerprint is another one: a publisher has just removed its temporary name, say."""
+        again = self._storage.read_whole(file)
+        return again.problem is None and again.header == file.header
 
     def _swap(self, model: Model, version: Version, loaded: LoadedVersion) -> None:
         old, model.serving = model.serving, version
@@ -209,25 +217,29 @@ class Registry:
         name, number = model.name, old.number
         self._loaded.retire(loaded, lambda: event(logger, "retired", model=name, version=number))
 
-    def _tell_of_rejection(self, model: Model, version: Version) -> None:
-        self._metrics.refused(model.name)
-        event(logger, "refused", level=logging.WARNING, model=model.name, version=version.number, reason=version.reason)
 
+class _Turns:
+    """Those who want to look at one model, one after the other."""
 
-def refusals(model: Model) -> tuple[Refusal, ...]:
-    """Lists the files of a model that are there and cannot be served, the highest first."""
-    return tuple(
-        Refusal(version.number, version.reason) for version in model.versions.values() if version.reason is not None
-    )
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0  # looks
+        self.look: asyncio.Task[ReloadReport] | None = None
+        self.is_afresh = False
+
+    def begin(self, look: "asyncio.Task[ReloadReport]", *, afresh: bool) -> None:
+        """Notes the look that begins."""
+        self.begun += 1
+        self.look = look
+        self.is_afresh = afresh
 
 
 def _report(model: Model, *, changed: bool) -> ReloadReport:
-    refused = refusals(model)
     newest = max(model.versions, default=None)
     return ReloadReport(
         model=model.name,
         served_version=None if model.serving is None else model.serving.number,
         changed=changed,
-        refused=refused,
-        newest_refused=any(refusal.version == newest for refusal in refused),
+        refused=model.refusals,
+        newest_refused=any(refusal.version == newest for refusal in model.refusals),
     )

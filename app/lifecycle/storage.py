@@ -1,24 +1,49 @@
 """Storage: the version files of each model in a store, and what their headers say. Loads no weights."""
 
+import errno
 import os
 import re
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from app.engine.model_info import PassedOver
+from app.lifecycle.passed_over import Kind, in_model, in_store, is_silent
 from classifier.header import CheckpointError, Header
 from classifier.manifest import MODEL_NAME, VERSION_FILE
+
+_PIECE = 1 << 20  # bytes that are read and hashed at once
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Says whether a file is still the same: one with the same fingerprint is not read again."""
+    """Says whether a file is still the same: one with the same fingerprint is not read again.
+
+    Size and time of modification can be kept, as `cp -p` and archives do. Nobody can set the time of the last change
+    of the inode (ctime).
+    """
 
     inode: int
     size: int
     modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> "Fingerprint":
+        """Takes it from what `stat` says."""
+        return cls(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+    def is_renumbered(self, other: "Fingerprint") -> bool:
+        """Says whether the two have all but the inode in common.
+
+        Some file systems (FUSE) number their inodes anew now and then. A file that is replaced has another ctime.
+        """
+        return replace(self, inode=other.inode) == other
+
+    def is_touched(self, before: "Fingerprint") -> bool:
+        """Says whether the file was written to since, or touched: so a person asks for another try."""
+        return self.inode == before.inode and self.modified_ns != before.modified_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +58,41 @@ class VersionFile:
     transient: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class StoreListing:
+    """The names of the models in a store, sorted, and what is passed over beside them."""
+
+    models: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelListing:
+    """The versions in a model's folder by number, the highest first, and what is passed over beside them."""
+
+    versions: Mapping[int, VersionFile]
+    passed_over: tuple[PassedOver, ...] = ()
+
+
 class Storage(Protocol):
     """Where a server finds its models. Every method does I/O, and is called in a thread."""
 
-    def models(self) -> list[str]:
-        """Lists the names of the models, sorted; none where there is no store. Raises: OSError."""
+    def models(self) -> StoreListing:
+        """Lists the models. Raises: OSError, also where there is no store."""
 
-    def versions(self, model: str, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
-        """Lists the versions of a model, the highest first; None where there is no such model.
+    def versions(self, model: str, known: Mapping[int, VersionFile]) -> ModelListing | None:
+        """Lists the versions of a model; None where there is no such model.
 
         A file in `known` whose fingerprint is the same is not read again, unless its problem may have passed.
 
         Raises: OSError, where the model is there and cannot be read: nothing is known of it then.
         """
+
+    def read_whole(self, file: VersionFile) -> VersionFile:
+        """Reads all of a file whose header is known. Returns it with what is wrong with it, if anything is."""
+
+    def is_unchanged(self, file: VersionFile) -> bool:
+        """Says whether the file is still the one that it was."""
 
 
 class LocalFolder:
@@ -54,11 +101,20 @@ class LocalFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def models(self) -> list[str]:
-        return model_names(self.folder)
+    def models(self) -> StoreListing:
+        return list_models(self.folder)
 
-    def versions(self, model: str, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
-        return scan(self.folder / model, known) if is_model_name(model) else None
+    def versions(self, model: str, known: Mapping[int, VersionFile]) -> ModelListing | None:
+        return list_versions(self.folder / model, known) if is_model_name(model) else None
+
+    def read_whole(self, file: VersionFile) -> VersionFile:
+        return _read(file.version, file.path, file.fingerprint, whole=True)
+
+    def is_unchanged(self, file: VersionFile) -> bool:
+        try:
+            return file.fingerprint.is_renumbered(Fingerprint.of(file.path.stat()))
+        except OSError:
+            return False
 
 
 def is_model_name(name: str) -> bool:
@@ -66,52 +122,88 @@ def is_model_name(name: str) -> bool:
     return re.fullmatch(MODEL_NAME, name) is not None
 
 
-def model_names(store: Path) -> list[str]:
-    """Lists the folders of the store that are named as models are; none where there is no store. Raises: OSError."""
-    try:
-        with os.scandir(store) as entries:
-            return sorted(entry.name for entry in entries if is_model_name(entry.name) and _is_folder(entry))
-    except FileNotFoundError:
-        return []
+def list_models(store: Path) -> StoreListing:
+    """Lists the folders of the store that are named as models, as `Storage.models` does."""
+    models, others = [], []
+    for name, kind in _entries(store):
+        if kind is Kind.FOLDER and is_model_name(name):
+            models.append(name)
+        else:
+            others.append((name, kind))
+    return StoreListing(tuple(sorted(models)), in_store(others))
 
 
-def scan(folder: Path, known: Mapping[int, VersionFile]) -> dict[int, VersionFile] | None:
+def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListing | None:
     """Lists the versions in a model's folder, as `Storage.versions` does."""
-    found: dict[int, VersionFile] = {}
+    numbers, others = [], []
     try:
-        paths = {int(match[1]): path for path in folder.iterdir() if (match := re.fullmatch(VERSION_FILE, path.name))}
+        for name, kind in _entries(folder):
+            match = re.fullmatch(VERSION_FILE, name)
+            if match and kind is Kind.FILE:
+                numbers.append(int(match[1]))
+            else:
+                others.append((name, kind))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    for version, path in sorted(paths.items(), reverse=True):
+    found: dict[int, VersionFile] = {}
+    for version in sorted(numbers, reverse=True):
+        path = folder / f"{version}.safetensors"
         try:
-            info = path.stat()
-        except OSError:  # gone since, or a link to nowhere
+            fingerprint = Fingerprint.of(path.stat())
+        except FileNotFoundError:  # gone since
             continue
-        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+        except OSError as error:
+            found[version] = _unreadable(version, path, Fingerprint(0, 0, 0, 0), error)
             continue
-        fingerprint = Fingerprint(info.st_ino, info.st_size, info.st_mtime_ns)
         before = known.get(version)
         if before is not None and before.fingerprint == fingerprint and (before.header or not before.transient):
             found[version] = before
         else:
-            found[version] = _look_into(version, path, fingerprint)
-    return found
+            found[version] = _read(version, path, fingerprint)
+    return ModelListing(found, in_model(folder, others))
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _entries(folder: Path) -> list[tuple[str, Kind]]:
+    """Lists what is in a folder and not silent. Raises: OSError."""
+    with os.scandir(folder) as entries:
+        return [(entry.name, _kind(entry)) for entry in entries if not is_silent(entry.name)]
+
+
+def _kind(entry: "os.DirEntry[str]") -> Kind:
     try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+        if entry.is_dir():
+            return Kind.FOLDER
+        if entry.is_file():
+            return Kind.FILE
+        entry.stat()
+    except OSError as error:  # whoever reads the file is told of any other one
+        return Kind.NOTHING if error.errno in (errno.ENOENT, errno.ELOOP) else Kind.FILE
+    return Kind.SPECIAL
 
 
-def _look_into(version: int, path: Path, fingerprint: Fingerprint) -> VersionFile:
+def _read(version: int, path: Path, fingerprint: Fingerprint, *, whole: bool = False) -> VersionFile:
+    """Reads a file's header, or all of it, and says what is wrong with it."""
+    header = None
     try:
-        return VersionFile(version, path, fingerprint, Header.read(path))
+        with path.open("rb") as file:
+            fingerprint = Fingerprint.of(os.fstat(file.fileno()))
+            header = Header.parse(file, fingerprint.size)
+            if whole:
+                header.check_body(_pieces(file))
     except CheckpointError as error:
-        return VersionFile(version, path, fingerprint, None, str(error))
+        return VersionFile(version, path, fingerprint, header, str(error))
     except OSError as error:
-        return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
+        return _unreadable(version, path, fingerprint, error)
     except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
         reason = f"cannot be read: {type(error).__name__}: {error}"
         return VersionFile(version, path, fingerprint, None, reason, transient=isinstance(error, MemoryError))
+    return VersionFile(version, path, fingerprint, header)
+
+
+def _unreadable(version: int, path: Path, fingerprint: Fingerprint, error: OSError) -> VersionFile:
+    return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece

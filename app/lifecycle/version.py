@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+from app.engine.model_info import PassedOver, Refusal
 from app.lifecycle.loaded import LoadedVersion
 from app.lifecycle.storage import VersionFile
 
@@ -38,10 +39,13 @@ _NEXT = {
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """A version, as long as its file stays the same.
+    """A version, as long as its file has the same content.
 
     Args:
+        file: may be replaced by another one with the same content.
         reason: why it was last rejected; None if it never was, or was loaded since.
+        content: the hash of the content that was loaded, or rejected for what it is. None: it was not read whole, or
+            was damaged.
         loaded: what answers, while it is ready.
         loaded_at: since when it answers.
     """
@@ -49,6 +53,7 @@ class Version:
     file: VersionFile
     state: VersionState = VersionState.FOUND
     reason: str | None = None
+    content: str | None = None
     loaded: LoadedVersion | None = field(default=None, repr=False)
     loaded_at: datetime | None = None
 
@@ -73,6 +78,7 @@ class Version:
     def becomes_ready(self, loaded: LoadedVersion) -> None:
         self._become(VersionState.READY)
         self.reason = None
+        self.content = self._header_sha256
         self.loaded = loaded
         self.loaded_at = datetime.now(UTC)
 
@@ -80,14 +86,20 @@ class Version:
         self._become(VersionState.RETIRING)
         self.loaded = None
 
-    def is_rejected(self, reason: str, *, transient: bool) -> None:
+    def is_rejected(self, reason: str, *, transient: bool, for_its_content: bool = False) -> None:
         """Notes why it cannot be served.
 
         Args:
             transient: the reason may pass by itself.
+            for_its_content: the same bytes would be rejected again.
         """
         self._become(VersionState.REJECTED_FOR_NOW if transient else VersionState.REJECTED)
+        self.content = self._header_sha256 if for_its_content else None
         self.reason = reason.encode(errors="backslashreplace").decode()  # names of files may be no text
+
+    @property
+    def _header_sha256(self) -> str | None:
+        return None if self.file.header is None else self.file.header.sha256
 
     def _become(self, state: VersionState) -> None:
         if state not in _NEXT[self.state]:
@@ -102,8 +114,15 @@ class Model:
     Args:
         versions: those that have a file, by number, the highest first.
         serving: the version that answers. Its file may have gone, or may have been replaced by another one.
+        passed_over: what lies in its folder and is no version.
     """
 
     name: str
     versions: dict[int, Version] = field(default_factory=dict)
     serving: Version | None = None
+    passed_over: tuple[PassedOver, ...] = ()
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The files that are there and cannot be served, the highest first."""
+        return tuple(Refusal(each.number, each.reason) for each in self.versions.values() if each.reason is not None)

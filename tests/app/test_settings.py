@@ -93,6 +93,95 @@ class TestSources:
         monkeypatch.setenv("FLAMBEAU_CORS_ORIGINS", value)
         assert Settings.read([]).cors_origins == origins
 
+    @pytest.mark.parametrize(
+        "name", [name for name, field in Settings.model_fields.items() if field.annotation is Path]
+    )
+    def test_a_tilde_means_home_in_every_path_wherever_it_is_set(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv("HOME", "/home/ada")
+        (folder / ".env").write_text(f"FLAMBEAU_{name.upper()}=~/one\n")
+        assert getattr(Settings.read([]), name) == Path("/home/ada/one")
+        monkeypatch.setenv(f"FLAMBEAU_{name.upper()}", "~/two")
+        assert getattr(Settings.read([]), name) == Path("/home/ada/two")
+        assert getattr(Settings.read([f"--{name}=~/three"]), name) == Path("/home/ada/three")
+        (line,) = problems(f"--{name}=~nobody-of-this-name")
+        assert line.startswith(f"FLAMBEAU_{name.upper()}: ")
+
+
+# What the kubelet sets for a Service with two ports, one of them named; `X` stands for the Service's name.
+OF_A_SERVICE = {
+    "X_SERVICE_HOST": "10.96.11.7",
+    "X_SERVICE_PORT": "8000",
+    "X_SERVICE_PORT_HTTP": "8000",
+    "X_SERVICE_PORT_HTTP_2": "8001",
+    "X_PORT": "tcp://10.96.11.7:8000",
+    "X_PORT_8000_TCP": "tcp://10.96.11.7:8000",
+    "X_PORT_8000_TCP_PROTO": "tcp",
+    "X_PORT_8000_TCP_PORT": "8000",
+    "X_PORT_8000_TCP_ADDR": "10.96.11.7",
+    "X_PORT_53_UDP": "udp://10.96.11.7:53",
+    "X_PORT_53_UDP_PROTO": "udp",
+    "X_PORT_53_UDP_PORT": "53",
+    "X_PORT_53_UDP_ADDR": "fd00::7",
+    "X_PORT_9_SCTP_ADDR": "10.96.11.7",
+}
+
+
+class TestNamesOfServices:
+    @pytest.mark.parametrize(
+        "service", ["FLAMBEAU", "FLAMBEAU_API", "FLAMBEAU_GPU_2", "FLAMBEAU_PORT", "FLAMBEAU_STORE"]
+    )
+    @pytest.mark.parametrize("name", OF_A_SERVICE)
+    def test_what_kubernetes_sets_for_a_service_of_our_name_sets_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, service: str, name: str
+    ) -> None:
+        monkeypatch.setenv(name.replace("X", service, 1), OF_A_SERVICE[name])
+        assert Settings.read([]) == Settings()
+        assert Settings.read([]).port == 8000
+
+    @pytest.mark.parametrize("url", ["tcp://10.0.0.1:8000", "udp://10.0.0.1:53", "sctp://[fd00::1]:9"])
+    def test_a_port_that_is_the_url_of_a_service_is_not_given(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        monkeypatch.setenv("FLAMBEAU_PORT", url)
+        assert Settings.read(["--port", "9000"]).port == 9000
+        (folder / ".env").write_text("FLAMBEAU_PORT=7\n")
+        assert Settings.read([]).port == 7
+
+    @pytest.mark.parametrize("value", ["http://10.0.0.1:8000", "tcp", "10.0.0.1:8000", " tcp://10.0.0.1:8000"])
+    def test_any_other_port_that_is_no_number_is_refused(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+        monkeypatch.setenv("FLAMBEAU_PORT", value)
+        (line,) = problems()
+        assert line.startswith("FLAMBEAU_PORT: ")
+
+    def test_a_port_that_a_person_typed_is_no_service(self, folder: Path) -> None:
+        (folder / ".env").write_text("FLAMBEAU_PORT=tcp://10.0.0.1:8000\n")
+        assert problems()[0].startswith("FLAMBEAU_PORT: ")
+        assert problems("--port", "tcp://10.0.0.1:8000")[0].startswith("FLAMBEAU_PORT: ")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("FLAMBEAU_API_PORT", "8000"),
+            ("FLAMBEAU_SERVICE", "10.0.0.1"),
+            ("FLAMBEAU_SERVICEHOST", "10.0.0.1"),
+            ("FLAMBEAU_SERVICE_HOSTS", "10.0.0.1"),
+            ("FLAMBEAU_SERVICE_PORT_", "8000"),
+            ("FLAMBEAU_PORT_8000", "tcp://10.0.0.1:8000"),
+            ("FLAMBEAU_PORT_TCP", "tcp://10.0.0.1:8000"),
+            ("FLAMBEAU_PORT_8000_HTTP_ADDR", "10.0.0.1"),
+            ("FLAMBEAU_PORT_8000_TCP_HOST", "10.0.0.1"),
+            ("FLAMBEAU_PORTS", "tcp://10.0.0.1:8000"),
+        ],
+    )
+    def test_a_name_of_nearly_such_a_form_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        (line,) = problems()
+        assert f"{name} in the environment is no setting" in line
+
 
 class TestUnknownNames:
     @pytest.mark.parametrize(

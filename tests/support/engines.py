@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.engine.catalogue import Entry, ResolvedModel
 from app.engine.errors import EngineError, NotFound
 from app.engine.interface import ControlledEngine
-from app.engine.model_info import ModelInfo, ReloadReport, Status
+from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import Answer, ItemAnswer, ItemError, OnDone, Prediction
 from app.engine.rows import RowDecoder
 from classifier.preprocess import Pixels, Preprocess
@@ -99,6 +99,9 @@ class ScriptedEngine(ControlledEngine):
 
     async def models(self) -> list[ModelInfo]:
         return [ModelInfo("digits", self.version, ())]
+
+    async def passed_over(self) -> tuple[PassedOver, ...]:
+        return ()
 
     async def reload(self, model: str, *, deadline: float) -> ReloadReport:  # noqa: ARG002  it looks at nothing
         if self.error is not None:

@@ -104,6 +104,24 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_one() -> None:
     assert "FLAMBEAU_PORT" in ended.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_a_service_of_our_name_in_kubernetes_changes_nothing(tmp_path: Path, front_ends: str) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    environment = {
+        "HOME": str(tmp_path),
+        "FLAMBEAU_SERVICE_HOST": "10.96.11.7",
+        "FLAMBEAU_SERVICE_PORT": "80",
+        "FLAMBEAU_PORT": "tcp://10.96.11.7:80",
+        "FLAMBEAU_PORT_80_TCP": "tcp://10.96.11.7:80",
+        "FLAMBEAU_PORT_80_TCP_ADDR": "10.96.11.7",
+        "FLAMBEAU_GPU_PORT": "tcp://10.96.11.8:80",
+    }
+    with serving(Path("~/store"), "--front-ends", front_ends, environment=environment) as server:
+        assert httpx2.post(f"{server.url}/predict", files={"file": png()}).status_code == 200
+        assert server.stop() == 0
+
+
 @pytest.mark.process
 def test_help_lists_every_setting_with_its_default() -> None:
     ended = run("--help", environment={"COLUMNS": "200"})
@@ -168,7 +186,7 @@ def test_an_engine_that_fails_ends_the_process_with_1(tmp_path: Path) -> None:
     breaks = (
         "import sys, app.lifecycle.storage\n"
         "def broken(*_, **__): raise RuntimeError('a bug')\n"
-        "app.lifecycle.storage.model_names = broken\n"
+        "app.lifecycle.storage.list_models = broken\n"
         "from app.__main__ import main\n"
         f"sys.exit(main(['--store', {str(tmp_path)!r}, '--port', '0', '--front-ends', '0']))\n"
     )

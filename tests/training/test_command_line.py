@@ -18,6 +18,7 @@ from tests.support.photo_files import write_folder
 from tests.support.runs import same_weights
 from tests.support.server import PATIENCE, PROJECT
 from training.__main__ import main
+from training.command_line import parser
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -132,6 +133,8 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["prune", "birds", "--keep", "1"], "no model 'birds'"),
         (["prune", ".", "--keep", "1"], "no model '.'"),
         (["prune", "../one", "--keep", "1"], "no model '../one'"),
+        (["strokes", "--store", "~nobody-of-this-name/x"], "./~nobody-of-this-name/x"),
+        (["strokes", "--recipe", "~nobody-of-this-name/x.toml"], "./~nobody-of-this-name/x.toml"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_2(
@@ -152,6 +155,32 @@ def test_what_cannot_be_done_is_one_line_and_2(
     assert code == 2
     assert said in errors
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        (["strokes", "--store=~/x"], "store"),
+        (["strokes", "--runs=~/x"], "runs"),
+        (["mnist", "--data=~/x"], "data"),
+        (["photos", "~/x"], "data"),
+        (["strokes", "--from=~/x"], "parent"),
+        (["strokes", "--recipe=~/x.toml"], "recipe"),
+        (["import", "~/x"], "file"),
+        (["import", "net.pth", "--labels=~/x"], "labels"),
+        (["import", "net.pth", "--examples=~/x"], "examples"),
+        (["export", "~/x", "net.pth"], "checkpoint"),
+        (["export", "1.safetensors", "~/x"], "file"),
+        (["evaluate", "~/x"], "checkpoint"),
+        (["evaluate", "1.safetensors", "--data=~/x"], "data"),
+        (["reproduce", "~/x"], "checkpoint"),
+        (["prune", "digits", "--keep=1", "--store=~/x"], "store"),
+    ],
+)
+def test_a_tilde_means_home_in_every_path(typed: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    value = getattr(parser().parse_args(typed), name)
+    assert value == Path("/home/ada/x.toml" if name == "recipe" else "/home/ada/x")
 
 
 def test_weights_from_elsewhere_are_published_and_go_out_again_as_they_came(

@@ -24,7 +24,7 @@ def prune(store: Path, model: str, *, keep: int) -> list[Path]:
     if keep < 1:
         raise TrainingError(f"--keep {keep}: at least 1 version must stay")
     if not re.fullmatch(MODEL_NAME, model) or not folder.is_dir():
-        raise TrainingError(f"no model {model!r} in {store}")
+        raise TrainingError(f"no model {model!r} in {store}{'' if store.is_dir() else ', which is not there'}")
     numbers = versions(folder)
     sound: list[int] = []
     for version in numbers:

@@ -1,5 +1,8 @@
 """GET /models, GET /models/{model} and POST /models/{model}/reload, through HTTP."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +11,8 @@ import pytest
 
 from classifier.manifest import Manifest
 from tests.support.answers import CheckProblem
-from tests.support.checkpoints import DIGITS, checkpoint, publish
-from tests.support.server import serving
+from tests.support.checkpoints import DIGITS, checkpoint, png, publish
+from tests.support.server import ServerProcess, serving
 
 
 def test_all_models_are_listed_by_name_with_all_their_versions_the_newest_first(client: httpx2.Client) -> None:
@@ -76,6 +79,99 @@ def test_a_reload_whose_newest_file_is_refused_is_a_conflict_with_the_reason(cli
     (refused,) = document["refused"]
     assert refused["version"] == 3
     assert refused["reason"] == client.get("/models/digits").json()["versions"][0]["reason"]
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[tuple[ServerProcess, Path]]:
+    """A server of `digits` 1 with a front-end, and the file of that version."""
+    path = publish(tmp_path, 1, checkpoint(1))
+    with serving(tmp_path, "--device", "cpu", "--front-ends", "1", "--poll-seconds", "3600") as server:
+        yield server, path
+
+
+def sha256(server: ServerProcess) -> str:
+    told: str = httpx2.get(f"{server.url}/models/digits").json()["versions"][0]["sha256"]
+    return told
+
+
+@pytest.mark.slow
+def test_a_reload_sees_a_checkpoint_that_was_copied_over_the_served_one_with_its_times(
+    changing: tuple[ServerProcess, Path], tmp_path: Path
+) -> None:
+    server, path = changing
+    before, times = sha256(server), path.stat()
+    shutil.copy(publish(tmp_path / "elsewhere", 1, checkpoint(2)), path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    answer = httpx2.post(f"{server.url}/models/digits/reload")
+    # Whoever comes first, this look or the watcher's: what is told is what is served.
+    assert (answer.status_code, answer.json()["served_version"]) == (200, 1)
+    server.wait_for(lambda event: event["event"] == "serving" and event.get("was") == 1)
+    assert sha256(server) not in (before, None)
+    again = httpx2.post(f"{server.url}/models/digits/reload").json()
+    assert again == {"model": "digits", "served_version": 1, "changed": False, "refused": []}
+
+
+@pytest.mark.slow
+def test_a_served_file_that_is_damaged_under_its_header_is_reported_and_answers_go_on(
+    changing: tuple[ServerProcess, Path],
+) -> None:
+    server, path = changing
+    whole, times = path.read_bytes(), path.stat()
+    damaged = path.with_name(".damaged")
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    damaged.replace(path)
+    answer = httpx2.post(f"{server.url}/models/digits/reload")
+    assert (answer.status_code, answer.json()["served_version"], answer.json()["changed"]) == (409, 1, False)
+    (version,) = httpx2.get(f"{server.url}/models/digits").json()["versions"]
+    assert (version["state"], version["reason"]) == ("refused", answer.json()["refused"][0]["reason"])
+    assert "does not match its hash" in version["reason"]
+    assert 'flambeau_refusals_total{model="digits"} 1.0' in httpx2.get(f"{server.url}/metrics").text
+    server.wait_for(lambda event: event["event"] == "refused" and event["reason"] == version["reason"])
+    assert httpx2.post(f"{server.url}/predict", files={"file": png()}).json()["version"] == 1
+    assert httpx2.get(f"{server.url}/health/ready").status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_what_the_store_passes_over_is_told_in_the_list_in_readiness_and_in_the_log(
+    tmp_path: Path, check_problem: CheckProblem, front_ends: str
+) -> None:
+    publish(tmp_path, 1, checkpoint(1), model="ResNet50")
+    publish(tmp_path / "mnist", 1, checkpoint(1), model="1")
+    with serving(tmp_path, "--device", "cpu", "--front-ends", front_ends) as server:
+        document = httpx2.get(f"{server.url}/models").json()
+        (beside,), (model,) = document["passed_over"], document["models"]
+        assert (beside["path"], model["name"]) == ("ResNet50", "mnist")
+        assert "lower-case: call it resnet50" in beside["reason"]
+        (within,) = model["passed_over"]
+        assert within["path"] == "mnist/1/1.safetensors"
+        for answer in (
+            httpx2.get(f"{server.url}/health/ready"),
+            httpx2.post(f"{server.url}/predict", files={"file": png()}),
+        ):
+            detail = check_problem(answer, "not_ready")
+            assert beside["reason"] in detail
+            assert within["reason"] in detail
+            assert "empty" not in detail
+        told = [(event["path"], event["reason"]) for event in server.events if event["event"] == "passed over"]
+        assert told == [(beside["path"], beside["reason"]), (within["path"], within["reason"])]
+        (tmp_path / "ResNet50").rename(tmp_path / "resnet50")
+        server.wait_for(lambda event: event["event"] == "serving")
+        assert httpx2.get(f"{server.url}/models").json()["passed_over"] == []
+
+
+@pytest.mark.slow
+def test_a_store_that_is_not_there_is_said_to_be_not_there_and_served_when_it_is(
+    tmp_path: Path, check_problem: CheckProblem
+) -> None:
+    store = tmp_path / "late"
+    with serving(store, "--device", "cpu", "--poll-seconds", "0.1") as server:
+        assert f"{store} is not there" in check_problem(httpx2.get(f"{server.url}/health/ready"), "not_ready")
+        publish(store, 1, checkpoint(1))
+        server.wait_for(lambda event: event["event"] == "serving")
+        assert httpx2.get(f"{server.url}/health/ready").json()["served"] == {"digits": 1}
+        assert [event["event"] for event in server.events].count("the store is not there") == 1
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 
 from app.engine.catalogue import Catalogue, Entry, Route, StoredVersions
 from app.engine.errors import Ambiguous, NotFound, NotReady
+from app.engine.model_info import PassedOver
 from app.engine.rows import RowDecoder
 from tests.support.checkpoints import DIGITS
 
@@ -94,6 +95,14 @@ def test_before_all_was_looked_at_nothing_is_said_to_be_missing_and_what_is_name
     for model, version in (("birds", None), ("digits", 3), ("broken", None), (None, None)):
         with pytest.raises(NotReady, match="first look"):
             early.resolve(model, version)
+
+
+def test_a_model_whose_folder_is_passed_over_is_not_found_with_the_reason() -> None:
+    passed_over = (PassedOver("ResNet50", "the names of models are lower-case: call it resnet50"),)
+    with pytest.raises(
+        NotFound, match="no model 'ResNet50': the names of models are lower-case: call it resnet50; GET"
+    ):
+        replace(ONE, passed_over=passed_over).resolve("ResNet50", None)
 
 
 def test_a_catalogue_of_nothing_is_not_ready() -> None:

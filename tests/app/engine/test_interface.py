@@ -536,7 +536,7 @@ async def test_a_background_task_that_dies_makes_it_not_ready_and_is_told(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("app.lifecycle.storage.model_names", broken)
+    monkeypatch.setattr("app.lifecycle.storage.list_models", broken)
     publish(tmp_path / "store", 1, checkpoint())
     async with started(
         local_engine, tmp_path / "store"

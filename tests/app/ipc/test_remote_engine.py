@@ -34,7 +34,7 @@ PATIENCE = 30.0  # seconds; a deadline, not a pace
 ENTRY = Entry(5, "digits", 1, DIGITS, DIGITS.digest, RowDecoder(tuple("0123456789"), None))
 SERVED = (
     wire.ModelUpdate("digits", None, StoredVersions(frozenset({1}), ""), Route(5, {1: 5}), (ENTRY,)),
-    wire.StateUpdate(None, True, "cpu", None),
+    wire.StateUpdate(None, True, "cpu", None, ()),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.engine.catalogue import Entry, Route, StoredVersions
 from app.engine.errors import EngineError, NotFound
-from app.engine.model_info import ModelInfo, Refusal, ReloadReport, VersionInfo
+from app.engine.model_info import ModelInfo, PassedOver, Refusal, ReloadReport, VersionInfo
 from app.engine.rows import RowDecoder
 from app.ipc import wire
 from classifier.manifest import (
@@ -119,8 +119,8 @@ FROM_ENGINE: list[wire.FromEngine] = [
         Route(7, {12: 7, 11: 8}),
         (entry(7), entry(8, threshold=-1 / 3), entry(9, threshold=1e300)),
     ),
-    wire.StateUpdate(None, False, "", "the first look is not over"),
-    wire.StateUpdate("digits", True, "cuda:1", None),
+    wire.StateUpdate(None, False, "", "the first look is not over", ()),
+    wire.StateUpdate("digits", True, "cuda:1", None, (PassedOver("ResNet„50“", "so"),)),
     wire.Reloaded(ReloadReport("digits", 3, True, (Refusal(4, "junk"), Refusal(1, "„so“")), True)),
     wire.Reloaded(ReloadReport("digits", None, False, (), False)),
 ]

@@ -1,106 +1,23 @@
 """Which versions are served: the rules of the store, with plain loads instead of networks."""
 
 import asyncio
-import itertools
 import json
 import os
-import threading
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from app.batching.batcher import Batcher
-from app.engine.catalogue import Entry
 from app.engine.errors import Draining, NotFound, Stale
-from app.engine.model_info import VersionInfo
-from app.engine.rows import Item, Row, RowDecoder
 from app.lifecycle.describe import model_info
-from app.lifecycle.loaded import LoadedVersion, LoadedVersions
-from app.lifecycle.registry import Registry
-from app.lifecycle.storage import LocalFolder
 from app.lifecycle.version import VersionState
-from app.lifecycle.watcher import Watcher
-from app.telemetry.metrics import Metrics
-from classifier.checkpoint import Checkpoint, CheckpointError
-from tests.support.checkpoints import DIGITS, checkpoint, publish
-from tests.support.raw import PATIENCE
+from classifier.checkpoint import CheckpointError
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.shelf import SOUND, Shelf
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-SOUND = checkpoint()
-
-
-class Shelf:
-    """A store on `folder` whose loads are noted; those in `faulty` fail as told."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.loads: list[int] = []
-        self.changes = 0
-        self.faulty: dict[int, Exception] = {}
-        self.loading: Callable[[int], object] = self.loads.append
-        self.metrics = Metrics()
-        self.versions = LoadedVersions()
-        self.registry = Registry(
-            LocalFolder(folder), self.versions, load=self._load, on_change=self._count, metrics=self.metrics
-        )
-        self.watcher = Watcher(folder, poll_seconds=0.05)
-        self._ids = itertools.count()
-
-    def publish(self, version: int, content: Checkpoint | bytes = SOUND) -> Path:
-        return publish(self.folder, version, content)
-
-    async def look(self, model: str = "digits") -> tuple[int | None, bool, list[int], bool]:
-        """What is served, whether that changed, what is refused, and whether the newest is."""
-        report = await self.registry.refresh(model)
-        return report.served_version, report.changed, [r.version for r in report.refused], report.newest_refused
-
-    def gated(self) -> tuple[asyncio.Event, threading.Event]:
-        """Set when a load has begun; and to be set before it may end."""
-        loading, gate = asyncio.Event(), threading.Event()
-        tell = asyncio.get_running_loop().call_soon_threadsafe
-
-        def note(version: int) -> None:
-            self.loads.append(version)
-            tell(loading.set)
-            gate.wait(PATIENCE)
-
-        self.loading = note
-        return loading, gate
-
-    @property
-    def served(self) -> dict[str, int]:
-        models = self.registry.models.values()
-        return {model.name: model.serving.number for model in models if model.serving is not None}
-
-    def states(self) -> dict[int, str]:
-        return {version.version: version.state for version in self._infos()}
-
-    def reason(self, version: int) -> str:
-        return next(each.reason or "" for each in self._infos() if each.version == version)
-
-    def _infos(self) -> tuple[VersionInfo, ...]:
-        (model,) = self.registry.models.values()
-        return model_info(model, device="cpu").versions
-
-    def _load(self, path: Path) -> LoadedVersion:
-        version = int(path.stem)
-        self.loading(version)
-        if version in self.faulty:
-            raise self.faulty[version]
-        entry = Entry(next(self._ids), path.parent.name, version, DIGITS, DIGITS.digest, RowDecoder(("a", "b"), None))
-        return LoadedVersion(entry, Batcher(max_items=1, max_seconds=1, max_waiting=1).lane(_compute_nothing))
-
-    def _count(self, _: str | None) -> None:
-        self.changes += 1
-
-
-async def _compute_nothing(items: Sequence[Item]) -> list[Row]:
-    raise AssertionError(f"nobody submits {items}")
 
 
 @pytest.fixture
@@ -246,7 +163,7 @@ async def test_what_cannot_be_read_now_changes_nothing(
     shelf.publish(1)
     await shelf.registry.refresh_all()
     with monkeypatch.context() as broken:
-        broken.setattr("os.scandir" if where == "store" else "pathlib.Path.iterdir", stale)
+        broken.setattr(f"app.lifecycle.storage.list_{'models' if where == 'store' else 'versions'}", stale)
         await shelf.registry.refresh_all()
     assert shelf.served["digits"] == 1
     assert shelf.states() == {1: "ready"}
@@ -490,7 +407,7 @@ async def test_the_watcher_sees_a_new_version_a_new_model_and_a_store_that_comes
     assert await loads.get() == 2
     publish(shelf.folder, 7, SOUND, model="new")
     assert await loads.get() == 7
-    await shelf.look()  # comes after the look that loaded
+    await shelf.look("new")  # comes after the look that loaded
     assert shelf.served == {"digits": 2, "new": 7}
     await cancelled(watching)
 

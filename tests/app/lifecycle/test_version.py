@@ -9,7 +9,7 @@ from app.lifecycle.loaded import LoadedVersion
 from app.lifecycle.storage import Fingerprint, VersionFile
 from app.lifecycle.version import Version, VersionState
 
-FILE = VersionFile(3, Path("3.safetensors"), Fingerprint(1, 2, 3), None)
+FILE = VersionFile(3, Path("3.safetensors"), Fingerprint(1, 2, 3, 4), None)
 LOADED = object.__new__(LoadedVersion)  # nothing is asked of it
 
 STEPS: dict[str, Callable[[Version], None]] = {

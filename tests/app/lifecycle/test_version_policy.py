@@ -10,12 +10,12 @@ from app.lifecycle.version_policy import to_load
 from classifier.header import Header
 from tests.support.checkpoints import checkpoint
 
-HEADER = Header(checkpoint().manifest, "", "0" * 64, 8)
+HEADER = Header(checkpoint().manifest, "", "0" * 64, 8, "0" * 64)
 
 
 def version(number: int, state: str = "available", *, readable: bool = True) -> Version:
     """One that is `available`, `rejected`, or rejected `for now`; not `readable`: its headers are not known."""
-    path, fingerprint = Path(f"{number}.safetensors"), Fingerprint(number, 1, 1)
+    path, fingerprint = Path(f"{number}.safetensors"), Fingerprint(number, 1, 1, 1)
     version = Version(VersionFile(number, path, fingerprint, HEADER if readable else None))
     if state == "available":
         version.becomes_available()

@@ -40,5 +40,7 @@ def test_pruning_what_is_not_there_or_all_of_it_is_refused(tmp_path: Path) -> No
     put(tmp_path, 1, checkpoint())
     with pytest.raises(TrainingError, match="no model 'birds'"):
         prune(tmp_path, "birds", keep=1)
+    with pytest.raises(TrainingError, match="/late, which is not there"):
+        prune(tmp_path / "late", "birds", keep=1)
     with pytest.raises(TrainingError, match="at least 1"):
         prune(tmp_path, "digits", keep=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.lifecycle.storage import scan
+from app.lifecycle.storage import LocalFolder, ModelListing
 from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
@@ -73,7 +73,7 @@ def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: 
     (left,) = names(tmp_path)
     assert left.startswith(".")
     assert versions(tmp_path / "digits") == []
-    assert scan(tmp_path / "digits", {}) == {}
+    assert LocalFolder(tmp_path).versions("digits", {}) == ModelListing({})
     assert publish(checkpoint(), tmp_path).name == "1.safetensors"
 
 
