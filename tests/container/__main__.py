@@ -10,6 +10,7 @@ The exit code is 0 if all is well, 1 if a check fails, and 2, with one line, if 
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--own-engine", action="store_true", help="start an engine even if another one answers")
     parser.add_argument("--only", metavar="NAME", help="do only the checks whose name holds this")
     parsed = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the engine ends, and nothing stays mounted
+        signal.signal(number, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             folder = parsed.folder or Path(stack.enter_context(_temporary()))

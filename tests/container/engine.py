@@ -120,7 +120,7 @@ def _last_line(log: Path) -> str:
 
 
 def _unmount(folder: Path) -> None:
-    """Takes away what an engine that was killed left mounted; one that ended by itself leaves nothing."""
+    """Takes away what an engine left mounted: a network namespace if it ended by itself, more if it was killed."""
     points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
         subprocess.run(["umount", point], check=False)

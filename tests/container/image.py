@@ -31,8 +31,8 @@ def build(engine: Engine, folder: Path, *, tag: str) -> None:
         _import(engine, _debootstrapped(base, folder), base)
     log = folder / "build.log"
     index = os.environ.get("PIP_INDEX_URL") or _configured_index()
-    command = ["build", "--network", "host", "--build-arg", f"PIP_INDEX_URL={index}", "--tag", tag, str(PROJECT)]
-    code = engine.docker_to(log, *command)
+    argument = ("--build-arg", f"PIP_INDEX_URL={index}") if index else ()
+    code = engine.docker_to(log, "build", "--network", "host", *argument, "--tag", tag, str(PROJECT))
     assert code == 0, "the Dockerfile does not build:\n" + "\n".join(log.read_text().splitlines()[-15:])
 
 
