@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
-.PHONY: help demo serve test test-fast coverage check format clean
+.PHONY: help demo serve test test-fast coverage check format container-check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## train, serve, ask, swap, and count what was lost
 	$(BIN)/python examples/demo.py
@@ -40,6 +40,9 @@ check: $(VENV)/installed ## format, lint, spelling, types and import contracts
 format: $(VENV)/installed ## put the code into the form that `make check` wants
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+container-check: ## build the image for real and try it; FOLDER=... keeps what it needs for the next time
+	$(PYTHON) -m tests.container $(if $(FOLDER),--folder $(FOLDER))
 
 # The stamp is written last: an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt

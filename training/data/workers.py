@@ -18,6 +18,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from classifier.cores import usable_cores
+from training.data.handover import HandoverError, receive, send
 from training.errors import TrainingError
 
 J = TypeVar("J")
@@ -48,8 +49,8 @@ class Workers:
         """Gives the results in the order of the jobs. Several calls may go on at once, and any may be left early.
 
         Args:
-            function: it is imported by its name in each process. Its results are small, or tensors, which are shared
-                and not sent.
+            function: it is imported by its name in each process. Its results may hold large arrays and tensors (on
+                the CPU, without gradients). These do not go through the pipe.
 
         Raises: what `function` raises; WorkerEndedError if a process ends.
         """
@@ -88,7 +89,7 @@ class Workers:
             raise WorkerEndedError  # meanwhile, in another call
         with self._all_or_none():
             while ticket not in self._arrived:
-                number, result, problem = self._pipes[ticket % self.count].recv()
+                number, result, problem = receive(self._pipes[ticket % self.count])
                 if number in self._wanted:
                     self._arrived[number] = result, problem
         self._wanted.discard(ticket)
@@ -140,9 +141,14 @@ def _work(pipe: Connection) -> None:
             result, problem = None, None
             try:
                 result = function(job)
+            except MemoryError:
+                problem = TrainingError("a worker process has not enough memory: try fewer --workers")
             except Exception as error:  # noqa: BLE001  whatever it is, it is for whoever gave the job
                 problem = error
-            pipe.send((ticket, result, problem))
+            try:
+                send(pipe, (ticket, result, problem))
+            except HandoverError as error:
+                send(pipe, (ticket, None, error))
             del function, job, result, problem
     except (EOFError, OSError):  # nobody is there any more
         return

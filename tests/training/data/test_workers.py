@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from training.data.workers import Workers
@@ -80,6 +82,25 @@ def test_what_goes_wrong_in_a_job_is_its_error_and_the_others_go_on() -> None:
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert list(workers.map(_divided, [4])) == [0.25]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "said"), [("_too_large", "not enough memory.*--workers"), ("_full", "--workers")])
+def test_want_of_memory_says_what_to_do_and_the_workers_go_on(name: str, said: str) -> None:
+    workers = Workers(1)
+    with pytest.raises(TrainingError, match=said):
+        list(workers.map(globals()[name], [1]))
+    assert list(workers.map(str, [1])) == ["1"]
+
+
+def _too_large(_: int) -> None:
+    raise MemoryError
+
+
+def _full(size: int) -> "np.ndarray[Any, Any]":
+    """Makes an array in a process where all memory that has no name is used up from now on."""
+    os.memfd_create = lambda _: os.open("/dev/full", os.O_WRONLY)  # type: ignore[assignment, misc]
+    return np.zeros(size)
 
 
 def _divided(number: int) -> float:
