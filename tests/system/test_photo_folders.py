@@ -119,6 +119,19 @@ def test_labels_are_published_in_one_form_of_unicode(photos: Photos, tmp_path: P
     assert main(["evaluate", "models_store/insects/1.safetensors", "--data", "data", "--workers", "0"]) == 0
 
 
+def test_a_checkpoint_with_labels_in_another_form_of_unicode_is_measured_and_gone_on_with(
+    photos: Photos, tmp_path: Path
+) -> None:
+    one, other = (unicodedata.normalize(form, "bienenkönigin") for form in ("NFC", "NFD"))
+    fill(tmp_path / "data", labels=("ants", one))
+    photos("data")
+    trained = Checkpoint.load(tmp_path / "models_store" / "insects" / "1.safetensors")
+    before = checkpoints.saying(trained, labels=("ants", other))
+    path = str(checkpoints.publish(tmp_path / "before", 1, before, model="insects"))
+    assert main(["evaluate", path, "--data", "data", "--workers", "0", "--device", "cpu"]) == 0
+    assert photos("data", "--from", path).labels == ("ants", one)
+
+
 def second_edition(folder: Path) -> None:
     """Puts other images in the place of those that are there: of the same names, sizes and times."""
     for seed, path in enumerate(sorted(folder.glob("*/*"))):

@@ -10,7 +10,7 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import Metrics
 from training.commands.reproduce import recipe_of
 from training.data.dataset import load_dataset
-from training.data.folder_tree import composed
+from training.data.folder_names import composed
 from training.device import device_named
 from training.errors import TrainingError
 from training.evaluation import measure

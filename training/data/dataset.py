@@ -15,7 +15,7 @@ from classifier.visible import to_mode
 from training.data import image_folder, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
-from training.data.folder_layout import Role
+from training.data.folder_names import Role
 from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers

@@ -3,29 +3,17 @@
 Where more than one reading is possible, it refuses, in a line that says what to do.
 """
 
-import re
 import shlex
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from training.data.folder_tree import FolderTree, composed, is_photo, join, shown
+from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_of, shown
+from training.data.folder_tree import FolderTree, is_photo, join
 from training.errors import TrainingError
 
-Role = Literal["train", "val", "test"]
-
-_ROLES: dict[Role, str] = {
-    "train": "train|training",
-    "val": "val|valid|validate|validation|dev|eval|evaluation",
-    "test": "test|testing",
-}
-_AROUND = "(?:set|data|split|folder|dir|images?|imgs?|photos?|pictures?)*"
-_NAMES = {role: re.compile(rf"{_AROUND}(?:{words}){_AROUND}(?:\d{{4}})?") for role, words in _ROLES.items()}
 _PUT = "put the photos of each class into a folder of its own, which has the class's name"
 _EVERY = "--set source.splits=false"
-_SHOWN = 5  # names that are listed where many are meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +47,9 @@ class FolderLayout:
     said: tuple[str, ...]
 
     def covers(self, path: str) -> bool:
-        """Tells whether a path is in a split that is used."""
+        """Tells whether a path is in a split that is used, or would be a split itself."""
         used = [self.train.name, *([] if self.measured is None else [self.measured.name])]
-        return any(not name or path == name or path.startswith(f"{name}/") for name in used)
-
-
-def role_of(name: str) -> Role | None:
-    """Returns which split a folder is called like, in any case and in the usual spellings, or None."""
-    letters = re.sub(r"[\W_]+", "", name.lower())
-    return next((role for role, pattern in _NAMES.items() if pattern.fullmatch(letters)), None)
+        return "/" not in path or any(not name or path.startswith(f"{name}/") for name in used)
 
 
 def layout_of(tree: FolderTree, title: str, *, splits: bool = True, measure: Role = "val") -> FolderLayout:
@@ -94,7 +76,7 @@ class _Reading:
 
     def layout(self, *, splits: bool) -> FolderLayout:
         if self._tree.outputs:
-            self._said.append(f"left out: {_listed(self._tree.outputs, '/')} (training writes there)")
+            self._said.append(f"left out: {listed(self._tree.outputs, '/')} (training writes there)")
         names = self._tree.folders[""]
         called = {name: role for name in names if (role := role_of(name)) is not None} if splits else {}
         others = [name for name in names if name not in called]
@@ -106,7 +88,7 @@ class _Reading:
         if divided or (photos and set(called.values()) == {"test"}):
             first = (divided or list(called))[0]
             raise TrainingError(
-                f"{self._title} has {shown(first)}/, which is called like a split, beside {_listed(photos, '/')}: "
+                f"{self._title} has {shown(first)}/, which is called like a split, beside {listed(photos, '/')}: "
                 f"move what is no class elsewhere; if all of them are classes, add {_EVERY}"
             )
         if self._measure == "test":
@@ -117,13 +99,13 @@ class _Reading:
         folders: dict[Role, str] = {}
         for name, role in called.items():
             if role in folders:
-                two = _listed([folders[role], name], "/")
+                two = listed([folders[role], name], "/")
                 raise TrainingError(f"{self._title} has {two}, which both mean {role}: keep one of them, or join them")
             folders[role] = name
         if "train" not in folders or len(folders) == 1:
             only = [f"name {join(self._title, shown(name))} for one to be split" for name in called if len(called) == 1]
             raise TrainingError(
-                f"{self._title} has {_listed(list(called), '/')} but no {'val' if 'train' in folders else 'train'}/: "
+                f"{self._title} has {listed(list(called), '/')} but no {'val' if 'train' in folders else 'train'}/: "
                 + ", or ".join(["add it", *only])
             )
         train = self._trained_on(folders["train"])
@@ -139,7 +121,7 @@ class _Reading:
             if role not in ("train", self._measure):
                 self._said.append(self._left_out(role, name))
         if others:
-            self._said.append(f"left out: {_listed(others, '/')} (no photos)")
+            self._said.append(f"left out: {listed(others, '/')} (no photos)")
         return FolderLayout(train, measured, tuple(self._said))
 
     def _left_out(self, role: Role, name: str) -> str:
@@ -167,10 +149,10 @@ class _Reading:
             self._said.append(f"left out: {len(loose):,} photos that are in no class folder, e.g. {first}")
         lower = {name.lower() for name in names}
         if "images" in lower and len(lower) > 1 and lower <= {"images", "labels", "annotations"}:
-            raise TrainingError(f"{where} holds {_listed(names, '/')}, as for object detection: {_PUT}")
+            raise TrainingError(f"{where} holds {listed(names, '/')}, as for object detection: {_PUT}")
         folders: dict[str, list[str]] = defaultdict(list)
         for name in names:
-            if not _is_utf8(name):
+            if not is_utf8(name):
                 raise TrainingError(f"{where}/{shown(name)}: a class needs a name in UTF-8")
             folders[composed(name)].append(join(split, name))
         for label in (label for label, same in folders.items() if len(same) > 1):
@@ -193,7 +175,7 @@ class _Reading:
             raise TrainingError(f"{said}: at least two are needed; {_PUT}")
         how = f"move them to {shown(split)}/" if split else f"name {shown(join(self._title, only))}"
         raise TrainingError(
-            f"{said}; if the folders in {shown(only)}/ ({_listed(inner)}) are the classes or splits, {how}"
+            f"{said}; if the folders in {shown(only)}/ ({listed(inner)}) are the classes or splits, {how}"
         )
 
     def _check_depth(self, folders: dict[str, list[str]], where: str) -> None:
@@ -202,53 +184,42 @@ class _Reading:
         names: dict[str, str] = {}
         for label, places in folders.items():
             for name in self._names_below(places):
-                labels[_folded(name)].append(label)
-                names[_folded(name)] = name
+                labels[folded(name)].append(label)
+                names[folded(name)] = name
         repeated = sorted(name for name, several in labels.items() if len(several) > 1)
         if not repeated:
             return
-        outer = _listed(sorted({label for name in repeated for label in labels[name]}), "/")
+        outer = listed(sorted({label for name in repeated for label in labels[name]}), "/")
         inner = [names[name] for name in repeated]
         how = "if these are the classes, put the photos of each into one folder"
         if splits := [name for name in inner if role_of(name)]:
-            how = f"put the splits above the classes, as {splits[0]}/{labels[_folded(splits[0])][0]}"
+            how = f"put the splits above the classes, as {splits[0]}/{labels[folded(splits[0])][0]}"
         raise TrainingError(
-            f"{outer} in {where} hold folders of the same names ({_listed(inner)}): {how}; "
+            f"{outer} in {where} hold folders of the same names ({listed(inner)}): {how}; "
             f"if {outer} are the classes, add {_EVERY}"
         )
 
     def _names_below(self, places: list[str]) -> set[str]:
-        """Returns the names of the folders in a class that hold most of its files, or that are called like splits."""
+        """Returns the names of the folders in a class that hold most of its files, or that are called like splits.
+
+        Names such as `images` do not count: nobody calls a class so, and some data sets have such a folder in each.
+        """
         if not any(self._tree.folders.get(place) for place in places):
             return set()
         paths = [path.removeprefix(f"{place}/").split("/")[:-1] for place in places for path in self._tree.below(place)]
         inner = [names for names in paths if names]
         if 2 * len(inner) > len(paths):
-            return {name for names in inner for name in names}
+            return {name for names in inner for name in names if not is_neutral(name)}
         return {names[0] for names in inner if role_of(names[0])}
-
-
-def _is_utf8(name: str) -> bool:
-    return name.encode("utf-8", "replace").decode() == name
-
-
-def _folded(name: str) -> str:
-    """Returns what is equal for names that a person may take for the same: in another case, width or spacing."""
-    return " ".join(unicodedata.normalize("NFKC", name).lower().split())
 
 
 def _check_alike(labels: Sequence[str] | set[str] | dict[str, list[str]], where: str) -> None:
     """Refuses labels that differ in case, width or spacing only. Single letters may: "a" is not "A"."""
     seen: dict[str, str] = {}
     for label in sorted(labels):
-        other = seen.setdefault(_folded(label), label)
+        other = seen.setdefault(folded(label), label)
         if other != label and len(label) > 1:
             raise TrainingError(
                 f"the classes {other!r} and {label!r} in {where} differ in case or spacing only: give both the same "
                 "name if they are one class, or else names that differ more"
             )
-
-
-def _listed(names: Sequence[str], after: str = "") -> str:
-    listed = ", ".join(f"{shown(name)}{after}" for name in names[:_SHOWN])
-    return f"{listed} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else listed

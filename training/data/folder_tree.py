@@ -2,13 +2,13 @@
 
 import os
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from classifier.manifest import VERSION_FILE
+from training.data.folder_names import composed, shown
 from training.errors import TrainingError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
@@ -18,10 +18,9 @@ _SYSTEM_NAMES = {
     *("$recycle.bin", "system volume information", "lost.dir"),  # Windows, Android
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot"),  # file servers
     *("lost+found", "__pycache__"),
-    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"),
+    *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"),
 }
 _CHECKED_DISK = re.compile(r"found\.\d{3}")  # Windows puts there what it found when it repaired a disk
-_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
 _OF_A_RUN = {"checkpoint.pth.tar", "log.jsonl"}
 
 
@@ -57,16 +56,6 @@ class FolderTree:
 def join(folder: str, name: str) -> str:
     """Returns the path of what is called `name` in `folder`."""
     return f"{folder}/{name}" if folder else name
-
-
-def composed(name: str) -> str:
-    """Returns the name in Unicode's composed form (NFC): macOS and some archives write "é" as two characters."""
-    return unicodedata.normalize("NFC", name)
-
-
-def shown(name: str) -> str:
-    """Returns a name that can be printed in a line, even of one that is not UTF-8 or has line ends in it."""
-    return name.encode("utf-8", "backslashreplace").decode().translate(_CONTROL)
 
 
 def is_photo(name: str) -> bool:

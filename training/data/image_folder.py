@@ -14,8 +14,9 @@ from PIL import Image
 from classifier.preprocess import ImageError, Preprocess
 from training.data import stratified
 from training.data.file_scan import FileRecord, scan_files
-from training.data.folder_layout import ClassFolders, FolderLayout, Role, layout_of
-from training.data.folder_tree import FolderTree, composed, shown, walk
+from training.data.folder_layout import ClassFolders, FolderLayout, layout_of
+from training.data.folder_names import Role, composed, shown
+from training.data.folder_tree import FolderTree, walk
 from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
@@ -142,7 +143,7 @@ def _labels(layout: FolderLayout, files: _Files, sound: Sequence[str], problems:
     for label, folders in train.folders.items():
         if not counts[label]:
             bad = sum(name.startswith(tuple(f"{folder}/" for folder in folders)) for name in problems)
-            why = f"none of its {bad:,} files can be used" if bad else "it is empty"
+            why = problems.get(folders[0]) or (f"none of its {bad:,} files can be used" if bad else "it is empty")
             raise TrainingError(f"the class folder {folders[0]} holds no image ({why}): put some in, or remove it")
     if measured is not None and not any(name in files.measured for name in sound):
         raise TrainingError(

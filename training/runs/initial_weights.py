@@ -9,7 +9,7 @@ from torch import nn
 
 from classifier.architectures import build, load_weights
 from classifier.checkpoint import Checkpoint
-from training.data.folder_tree import composed
+from training.data.folder_names import composed
 from training.errors import TrainingError
 from training.networks import heads
 from training.networks.pretrained import pretrained

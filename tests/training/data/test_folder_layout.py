@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.photo_files import touch
-from training.data.folder_layout import FolderLayout, Role, layout_of, role_of
+from training.data.folder_layout import FolderLayout, layout_of
+from training.data.folder_names import Role
 from training.data.folder_tree import walk
 from training.errors import TrainingError
 
@@ -29,29 +30,6 @@ def refused(folder: Path, *names: str, splits: bool = True, measure: Role = "val
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("role", "names"),
-    [
-        (
-            "train",
-            ["train", "Train", "TRAINING", "training_set", "train-images", "images_train", "trainset", "train2017"],
-        ),
-        (
-            "val",
-            ["val", "Valid", "validation", "VALIDATION_SET", "val_data", "dev", "eval", "Validation images", "val2017"],
-        ),
-        ("test", ["test", "Test", "testing", "test_set", "testset", "test-photos", "Test Data"]),
-        (
-            None,
-            ["trains", "tests", "freight train", "trainval", "train_test", "best", "invalid", "device", "data", "set"],
-        ),
-        (None, ["images", "contest", "latest", "evaluate me", "values", "train 12", "", "dataset" * 30 + "x", "т"]),
-    ],
-)
-def test_the_names_of_splits_are_known_in_any_case_and_spelling(role: Role | None, names: list[str]) -> None:
-    assert [role_of(name) for name in names] == [role] * len(names)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +162,7 @@ def test_what_may_be_read_in_two_ways_is_refused_in_a_line_that_says_what_to_do(
         (["session1/", "session2/Bees/1.png"], ["(Bees)"]),
         (["session1/", "session2/", "more/1.png"], ["session1/, session2/"]),
         (["session1/", "session2/", "session1/overview.jpg", "session2/overview.jpg"], ["session1/, session2/"]),
+        (["site1/images/", "site2/images/"], ["site1/, site2/", "(ants, bees)"]),
         (["site1/monday/", "site2/friday/"], ["site1/, site2/", "ants, bees"]),
         (["session1/ants/1", "session1/bees/1", "session2/ants/1", "session2/bees/1"], ["(ants, bees)"]),
         (["train/s1/", "train/s2/", "val/s1/"], ["s1/, s2/ in photos/train"]),
@@ -205,6 +184,7 @@ def test_folders_of_the_same_names_in_several_folders_are_refused(
     [
         ["ants/1.png", "bees/2024/june/1.png", "bees/2024/july/1.png"],
         ["animals/ants/1.png", "animals/bees/1.png", "plants/roses/1.png"],
+        ["ants/images/1.png", "ants/boxes.txt", "bees/images/1.png", "bees/boxes.txt"],
         ["ants/1.png", "ants/2.png", "ants/more/3.png", "bees/1.png", "bees/2.png", "bees/more/3.png"],
     ],
 )

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.support.photo_files import picture, rewrite, write, write_folder
 from tests.support.runs import Said
 from training.data.dataset import Dataset, load_dataset
-from training.data.folder_layout import Role
+from training.data.folder_names import Role
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
 
@@ -149,6 +149,10 @@ def test_what_may_not_be_read_is_said_and_left_out(load: Load, tmp_path: Path) -
         "ants/000.jpg: Permission denied",
         "bees/locked: it cannot be read: Permission denied",
     )
+    (folder / "bees").chmod(0)
+    with pytest.raises(TrainingError, match=r"class folder bees holds no image \(it cannot be read: Permission denied"):
+        load(folder)
+    (folder / "bees").chmod(0o700)
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(
@@ -338,6 +342,16 @@ def test_what_test_holds_is_neither_scanned_nor_measured_unless_it_is_asked_for(
         f"Test/{label}/{i:03}.jpg" for label in ("ants", "bees") for i in range(2)
     }
     assert other.skipped == ("Test/ants/broken.png: it is empty",)
+
+
+def test_a_split_that_is_a_link_to_another_is_said_and_left_out(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for split in ("train", "val"):
+        write_folder(folder / split, bees=4, ants=4)
+    (folder / "test").symlink_to("val", target_is_directory=True)
+    dataset = load(folder)
+    assert dataset.skipped == ("test: it is a link to val",)
+    assert len(dataset.test) == 8
 
 
 def test_without_val_a_part_of_train_is_measured(load: Load, tmp_path: Path) -> None:
