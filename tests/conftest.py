@@ -15,7 +15,7 @@ import torch
 from app.http.problems import PROBLEMS
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
-from tests.support.runs import Train
+from tests.support.runs import Said, Train
 from tests.support.server import PROJECT, ServerProcess, serving
 from training.commands.train import train
 from training.progress import Progress
@@ -164,3 +164,8 @@ def run(tmp_path: Path, tiny: Recipe) -> Train:
 @pytest.fixture
 def silent() -> Progress:
     return Progress.silent()
+
+
+@pytest.fixture
+def said() -> Said:
+    return Said()

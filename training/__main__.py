@@ -136,6 +136,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         workers=arguments.workers,
         strict=arguments.strict,
+        test=arguments.test,
         progress=Progress(),
     )
 

@@ -85,7 +85,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
             "data",
             type=Path,
             metavar="DIR",
-            help="a folder with one folder of photos per class, or with train/ and val/ of such folders",
+            help="a folder with one folder of photos per class, or with splits of such folders: train/, val/, test/",
         )
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, or a .toml file"
@@ -153,6 +153,9 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
         default=Path("data"),
         metavar="DIR",
         help="folder of the data set, as for training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="measure on the test/ of a folder of photos, which training leaves out"
     )
     _device_flags(parser)
     _runs_flag(parser)

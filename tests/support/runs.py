@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+
+from rich.console import Console
 
 from classifier.checkpoint import Checkpoint
 from training.progress import Advance, Progress
@@ -23,6 +26,17 @@ class CtrlC(Progress):
             raise KeyboardInterrupt
         with Progress.silent().step(title, total=total, unit=unit) as advance:
             yield advance
+
+
+class Said:
+    """What a run says, as text."""
+
+    def __init__(self) -> None:
+        self.text = StringIO()
+        self.progress = Progress(Console(file=self.text, width=300))
+
+    def __str__(self) -> str:
+        return self.text.getvalue()
 
 
 def same_weights(one: Path, other: Path) -> bool:

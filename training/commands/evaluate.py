@@ -10,6 +10,7 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import Metrics
 from training.commands.reproduce import recipe_of
 from training.data.dataset import load_dataset
+from training.data.folder_names import composed
 from training.device import device_named
 from training.errors import TrainingError
 from training.evaluation import measure
@@ -28,6 +29,7 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
     strict: bool = False,
+    test: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
     """Measures the checkpoint at `path` on the test set of its data, and returns what was measured.
@@ -37,6 +39,7 @@ def evaluate(
 
     Args:
         data: the folder of the data set; for a checkpoint that was not trained here, a folder of photos.
+        test: photos are measured on `test/`, which training left out. Other data sets have one test set only.
         runs, device, workers, strict, progress: as for `training.commands.train.train`.
 
     Raises:
@@ -47,10 +50,18 @@ def evaluate(
     _, checkpoint = load_checkpoint(path)
     manifest = checkpoint.manifest
     on = device_named(device)
+    recipe = _recipe(checkpoint)
+    apart = test and recipe.source.kind == "photos"
     dataset = load_dataset(
-        _recipe(checkpoint), folder=data, scratch=runs, workers=workers, strict=strict, progress=progress
+        recipe,
+        folder=data,
+        scratch=runs,
+        measure="test" if apart else "val",
+        workers=workers,
+        strict=strict,
+        progress=progress,
     )
-    if dataset.labels != manifest.labels:
+    if dataset.labels != tuple(map(composed, manifest.labels)):
         raise TrainingError(f"the classes of {data} are {dataset.labels}, the checkpoint's are {manifest.labels}")
     provenance = manifest.provenance
     threads = torch.get_num_threads()
@@ -62,8 +73,8 @@ def evaluate(
         )
     finally:
         torch.set_num_threads(threads)
-    progress.show(_table(manifest.metrics, measured.metrics))
-    if provenance is not None and provenance.dataset.fingerprint != dataset.fingerprint:
+    progress.show(_table(manifest.metrics, measured.metrics, comparable=not apart))
+    if not apart and provenance is not None and provenance.dataset.fingerprint != dataset.fingerprint:
         progress.say("this is not the data that it was trained on: the fingerprints differ")
     return measured
 
@@ -75,12 +86,17 @@ def _recipe(checkpoint: Checkpoint) -> Recipe:
     return builtin("photos", f"scratch:{manifest.architecture}").replace(preprocess=manifest.preprocess.model_dump())
 
 
-def _table(before: Metrics | None, now: Metrics) -> Table:
+def _table(before: Metrics | None, now: Metrics, *, comparable: bool) -> Table:
     table = Table("figure", "manifest", "now", "", box=box.SIMPLE)
     then = {} if before is None else before.model_dump()
     for name, value in now.model_dump().items():
         known = then.get(name)
-        table.add_row(name.replace("_", " "), "-" if known is None else str(known), str(value), _verdict(known, value))
+        table.add_row(
+            name.replace("_", " "),
+            "-" if known is None else str(known),
+            str(value),
+            _verdict(known, value) if comparable else "",
+        )
     return table
 
 

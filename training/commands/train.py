@@ -73,13 +73,23 @@ def train(
     published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
-        dataset = load_dataset(recipe, folder=data, scratch=runs, workers=workers, strict=strict, progress=progress)
+        dataset = load_dataset(
+            recipe,
+            folder=data,
+            scratch=runs,
+            outputs=(store,),
+            workers=workers,
+            strict=strict,
+            progress=progress,
+        )
         initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
         initial_weights.check_fits(recipe, dataset.labels)
         run = Run(recipe, name, dataset, initial_weights, on, folder, progress)
         state = run.epochs(resume=resume)
         try:
             checkpoint, measured = _checkpoint(run, state)
+            if not dataset.unchanged():
+                progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
             path = publish(checkpoint, store)
         except KeyboardInterrupt as interrupt:
             raise Interrupted(

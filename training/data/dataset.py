@@ -1,5 +1,6 @@
 """Loads a recipe's data set: what a network is trained on, chosen by, and measured on."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from classifier.visible import to_mode
 from training.data import image_folder, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
+from training.data.folder_names import Role
 from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
@@ -33,10 +35,12 @@ class Dataset:
         labels: by class index.
         train: the network is trained on it.
         held_out: taken out of the training set; by it the epoch is chosen and the temperature fitted.
-        test: only measured, once, and reported. For a folder with `train/` and `val/`, this is `val/`.
+        test: only measured, once, and reported. For a folder of photos with splits, this is `val/` or, if that is asked
+            for, `test/`.
         fingerprint: a hash of names and contents; equal for the same data, however it is split.
         examples: a few test images as PNG files, from as many classes as possible, as a user would send them.
         skipped: photos that cannot be used, each as "folder/file: reason".
+        unchanged: tells whether the fingerprint still is that of the data; files may be written to meanwhile.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Dataset:
     fingerprint: str
     examples: tuple[bytes, ...]
     skipped: tuple[str, ...] = ()
+    unchanged: Callable[[], bool] = lambda: True
 
 
 def load_dataset(
@@ -54,6 +59,8 @@ def load_dataset(
     *,
     folder: Path,
     scratch: Path,
+    outputs: Collection[Path] = (),
+    measure: Role = "val",
     workers: int | None = None,
     strict: bool = False,
     progress: Progress,
@@ -63,6 +70,8 @@ def load_dataset(
     Args:
         folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos.
         scratch: where drawn digits, and what was found out about photos, are kept for the next time.
+        outputs: other folders that are written to. Neither they nor `scratch` are photos, even in the folder of photos.
+        measure: the split of a folder of photos to measure on: "val", if it is there; "test", which must be there.
         workers: how many processes decode images; 0: this process does; None: as many as there are cores.
         strict: a file that is not a sound image is refused, instead of being left out.
 
@@ -86,6 +95,8 @@ def load_dataset(
                 recipe,
                 folder,
                 scratch=scratch,
+                outputs=outputs,
+                measure=measure,
                 threads=usable_cores() if workers is None else workers,
                 strict=strict,
                 progress=progress,
@@ -113,6 +124,7 @@ def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Data
         fingerprint=raw.fingerprint,
         examples=_examples(recipe, raw),
         skipped=raw.skipped,
+        unchanged=raw.unchanged,
     )
 
 

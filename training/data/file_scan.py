@@ -1,6 +1,8 @@
 """Scans every file of a folder once: hashes its content, and finds out whether it is an image that can be used.
 
-The results are kept for the next time, by path, size and time of the last change.
+The results are kept for the next time. A file is read again if its size, its inode or one of its times is another: the
+time of the last change of its content, which archives and copies set, or of its entry, which nobody can set. What was
+found out holds for a content, by its hash, and not for a path.
 """
 
 import hashlib
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import PIL
 from PIL import Image
@@ -25,7 +28,9 @@ from training.data.decode import FORMATS, reason
 from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
-_VERSION = f"1, Pillow {PIL.__version__}"
+_VERSION = f"2, Pillow {PIL.__version__}"
+# Size in bytes, time of the last change of the content and of the entry, both in ns, and inode.
+_Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +63,49 @@ def scan_files(
     path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
     kept = _read(path)
     stamps = {name: _stamp(folder / name) for name in names}
-    new = [name for name in names if stamps[name] is None or kept.get(name, (None,))[0] != stamps[name]]
-    found = {name: entry[1] for name, entry in kept.items()}
+    # Only what is unchanged: were this to hold old records of changed files, Ctrl-C would keep them as new.
+    found = {name: kept[name][1] for name, stamp in stamps.items() if stamp and name in kept and kept[name][0] == stamp}
+    new = [name for name in names if name not in found]
     if new:
+        known = {record.sha256: record for _, record in kept.values()}
         with (
             warnings.catch_warnings(action="ignore"),  # what Pillow finds odd, but reads
             progress.step(f"looking at {len(new):,} files", total=len(new), unit="files") as advance,
             ThreadPoolExecutor(max(1, threads)) as pool,
         ):
             try:
-                for name, record in zip(new, pool.map(lambda name: _record(folder / name), new), strict=True):
+                for name, record in zip(new, pool.map(lambda name: _record(folder / name, known), new), strict=True):
                     found[name] = record
                     advance(1)
             finally:  # after Ctrl-C too: what was scanned needs no second scan
                 pool.shutdown(cancel_futures=True)
-                _keep(path, {name: (stamp, found[name]) for name, stamp in stamps.items() if stamp and name in found})
+                others = {  # of splits that are not read this time
+                    name: entry
+                    for name, entry in kept.items()
+                    if name not in stamps and entry[0] == _stamp(folder / name)
+                }
+                _keep(path, others | {name: (stamp, found[name]) for name in found if (stamp := stamps[name])})
     return {name: found[name] for name in names}
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Returns (size, time of the last change in ns) of a file; None if it is not a file, or cannot be asked."""
+def _stamp(path: Path) -> _Stamp | None:
+    """Returns what changes whenever a path leads to another content; None if there is no file, or it cannot be asked.
+
+    Folders that change names leave all times of their files alone, and these may have been unpacked in the same moment:
+    then the inode tells them apart. Some file systems number their inodes anew each time that they are mounted. That
+    costs a hash of each file.
+    """
     try:
         status = path.stat()
     except OSError:
         return None
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _record(path: Path) -> FileRecord:
+def _record(path: Path, known: Mapping[str, FileRecord]) -> FileRecord:
+    """Returns the record of a file, which is one of the `known` ones, by hash, if the content is the same."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return FileRecord(problem="it is not a file")
@@ -95,6 +115,8 @@ def _record(path: Path) -> FileRecord:
     except OSError as error:
         return FileRecord(problem=reason(error))
     sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 in known:
+        return known[sha256]
     if not data:
         return FileRecord(sha256, problem="it is empty")
     try:
@@ -118,21 +140,24 @@ def _gif(data: bytes) -> str | None:
     return "it is a GIF" if data.startswith((b"GIF87a", b"GIF89a")) else None
 
 
-def _read(path: Path) -> dict[str, tuple[tuple[int, int], FileRecord]]:
+def _read(path: Path) -> dict[str, tuple[_Stamp, FileRecord]]:
     """Returns what was kept; nothing if the file is not there, or does not hold what was written."""
     try:
         document = json.loads(path.read_bytes())
         if document["version"] != _VERSION:
             return {}
-        return {
-            name: ((size, changed), FileRecord(**record | {"size": tuple(record["size"])}))
-            for name, (size, changed, record) in document["files"].items()
-        }
+        return {name: _entry(*entry) for name, entry in document["files"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _keep(path: Path, entries: Mapping[str, tuple[tuple[int, int], FileRecord]]) -> None:
+def _entry(size: int, changed: int, entered: int, inode: int, record: dict[str, Any]) -> tuple[_Stamp, FileRecord]:
+    if not isinstance(record["sha256"], str):
+        raise TypeError("a hash is a string")
+    return (size, changed, entered, inode), FileRecord(**record | {"size": tuple(record["size"])})
+
+
+def _keep(path: Path, entries: Mapping[str, tuple[_Stamp, FileRecord]]) -> None:
     document = {
         "version": _VERSION,
         "files": {name: [*stamp, asdict(record)] for name, (stamp, record) in entries.items() if record.sha256},

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ class RawDataset:
         train, test: which rows are to train on, and which to test on.
         fingerprint: a hash that is equal for the same data.
         skipped: files that were left out, each with the reason.
+        unchanged: tells whether the fingerprint still is that of the pictures; files may be written to meanwhile.
     """
 
     labels: tuple[str, ...]
@@ -55,6 +56,7 @@ class RawDataset:
     test: Rows
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    unchanged: Callable[[], bool] = lambda: True
 
     @classmethod
     def of_arrays(cls, train: LabelledImages, test: LabelledImages, labels: tuple[str, ...]) -> "RawDataset":

@@ -45,14 +45,17 @@ class TorchvisionSource(_Data):
 
 
 class PhotosSource(_Data):
-    """Means a folder in ImageFolder layout: a folder per class, or `train/` and `val/` with a folder per class in each.
+    """Means a folder in ImageFolder layout: a folder per class, or splits with a folder per class in each.
 
     Args:
         test_share: the share of each class that becomes the test set, if there is no `val/`.
+        splits: folders that are called like splits (`train`, `valid`, `Test`) are splits. Otherwise every folder is a
+            class, whatever it is called and whatever folders are in it.
     """
 
     kind: Literal["photos"] = "photos"
     test_share: float = Field(default=0.2, gt=0, lt=1)
+    splits: bool = True
 
 
 Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,7 @@ def computed(
     *,
     normalize: Forward,
     path: Path,
+    unchanged: Callable[[], bool],
     progress: Progress,
     title: str,
 ) -> Features:
@@ -73,11 +74,12 @@ def computed(
 
     Args:
         normalize: makes of a batch of images what the network takes.
+        unchanged: tells whether the images still are those that `path` stands for.
         title: what the step is called for people.
 
     Raises:
         OSError: `path` cannot be written.
-        TrainingError: an image cannot be read, or somebody changed the file meanwhile.
+        TrainingError: an image cannot be read, or somebody changed the images or the file meanwhile.
     """
     found = _found(path, len(split))
     if found is None:
@@ -92,6 +94,8 @@ def computed(
                 return values.flatten(1)[:, :1]
 
             logits_of(learner.network, split, forward=keep, device=learner.device)
+            if not unchanged():  # before the file is there: it would be believed for ever
+                raise TrainingError("images of the data set were changed while they were read; start again")
         found = _found(path, len(split))
         if found is None:
             raise TrainingError(f"{path} was changed by somebody else; try again")

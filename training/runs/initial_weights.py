@@ -9,6 +9,7 @@ from torch import nn
 
 from classifier.architectures import build, load_weights
 from classifier.checkpoint import Checkpoint
+from training.data.folder_names import composed
 from training.errors import TrainingError
 from training.networks import heads
 from training.networks.pretrained import pretrained
@@ -74,7 +75,7 @@ class InitialWeights:
         manifest = self.checkpoint.manifest
         fits = {
             "architecture": (manifest.architecture, recipe.architecture),
-            "labels": (manifest.labels, labels),
+            "labels": (tuple(map(composed, manifest.labels)), tuple(map(composed, labels))),
             "preprocess": (manifest.preprocess, recipe.preprocess),
         }
         for what, (theirs, ours) in fits.items():

@@ -71,6 +71,7 @@ def stage_data(
             learner,
             normalize=normalize,
             path=paths[title],
+            unchanged=dataset.unchanged,
             progress=progress,
             title=f"features of {title} images",
         )

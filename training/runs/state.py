@@ -176,13 +176,13 @@ def _damaged(path: Path) -> TrainingError:
 
 
 def _check_same(path: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differences = [
-        f"{key} {kept.get(key)!r} there, {wanted.get(key)!r} here"
-        for key in sorted(kept.keys() | wanted.keys())
-        if kept.get(key) != wanted.get(key)
-    ]
-    if differences:
+    """Checks that the state is of the wanted run. Raises: TrainingError, which says what is another."""
+    keys = [key for key in sorted(kept.keys() | wanted.keys()) if kept.get(key) != wanted.get(key)]
+    if keys == ["data"]:
+        raise TrainingError(f"{path} is of other data, or the data were changed since; start without --resume")
+    if keys:
+        differences = [f"{key} {kept.get(key)!r} there, {wanted.get(key)!r} here" for key in keys[:3]]
         raise TrainingError(
-            f"{path} is of another run ({'; '.join(differences[:3])}); "
+            f"{path} is of another run ({'; '.join(differences)}); "
             "resume with that run's flags, or start without --resume"
         )

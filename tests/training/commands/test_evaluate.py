@@ -38,6 +38,12 @@ def test_the_figures_stand_beside_the_manifest_s_and_are_the_same(path: Path, tm
 
 
 @pytest.mark.slow
+def test_data_with_one_test_set_only_are_measured_on_it_whatever_is_asked_for(path: Path, tmp_path: Path) -> None:
+    before = Checkpoint.load(path).manifest.metrics
+    assert evaluate(path, data=tmp_path / "data", runs=tmp_path, device="cpu", test=True).metrics == before
+
+
+@pytest.mark.slow
 def test_other_data_are_told_from_those_it_was_trained_on(path: Path, tmp_path: Path) -> None:
     other = write_mnist(tmp_path / "other", train=310, test=70)
     table = said(path, other, tmp_path / "runs")

@@ -3,46 +3,35 @@
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from tests.support.photo_files import picture, write, write_folder
+from tests.support.photo_files import picture, rewrite, write, write_folder
+from tests.support.runs import Said
 from training.data.dataset import Dataset, load_dataset
+from training.data.folder_names import Role
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.builtin import builtin
 
 RECIPE = builtin("photos").replace(held_out=0.25)
 
 
-class Said:
-    """What a run says, as text."""
-
-    def __init__(self) -> None:
-        self.text = StringIO()
-        self.progress = Progress(Console(file=self.text, width=300))
-
-    def __str__(self) -> str:
-        return self.text.getvalue()
-
-
-@pytest.fixture
-def said() -> Said:
-    return Said()
-
-
 @pytest.fixture
 def load(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
-    def load(folder: Path, *, strict: bool = False, **changes: object) -> Dataset:
-        recipe = RECIPE.replace(**changes)
+    def load(folder: Path, *, strict: bool = False, measure: Role = "val", **changes: object) -> Dataset:
         return load_dataset(
-            recipe, folder=folder, scratch=tmp_path / "scratch", workers=0, strict=strict, progress=said.progress
+            RECIPE.replace(**changes),
+            folder=folder,
+            scratch=tmp_path / "scratch",
+            measure=measure,
+            workers=0,
+            strict=strict,
+            progress=said.progress,
         )
 
     return load
@@ -160,6 +149,10 @@ def test_what_may_not_be_read_is_said_and_left_out(load: Load, tmp_path: Path) -
         "ants/000.jpg: Permission denied",
         "bees/locked: it cannot be read: Permission denied",
     )
+    (folder / "bees").chmod(0)
+    with pytest.raises(TrainingError, match=r"class folder bees holds no image \(it cannot be read: Permission denied"):
+        load(folder)
+    (folder / "bees").chmod(0o700)
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(
@@ -292,9 +285,82 @@ def test_notes_that_are_damaged_or_of_another_version_are_made_anew(load: Load, 
         assert load(folder).fingerprint == first
         assert notes.read_bytes() == sound
     for entry in document["files"].values():
-        entry[2]["sha256"] = "of another version"
+        entry[-1]["sha256"] = "of another version"
     notes.write_text(json.dumps(document | {"version": "another"}))
     assert load(folder).fingerprint == first
+
+
+def test_a_second_edition_of_the_same_names_sizes_and_times_has_another_fingerprint(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for seed, name in enumerate(f"{label}/{i}.bmp" for label in ("ants", "bees") for i in range(4)):
+        write(folder / name, seed)
+    first = load(folder)
+    assert first.unchanged()
+    for seed, path in enumerate(sorted(folder.glob("*/*"))):
+        rewrite(path, picture(50 + seed))
+    assert not first.unchanged()
+    assert load(folder).fingerprint != first.fingerprint
+
+
+def test_photos_that_were_only_touched_are_unchanged(load: Load, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos", bees=4, ants=4)
+    dataset = load(folder)
+    os.utime(folder / "bees" / "000.jpg")
+    assert dataset.unchanged()
+    (folder / "bees" / "000.jpg").unlink()
+    assert not dataset.unchanged()
+
+
+def test_labels_and_fingerprint_are_the_same_in_both_forms_of_unicode(load: Load, tmp_path: Path) -> None:
+    datasets = []
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form / "photos"
+        for seed, name in enumerate(f"{label}/{i}é.png" for label in ("café", "bleu") for i in range(5)):
+            write(folder / unicodedata.normalize(form, name), seed)
+        datasets.append(load(folder))
+    one, other = datasets
+    assert one.labels == other.labels == ("bleu", unicodedata.normalize("NFC", "café"))
+    assert one.fingerprint == other.fingerprint
+    assert [split.targets.tolist() for split in (one.train, one.test)] == [
+        split.targets.tolist() for split in (other.train, other.test)
+    ]
+
+
+def test_what_test_holds_is_neither_scanned_nor_measured_unless_it_is_asked_for(
+    load: Load, tmp_path: Path, said: Said
+) -> None:
+    folder = tmp_path / "photos"
+    for split, count in (("Train", 8), ("Valid", 3), ("Test", 2)):
+        write_folder(folder / split, bees=count, ants=count)
+    (folder / "Test" / "ants" / "broken.png").touch()
+    dataset = load(folder)
+    assert len(dataset.test) == 6
+    assert dataset.skipped == ()
+    assert "looking at 22 files" in str(said)
+    other = load(folder, measure="test")
+    assert names_of(other, folder)["test"] == {
+        f"Test/{label}/{i:03}.jpg" for label in ("ants", "bees") for i in range(2)
+    }
+    assert other.skipped == ("Test/ants/broken.png: it is empty",)
+
+
+def test_a_split_that_is_a_link_to_another_is_said_and_left_out(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for split in ("train", "val"):
+        write_folder(folder / split, bees=4, ants=4)
+    (folder / "test").symlink_to("val", target_is_directory=True)
+    dataset = load(folder)
+    assert dataset.skipped == ("test: it is a link to val",)
+    assert len(dataset.test) == 8
+
+
+def test_without_val_a_part_of_train_is_measured(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    write_folder(folder / "train", bees=10, ants=10)
+    write_folder(folder / "test", bees=3, ants=3)
+    names = names_of(load(folder), folder)
+    assert len(names["test"]) == 4
+    assert all(name.startswith("train/") for name in set.union(*names.values()))
 
 
 @pytest.mark.slow
