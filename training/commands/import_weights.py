@@ -81,14 +81,16 @@ def import_weights(
     sha256 = _sha256(path)
     beside = None if content.manifest else sidecar.read(path, sha256, note=note)
     known = sidecar.Sidecar.of(content.manifest) if content.manifest else beside
+    named = architecture
     if architecture is None:
         architecture = known.architecture if known else content.architecture
         if architecture is None:
             raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
-        note(f"says that it is of {architecture}")
     said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
     labels = _agreed(path, said, labels)
     weights = adapt_state_dict(content.state_dict, architecture, len(labels), note=note)
+    if named is None:
+        note(f"says that it is of {architecture}")
     chosen = chosen_preprocess(
         architecture, named=preprocess, said=known.preprocess if known else None, settings=settings, note=note
     )

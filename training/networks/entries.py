@@ -20,6 +20,7 @@ _USUAL = {
     *("state_dict", "model_state_dict", "model_state", "model", "net", "net_state_dict", "network"),
     *("network_state_dict", "weights", "model_weights", "params", "module"),
 }
+_LONGEST = 100  # characters of an architecture's name
 _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt", "opts")
 _ARCHITECTURE = ("architecture", "model", "model_name", "arch")
 _LABELS = (
@@ -90,7 +91,7 @@ def architecture_of(content: Mapping[Any, Any], path: tuple[str, ...]) -> str | 
     Raises: TorchvisionError if torchvision cannot be imported.
     """
     places = [place for _, place in _places(content, path)]
-    said = [place["arch"] for place in places if isinstance(place.get("arch"), str)]
+    said = [arch for place in places if isinstance(arch := place.get("arch"), str) and len(arch) < _LONGEST]
     if said:
         return str(said[0])
     names = {place[key] for place in places for key in _ARCHITECTURE if isinstance(place.get(key), str)}
@@ -172,7 +173,7 @@ def _at(content: Mapping[Any, Any], path: tuple[str, ...]) -> Mapping[Any, Any]:
 
 def _taken(content: Mapping[Any, Any], sets: Mapping[str, tuple[str, ...]], key: str) -> Entry:
     path = sets[key]
-    rest = [name for name in plain(content) if name != path[0]]
+    rest = [name for name in plain(content) if name not in (path[0], "arch", *_LABELS)]
     rest += [f"{path[0]}.{name}" for name in plain(_at(content, path[:1])) if name != path[1]] if path[1:] else []
     of_mean = ", which are a running mean" if is_averaged(key) else ""
     notes = [f"took the weights under {key!r}{of_mean}" + (f"; left out {listed(rest, most=8)}" if rest else "")]

@@ -102,7 +102,8 @@ def _said(content: Mapping[Any, Any], entry: Entry, weights: Weights) -> Foreign
     if not entry.path:
         return Foreign(weights, notes=entry.notes)
     labels, problems = labels_in(content, entry.path)
-    return Foreign(weights, architecture_of(content, entry.path), labels, notes=(*entry.notes, *problems))
+    notes = [*entry.notes, *(f"took the labels under {key!r}" for key in labels), *problems]
+    return Foreign(weights, architecture_of(content, entry.path), labels, notes=tuple(notes))
 
 
 def _unpickled(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,10 @@ def _by_index(value: Mapping[Any, Any]) -> list[Any]:
 def _index(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 8:
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # also an integer of torch
+    except (TypeError, ValueError):
+        return None
 
 
 def _check(labels: Sequence[str], what: str, *, first: int) -> None:

@@ -129,6 +129,7 @@ def test_the_network_is_named_by_the_file_or_its_settings(content: dict[str, Any
 def test_a_network_that_nobody_knows_or_that_is_named_twice_is_not_named() -> None:
     assert architecture_of({"args": {"model": "mine"}, "model": WEIGHTS}, ("model",)) is None
     assert architecture_of({"args": {"model": "resnet18"}, "config": {"model": "resnet34"}}, ()) is None
+    assert architecture_of({"arch": "x" * 1000, "state_dict": WEIGHTS}, ("state_dict",)) is None
     assert architecture_of({"arch": 3, "args": {"arch": ["resnet18"]}}, ()) is None
 
 

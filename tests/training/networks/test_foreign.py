@@ -209,6 +209,13 @@ def test_a_file_that_a_script_saved_says_where_its_weights_were_and_what_was_lef
     assert foreign.notes == ("took the weights under 'model'; left out 'optimizer', 'epoch', 'args'",)
 
 
+def test_labels_and_the_network_that_were_used_are_not_called_left_out(tmp_path: Path) -> None:
+    content = {"arch": "mnist_cnn", "model": DIGITS, "class_to_idx": {str(i): i for i in range(10)}, "epoch": 3}
+    foreign = read(_saved(tmp_path, content))
+    assert foreign.labels == {"class_to_idx": tuple("0123456789")}
+    assert foreign.notes == ("took the weights under 'model'; left out 'epoch'", "took the labels under 'class_to_idx'")
+
+
 def test_weights_as_arrays_of_numpy_are_read(tmp_path: Path) -> None:
     arrays = {name: tensor.numpy() for name, tensor in DIGITS.items()}
     assert _same(read(_saved(tmp_path, {"model": arrays})).state_dict, DIGITS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from training.errors import TrainingError
 from training.networks.labels import LabelError, labels_from, labels_of
@@ -166,5 +167,6 @@ def test_a_file_that_is_too_large_for_labels_is_not_read_whole(tmp_path: Path) -
 def test_labels_of_a_dictionary_may_be_in_any_order_and_of_any_kind_of_index() -> None:
     assert labels_of({"bees": 1, "ants": 0}) == ("ants", "bees")
     assert labels_of({1: "bees", 0: "ants"}) == ("ants", "bees")
+    assert labels_of({"bees": torch.tensor(1), "ants": torch.tensor(0)}) == ("ants", "bees")
     with pytest.raises(LabelError, match="not one label for each index"):
         labels_of({"ants": 0, "bees": 2})
