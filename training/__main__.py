@@ -93,11 +93,17 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training.commands.import_weights import import_pretrained, import_weights, labels_from
+    from training.commands.import_weights import import_pretrained, import_weights
+    from training.networks.labels import labels_from
     from training.progress import Progress
+    from training.publishing.open_checkpoint import header_of
 
     progress = Progress()
     if arguments.pretrained is not None:
+        for flag in ("architecture", "labels", "weights", "settings", "preprocess_from"):
+            if getattr(arguments, flag):
+                name = "set" if flag == "settings" else flag.replace("_", "-")
+                raise TrainingError(f"--{name}: --pretrained brings its own; name it for weights in a file only")
         path = import_pretrained(
             arguments.pretrained,
             store=arguments.store,
@@ -106,12 +112,16 @@ def _import(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     else:
+        prepared = arguments.preprocess_from
         path = import_weights(
             arguments.file,
             architecture=arguments.architecture,
             labels=None if arguments.labels is None else labels_from(arguments.labels),
             store=arguments.store,
             name=arguments.name,
+            entry=arguments.weights,
+            preprocess=None if prepared is None else header_of(prepared).manifest.preprocess,
+            settings=arguments.settings,
             examples=arguments.examples,
             progress=progress,
         )
@@ -122,7 +132,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from training.commands.export import export
 
     export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
-    print(f"wrote {arguments.file}")
+    print(f"wrote {arguments.file} and {arguments.file}.json")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -50,10 +50,16 @@ def replace(path: Path, data: bytes) -> None:
 def save(path: Path, content: dict[str, Any]) -> None:
     """Writes `content` to `path`, for `torch.load(weights_only=True)` to read. Raises: OSError."""
     with atomic_write(path) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # torch's words for a file that cannot be written to
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        save_to(file, content)
+
+
+def save_to(file: BinaryIO, content: dict[str, Any]) -> None:
+    """Writes `content` to an open file, as `save` does, and leaves nothing in its buffer. Raises: OSError."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch's words for a file that cannot be written to
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    file.flush()
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,10 @@ _GROUPS = {
             "publish a .pth, .pth.tar or .safetensors file, or torchvision's own weights",
             "import --pretrained resnet50",
         ),
-        "export": ("write a checkpoint's state_dict for torch.load", "export models_store/mnist/1.safetensors net.pth"),
+        "export": (
+            "write a checkpoint's state_dict, and what import needs beside it",
+            "export models_store/mnist/1.safetensors net.pth",
+        ),
     },
     "Look at a checkpoint again": {
         "evaluate": (
@@ -125,14 +128,27 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar or .safetensors file")
+    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar, .ckpt or .safetensors file")
     what.add_argument(
         "--pretrained",
         metavar="ARCHITECTURE",
         help="publish torchvision's own weights of this architecture, with their labels",
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label per line")
+    labels = "a text file with one label per line, or JSON (default: what the file says)"
+    parser.add_argument("--labels", type=Path, metavar="FILE", help=labels)
+    weights = "the key of the weights in FILE, or a prefix of their names, e.g. model_ema (default: what is usual)"
+    parser.add_argument("--weights", metavar="KEY", help=weights)
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="say how images are prepared, as for training, e.g. preprocess.resize=[64,64]",
+    )
+    prepared = "prepare images as this published .safetensors file does"
+    parser.add_argument("--preprocess-from", type=Path, metavar="CHECKPOINT", help=prepared)
     examples = "folder of images by which the server checks the weights (default: drawn images)"
     parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
     parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
@@ -141,8 +157,8 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 
 def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
-    parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth")
-    parser.add_argument("--force", action="store_true", help="write FILE even if it is there already")
+    parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth; and net.pth.json")
+    parser.add_argument("--force", action="store_true", help="write FILE and FILE.json even if they are there already")
 
 
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,12 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+IMPORT = ["import", "net.pth", "--architecture", "mnist_cnn", "--labels", "ten.txt"]
+# A network with batch norms, whose last feature maps of images this small are single values.
+NORMED = ["strokes", "--set", "architecture=resnet18", "--set", "preprocess.mode=RGB"]
+NORMED += ["--set", "preprocess.mean=[0.1,0.1,0.1]", "--set", "preprocess.std=[0.3,0.3,0.3]"]
+
+
 def folders(tmp_path: Path) -> list[str]:
     return ["--store", str(tmp_path / "store"), "--runs", str(tmp_path / "runs")]
 
@@ -102,7 +108,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["strokes", "--epochs", "many"], "invalid int value: 'many'"),
         (["strokes", "--batch-size", "0"], "batch_size"),
         (["strokes", "--lr", "nan"], "lr"),
-        (["strokes", "--lr", "1e9"], "try a lower --lr"),
+        (["strokes", "--lr", "1e9"], "try a lower --lr, e.g. 0.05"),
         (["strokes", "--name", "../up"], "--name"),
         (["strokes", "--resume"], "nothing to resume"),
         (["strokes", "--from", "nowhere.safetensors"], "no such file"),
@@ -118,6 +124,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["strokes", "--set", "architecture=alexnet"], "alexnet cannot take images of 28x28x1"),
         (["strokes", "--set", "preprocess.resize=[4,4]"], "mnist_cnn cannot take images of 4x4x1"),
         (["strokes", "--workers", "-1"], "'-1' is not a number of processes"),
+        ([*NORMED, "--batch-size", "1"], "resnet18 cannot train on one image at a time"),
         (["mnist"], "MNIST is not available"),
         (["photos"], "required: DIR"),
         (["photos", "nowhere", "--recipe", "scratch:resnet18"], "nowhere is not there"),
@@ -126,6 +133,13 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["import", "nowhere.pth"], "No such file"),
         (["import", "net.pth", "--architecture", "mnist_cnn", "--labels", "two.txt"], "10 classes, 2 labels"),
         (["import", "net.pth", "--labels", "two.txt"], "--architecture"),
+        (["import", "net.pth", "--weights", "ema"], "no weights under --weights 'ema'"),
+        (["import", "net.pth", "--preprocess-from", "nowhere.safetensors"], "no such file"),
+        ([*IMPORT, "--set", "epochs=3"], "here only preprocess.KEY=VALUE can be set"),
+        ([*IMPORT, "--set", "preprocess.resize=[4,4]"], "mnist_cnn cannot take images of 4x4x1"),
+        (["import", "--pretrained", "resnet18", "--set", "preprocess.resize=[4,4]"], "--set: --pretrained brings"),
+        (["import", "--pretrained", "resnet18", "--preprocess-from", "net.pth"], "--preprocess-from: --pretrained"),
+        (["import", "--pretrained", "resnet18", "--labels", "two.txt"], "--labels: --pretrained brings its own"),
         (["export", "nowhere.safetensors", "net.pth"], "is there already"),
         (["export", "nowhere.safetensors", "new.pth"], "nowhere.safetensors"),
         (["evaluate", "nowhere.safetensors"], "no such file"),
@@ -143,6 +157,7 @@ def test_what_cannot_be_done_is_one_line_and_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").touch()  # nothing can be downloaded into it
     (tmp_path / "two.txt").write_text("ants\nbees\n")
+    (tmp_path / "ten.txt").write_text("\n".join("abcdefghij"))
     (tmp_path / "one" / "ants").mkdir(parents=True)
     torch.save(build("mnist_cnn", 10).state_dict(), tmp_path / "net.pth")
     if arguments[:1] == ["strokes"]:

@@ -1,25 +1,41 @@
 """Publishes weights that were trained elsewhere."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torch import nn
+
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
-from classifier.manifest import Imported, Manifest
+from classifier.manifest import Calibration, Imported, Manifest, OutOfDistribution
 from classifier.preprocess import Preprocess
+from training.commands.preprocess_choice import chosen_preprocess
 from training.errors import TrainingError
+from training.networks import foreign
 from training.networks.heads import meta_network
+from training.networks.image_size import SIZE_ERRORS, cannot_take
 from training.networks.pretrained import pretrained, source_of
-from training.networks.weights import Weights, adapt_state_dict, read
+from training.networks.weights import Weights, adapt_state_dict
 from training.progress import Progress
-from training.publishing import example_images
+from training.publishing import example_images, sidecar
 from training.publishing.provenance import library_versions
 from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
-from training.recipes.builtin import usual_preprocess
 
-_MAX_LABEL = 256  # characters
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Holds what is published, but its source and its name."""
+
+    architecture: str
+    weights: Weights
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    calibration: Calibration | None = None
+    out_of_distribution: OutOfDistribution | None = None
 
 
 def import_weights(
@@ -29,46 +45,61 @@ def import_weights(
     labels: tuple[str, ...] | None = None,
     store: Path,
     name: str | None = None,
+    entry: str | None = None,
     preprocess: Preprocess | None = None,
+    settings: Sequence[str] = (),
     examples: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Publishes the weights in a .pth, .pth.tar or .safetensors file, and returns the path of the new version.
+    """Publishes the weights in a .pth, .pth.tar, .ckpt or .safetensors file, and returns the path of the new version.
+
+    What the file does not say is taken from `<path>.json`, if `export` wrote one there.
 
     Args:
         architecture: None: the one that the file names.
-        labels: by class index; None: those that the file holds, and only a checkpoint of ours holds any.
+        labels: by class index; None: those that the file holds.
         name: the model's name; None: it is called as its architecture is.
-        preprocess: None: what the file says; else what torchvision's weights of this architecture want.
+        entry: the key of the weights in the file, or a prefix of their names; None: what is usual.
+        preprocess: None: what the file says; else what is usual for the architecture, with a word.
+        settings: changes to the preprocess of the form `preprocess.key=value`.
         examples: a folder of images for the reference batch; None: pictures are drawn.
+        progress: is told what was taken, left out, and guessed.
 
     Raises:
-        TrainingError: the file, the labels or the name cannot be used.
+        TrainingError: the file, the labels, the preprocess or the name cannot be used.
         TorchvisionError: torchvision is needed and cannot be imported.
         OSError: the store cannot be written to.
     """
-    foreign = read(path)
-    architecture = architecture or foreign.architecture
+    progress = progress or Progress.silent()
+
+    def note(line: str) -> None:
+        progress.say(f"{path.name}: {line}")
+
+    content = foreign.read(path, entry)
+    for line in content.notes:
+        note(line)
+    sha256 = _sha256(path)
+    beside = None if content.manifest else sidecar.read(path, sha256, note=note)
+    known = sidecar.Sidecar.of(content.manifest) if content.manifest else beside
+    named = architecture
     if architecture is None:
-        raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
-    labels = labels or foreign.labels
-    if labels is None:
-        raise TrainingError(f"{path} does not say what its classes are called: --labels is needed")
-    say = (progress or Progress.silent()).say
-    weights = adapt_state_dict(
-        foreign.state_dict, architecture, len(labels), note=lambda note: say(f"{path.name}: {note}")
+        architecture = known.architecture if known else content.architecture
+        if architecture is None:
+            raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
+    said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
+    labels = _agreed(path, said, labels)
+    weights = adapt_state_dict(content.state_dict, architecture, len(labels), note=note)
+    if named is None:
+        note(f"says that it is of {architecture}")
+    chosen = chosen_preprocess(
+        architecture, named=preprocess, said=known.preprocess if known else None, settings=settings, note=note
     )
-    return _published(
-        weights,
-        architecture,
-        labels,
-        preprocess or foreign.preprocess or usual_preprocess(architecture),
-        source=path.name,
-        file=path,
-        store=store,
-        name=name,
-        examples=examples,
-    )
+    served = _Served(architecture, weights, labels, chosen)
+    if known and known.preprocess == chosen:
+        served = _Served(architecture, weights, labels, chosen, known.calibration, known.out_of_distribution)
+    elif known and (known.calibration or known.out_of_distribution):
+        note("left out the temperature and the threshold for strange images: they belong to another preprocess")
+    return _published(served, source=path.name, sha256=sha256, store=store, name=name, examples=examples)
 
 
 def import_pretrained(
@@ -98,80 +129,69 @@ def import_pretrained(
         )
     own = pretrained(architecture, progress=progress is not None and progress.console.is_terminal)
     return _published(
-        own.weights,
-        architecture,
-        own.labels,
-        own.preprocess,
+        _Served(architecture, own.weights, own.labels, own.preprocess),
         source=f"torchvision {own.name}",
-        file=own.file,
+        sha256=_sha256(own.file),
         store=store,
         name=name,
         examples=examples,
     )
 
 
-def labels_from(path: Path) -> tuple[str, ...]:
-    """Returns the lines of a text file in UTF-8, without blank ones at the end.
+def _agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Returns the labels. Raises: TrainingError if there are none, or if two sources contradict each other."""
+    every = dict(said) | ({} if labels is None else {"--labels": labels})
+    if not every:
+        raise TrainingError(f"{path} does not say what its classes are called: --labels is needed")
+    first, agreed = next(iter(every.items()))
+    for source, others in every.items():
+        if others != agreed:
+            raise TrainingError(f"{path}: {first} and {source} contradict each other: {_difference(agreed, others)}")
+    return agreed
 
-    Raises: TrainingError, which names a line that is empty, too long, not printable, or there twice.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise TrainingError(
-            f"{path} is not a text in UTF-8: byte {error.start + 1} is {error.object[error.start]:#x}"
-        ) from error
-    labels = [line.strip() for line in text.rstrip().split("\n")]
-    for i, label in enumerate(labels, start=1):
-        if not label:
-            raise TrainingError(f"{path}: line {i} is empty")
-        if not label.isprintable():
-            raise TrainingError(f"{path}: line {i} holds characters that cannot be printed: {label!r}")
-        if len(label) > _MAX_LABEL:
-            raise TrainingError(f"{path}: line {i} has {len(label)} characters, {_MAX_LABEL} are the most")
-        if label in labels[: i - 1]:
-            raise TrainingError(f"{path}: lines {labels.index(label) + 1} and {i} are the same: {label!r}")
-    if len(labels) < 2:
-        raise TrainingError(f"{path} has one label, {labels[0]!r}: at least two are needed, one on each line")
-    return tuple(labels)
+
+def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} labels and {len(theirs)}"
+    i = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    return f"class {i} is {ours[i]!r} and {theirs[i]!r}"
 
 
 def _published(
-    weights: Weights,
-    architecture: str,
-    labels: tuple[str, ...],
-    preprocess: Preprocess,
-    *,
-    source: str,
-    file: Path,
-    store: Path,
-    name: str | None,
-    examples: Path | None,
+    served: _Served, *, source: str, sha256: str, store: Path, name: str | None, examples: Path | None
 ) -> Path:
-    name = architecture if name is None else name
+    name = served.architecture if name is None else name
     check_name(name)
-    network = meta_network(architecture, len(labels))
-    load_weights(network, weights, share=True)
+    network = meta_network(served.architecture, len(served.labels))
+    load_weights(network, served.weights, share=True)
+    preprocess = served.preprocess
     pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
-    manifest = Manifest(
-        model=name,
-        architecture=architecture,
-        labels=labels,
-        preprocess=preprocess,
-        imported=Imported(
-            source=source,
-            sha256=_sha256(file),
-            versions=library_versions(),
-            created=datetime.now(UTC).replace(microsecond=0),
-        ),
-    )
     try:
-        proof = reference(network.eval(), pngs, preprocess)
-        return publish(Checkpoint(manifest=manifest, network=weights, reference=proof), store)
+        manifest = Manifest(
+            model=name,
+            architecture=served.architecture,
+            labels=served.labels,
+            preprocess=preprocess,
+            imported=Imported(
+                source=source,
+                sha256=sha256,
+                versions=library_versions(),
+                created=datetime.now(UTC).replace(microsecond=0),
+            ),
+            calibration=served.calibration,
+            out_of_distribution=served.out_of_distribution,
+        )
+        return publish(_proved(manifest, network, served.weights, pngs), store)
     except CheckpointError as error:
         raise TrainingError(f"{source}: {error}") from error
+
+
+def _proved(manifest: Manifest, network: nn.Module, weights: Weights, pngs: tuple[bytes, ...]) -> Checkpoint:
+    try:
+        proof = reference(network.eval(), pngs, manifest.preprocess)
+    except SIZE_ERRORS as error:
+        raise cannot_take(manifest.architecture, manifest.preprocess, error) from error
+    return Checkpoint(manifest=manifest, network=weights, reference=proof)
 
 
 def _sha256(path: Path) -> str:

@@ -1,27 +1,17 @@
-"""Reads weights that were trained elsewhere, without running anything that a file may hold, and adapts them.
+"""Adapts weights that were trained elsewhere to the names and types of a network."""
 
-It reads safetensors files, and what `torch.save` wrote: a state_dict, or a dictionary with one under "state_dict".
-"""
-
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
-from classifier.checkpoint import Checkpoint, CheckpointError
-from classifier.preprocess import Preprocess
 from training.errors import TrainingError
 from training.networks.heads import head_weights, meta_network
+from training.networks.words import listed
 
 Weights = dict[str, torch.Tensor]
+
+_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged)(?:[._]|$)")  # such as model_ema, ema.module, state_dict_ema
 
 # What DataParallel and torch.compile put into the names; PyTorch's ImageNet example has it in the middle too.
 _WRAPPERS = {"module", "_orig_mod"}
@@ -35,31 +25,32 @@ _RENAMED = (
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _COUNTER = ".num_batches_tracked"  # of a norm; files of before 2018 have none
 _LOOK_ALIKE = ("alexnet", "alexnet_transfer", "alexnet_finetune")
+# What trainers keep beside a network without a prefix: a loss, a metric, the counter of AveragedModel.
+_BESIDE = re.compile(
+    r"n_averaged|(?:(?:train|val|valid|test)_)?"
+    r"(?:criterion|loss|losses|loss_fn|loss_func|loss_function|acc|accuracy|f1|metric|metrics)\..*"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """Holds what a file holds, as far as the file says it.
+def is_averaged(name: str) -> bool:
+    """Tells whether a key or a prefix is one that running means of weights have."""
+    return _AVERAGED.search(name) is not None
 
-    Args:
-        state_dict: the weights by name, without the prefixes of wrappers.
-        labels, preprocess: None unless the file is a checkpoint of ours.
+
+def bare_name(name: str) -> str:
+    """Returns the name of a weight without what DataParallel and torch.compile put into it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def without_wrappers(state_dict: Mapping[str, torch.Tensor]) -> Weights:
+    """Returns the weights by the names that they have without DataParallel and torch.compile.
+
+    Raises: TrainingError if two would then have the same name.
     """
-
-    state_dict: Weights
-    architecture: str | None = None
-    labels: tuple[str, ...] | None = None
-    preprocess: Preprocess | None = None
-
-
-def read(path: Path) -> Foreign:
-    """Reads a file of weights. Raises: TrainingError if it is none, or if only a full unpickling could read it."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-        return _from_safetensors(path) if start[8:] == b"{" else _from_torch(path, _unpickled(path))
-    except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}") from error
+    names = [bare_name(name) for name in state_dict]
+    if len(set(names)) < len(names):
+        raise TrainingError("it holds two sets of weights, with and without the prefix module. or _orig_mod.")
+    return dict(zip(names, state_dict.values(), strict=True))
 
 
 def adapt_state_dict(
@@ -71,16 +62,17 @@ def adapt_state_dict(
 ) -> Weights:
     """Returns exactly the weights that the network needs, in its types.
 
-    Names from earlier versions of torchvision are brought up to date, auxiliary heads are left out, and half precision
-    is widened.
+    A prefix that the names of the whole network share is taken off. What has another prefix is not of the network and
+    is left out, and so are losses, metrics and auxiliary heads. Names from earlier versions of torchvision are brought
+    up to date, and half precision is widened.
 
     Args:
-        note: is told what was left out.
+        note: is told which prefix was taken off and what was left out.
 
     Raises: TrainingError, which names what is missing, unexpected, of another shape or type, or not finite.
     """
     expected = meta_network(architecture, num_classes).state_dict()
-    given = {_up_to_date(name, expected): tensor for name, tensor in state_dict.items()}
+    given = _of_the_network(state_dict, expected, note)
     auxiliary = [name for name in given if name.startswith(_AUXILIARY.get(architecture, ())) and name not in expected]
     if auxiliary:
         note(f"left out {len(auxiliary)} tensors of auxiliary heads, which only training needs")
@@ -91,80 +83,44 @@ def adapt_state_dict(
     return {name: _converted(name, given[name], like.dtype) for name, like in expected.items()}
 
 
-def _from_safetensors(path: Path) -> Foreign:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.keys() == {"manifest", "sha256"}:
-            own = Checkpoint.load(path)
-            manifest = own.manifest
-            return Foreign(dict(own.network), manifest.architecture, manifest.labels, manifest.preprocess)
-        return Foreign(_unwrapped(path, safetensors.torch.load_file(path)))
-    except (safetensors.SafetensorError, CheckpointError, ValueError, KeyError) as error:
-        raise TrainingError(f"{path} is not a sound safetensors file: {error}") from error
+def _of_the_network(
+    state_dict: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], note: Callable[[str], None]
+) -> Weights:
+    """Returns the weights of the network, by its own names."""
+    prefix, others = _prefix(state_dict, expected)
+    inside = {name.removeprefix(prefix): name for name in state_dict if name.startswith(prefix)}
+    names = {_up_to_date(name, expected): original for name, original in inside.items()}
+    beside = {name for name in names if name not in expected and (_BESIDE.fullmatch(name) or name.startswith(others))}
+    left_out = [name for name in state_dict if not name.startswith(prefix)] + [names[name] for name in beside]
+    if prefix:
+        note(f"took off the prefix {prefix!r} of the names")
+    if left_out:
+        note(f"left out {listed(sorted(left_out), most=8)}: {len(left_out)} tensors that are not of the network")
+    for other in others:
+        note(f"a running mean of the weights is under {other!r}: --weights {other.removesuffix('.')} takes that")
+    return {name: state_dict[original] for name, original in names.items() if name not in beside}
 
 
-def _unpickled(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickle's protocols; an error follows, or all is well
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    if archive.testzip() is not None:  # torch does not look at the sums
-                        raise _no_weights(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, TrainingError):
-        raise
-    except pickle.UnpicklingError as error:
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is None:
-            raise _no_weights(path) from error
+def _prefix(given: Iterable[str], expected: Mapping[str, torch.Tensor]) -> tuple[str, tuple[str, ...]]:
+    """Returns the prefix that the names of the network have in a file, and those of its running means beside it.
+
+    Raises: TrainingError if the network is there more than once.
+    """
+    first = next(iter(expected))
+    possible = {"": 0} | {name.removesuffix(first): 0 for name in given if name.endswith(f".{first}")}
+    wanted = {name for name in expected if not name.endswith(_COUNTER)}
+    for prefix in possible:
+        inside = (name.removeprefix(prefix) for name in given if name.startswith(prefix))
+        possible[prefix] = len(wanted & {_up_to_date(name, expected) for name in inside})
+    whole = [prefix for prefix, count in possible.items() if count == len(wanted)]
+    plain = [prefix for prefix in whole if not is_averaged(prefix)] or whole
+    if len(plain) > 1:
         raise TrainingError(
-            f"{path} is refused: it holds {foreign[1]}, and reading it could run any code that is in the file. If "
-            "you trust it, save the weights alone: torch.save({'arch': ..., 'state_dict': network.state_dict()}, FILE)"
-        ) from error
-    except Exception as error:  # nearly anything, where the file is another one or cut short
-        if "TorchScript" in str(error):
-            raise TrainingError(f"{path} is a TorchScript archive: save its state_dict() by torch.save") from error
-        raise _no_weights(path) from error
-
-
-def _no_weights(path: Path) -> TrainingError:
-    return TrainingError(
-        f"{path} is damaged, or not a file of weights: neither torch.save nor safetensors wrote it like this"
-    )
-
-
-def _from_torch(path: Path, content: Any) -> Foreign:
-    if not isinstance(content, Mapping) or not content:
-        raise TrainingError(f"{path} holds no state_dict: it holds {_in_words(content)}")
-    inner = content.get("state_dict")
-    if not isinstance(inner, Mapping):
-        return Foreign(_unwrapped(path, content))
-    architecture = content.get("arch")
-    return Foreign(_unwrapped(path, inner), architecture if isinstance(architecture, str) else None)
-
-
-def _unwrapped(path: Path, state_dict: Mapping[Any, Any]) -> Weights:
-    """The state_dict with the names that it has without wrappers."""
-    odd = [name for name, value in state_dict.items() if not (isinstance(name, str) and _is_plain(value))]
-    if odd or not state_dict:
-        what = f"{odd[0]!r} is {_in_words(state_dict[odd[0]])}" if odd else "it is empty"
-        raise TrainingError(f"{path} holds no state_dict of tensors, nor one under 'state_dict': {what}")
-    names = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state_dict]
-    if len(set(names)) < len(names):
-        raise TrainingError(f"{path} holds two sets of weights, with and without the prefix module. or _orig_mod.")
-    return dict(zip(names, state_dict.values(), strict=True))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of {list(value.shape)}, {value.layout} on {value.device}"
-    return f"{type(value).__name__} {' '.join(repr(value).split())[:60]}"
+            f"the network is there {len(plain)} times, under {listed(plain)}: choose by --weights PREFIX"
+        )
+    if plain:
+        return plain[0], tuple(prefix for prefix in whole if prefix != plain[0])
+    return max(possible, key=lambda prefix: possible[prefix]), ()
 
 
 def _up_to_date(name: str, expected: Mapping[str, torch.Tensor]) -> str:
@@ -181,12 +137,12 @@ def _check_names(given: Weights, expected: Weights, architecture: str) -> None:
         return
     others = [name for name in _LOOK_ALIKE if meta_network(name, 2).state_dict().keys() == given.keys()]
     hint = f"; they have the names of {others[0]}'s: --architecture {others[0]}" if others else ""
-    differences = [_listed(what, names) for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    differences = [
+        f"{len(names)} {what}: {listed(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
     raise TrainingError(f"the weights do not fit {architecture}: {'; '.join(differences)}{hint}")
-
-
-def _listed(what: str, names: list[str]) -> str:
-    return f"{len(names)} {what}: {', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''}"
 
 
 def _check_shapes(given: Weights, expected: Weights, architecture: str, num_classes: int) -> None:

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from classifier.preprocess import Preprocess
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, in_words
 
 
 def from_file(data: str, path: Path) -> Recipe:
@@ -45,22 +48,36 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Raises: TrainingError, which names the setting that makes no sense.
     """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise TrainingError(f"--set {setting}: a key and a value are needed, e.g. --set label_smoothing=0.1")
-        value: Any = _value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        values = _merged(values, value)
-    return _changed_by_hand(recipe, values)
+    return _changed_by_hand(recipe, _values(settings, example="label_smoothing=0.1"))
+
+
+def preprocess_with(preprocess: Preprocess, settings: Sequence[str]) -> Preprocess:
+    """Returns `preprocess` changed by settings of the form `preprocess.key=value`, as `with_settings` reads them.
+
+    Raises: TrainingError, which names the setting that makes no sense.
+    """
+    values = _values(settings, example="preprocess.resize=[64,64]")
+    others = [key for key in values if key != "preprocess"]
+    if others or not isinstance(values.get("preprocess", {}), Mapping):
+        raise TrainingError(f"--set {(others or ['preprocess'])[0]}: here only preprocess.KEY=VALUE can be set")
+    merged = _merged({"preprocess": preprocess.model_dump()}, _without_old_crop(preprocess, values))
+    try:
+        return _Preprocessed.model_validate(merged).preprocess
+    except ValidationError as error:
+        raise TrainingError(f"--set {in_words(error.errors()[0])}") from error
+
+
+class _Preprocessed(BaseModel):
+    preprocess: Preprocess
 
 
 def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
     """Returns the settings by which `with_settings` makes `recipe` of `base`."""
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
-    return [f"{key}={_text(value)}" for key, value in ours.items() if key not in theirs or theirs[key] != value]
+    differ = {key for key, value in ours.items() if key not in theirs or theirs[key] != value}
+    if "preprocess.resize" in differ:
+        differ.add("preprocess.crop")  # for a new size alone may take the crop away
+    return [f"{key}={_text(value)}" for key, value in ours.items() if key in differ]
 
 
 def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -69,7 +86,33 @@ def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     source = values.get("source")
     if isinstance(source, Mapping) and "kind" in source:
         raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
-    return changed(recipe, values)
+    return changed(recipe, _without_old_crop(recipe.preprocess, values))
+
+
+def _without_old_crop(before: Preprocess, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Takes away a crop that nobody named and that is larger than the new (height, width) of all images.
+
+    It was meant for the size before, and would put a black frame around each image.
+    """
+    told = values.get("preprocess")
+    resize = told.get("resize") if isinstance(told, Mapping) and "crop" not in told else None
+    if before.crop is None or not isinstance(resize, list) or len(resize) != len(before.crop):
+        return values
+    fits = all(isinstance(edge, int) and edge >= crop for edge, crop in zip(resize, before.crop, strict=True))
+    return values if fits else _merged(values, {"preprocess": {"crop": None}})
+
+
+def _values(settings: Sequence[str], *, example: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise TrainingError(f"--set {setting}: a key and a value are needed, e.g. --set {example}")
+        value: Any = _value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        values = _merged(values, value)
+    return values
 
 
 def _with_nothing(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -201,10 +201,11 @@ class Recipe(_Data):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise TrainingError(_in_words(error.errors()[0])) from error
+            raise TrainingError(in_words(error.errors()[0])) from error
 
 
-def _in_words(problem: ErrorDetails) -> str:
+def in_words(problem: ErrorDetails) -> str:
+    """Says which field is wrong, and why, in one line."""
     field = ".".join(str(part) for part in problem["loc"] if "constrained" not in str(part) and "[" not in str(part))
     if problem["type"] == "extra_forbidden":
         return f"{field or 'recipe'}: a recipe has no such value"

@@ -26,6 +26,7 @@ def train_epoch(
     *,
     forward: Forward,
     recipe: Recipe,
+    too_high: str,
     learning_rate: Callable[[int, int], float],
     draw: int,
     advance: Advance,
@@ -34,6 +35,7 @@ def train_epoch(
 
     Args:
         forward: makes logits of a batch, by the weights of `learner`, which each step changes.
+        too_high: says which rate was too high, if the loss is no longer finite.
         learning_rate: gives the rate for (the batch's number in this epoch, from 0; the number of batches).
         draw: the seed of what is done to single images.
         advance: is told how many samples are done, and the score so far.
@@ -59,7 +61,7 @@ def train_epoch(
         if number % _NOTED_EVERY == 0 or number == len(chosen):
             loss_sum, right = totals.tolist()
             score = Score(loss=loss_sum / seen, accuracy=right / seen)
-            check_finite(score, recipe)
+            check_finite(score, too_high)
             advance(seen - noted, str(score))
             noted = seen
     return score
@@ -92,9 +94,13 @@ def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], 
         learner.ema.update()
 
 
-def check_finite(score: Score, recipe: Recipe) -> None:
-    """Checks that the loss is finite, for otherwise it never will be again. Raises: TrainingError if it is not."""
+def check_finite(score: Score, too_high: str) -> None:
+    """Checks that the loss is finite, for otherwise it never will be again.
+
+    Args:
+        too_high: says which rate was too high.
+
+    Raises: TrainingError if it is not.
+    """
     if not math.isfinite(score.loss):
-        raise TrainingError(
-            f"the loss is {score.loss} after a peak rate of {recipe.lr}: try a lower --lr, e.g. {recipe.lr / 5:g}"
-        )
+        raise TrainingError(f"the loss is {score.loss} {too_high}")

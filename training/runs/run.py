@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from classifier.manifest import EpochPoint
-from classifier.normalize import normalizer
 from training.data.dataset import Dataset
-from training.errors import Interrupted, TrainingError
+from training.errors import Interrupted
 from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
@@ -20,9 +19,10 @@ from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
 from training.runs.loop import check_finite, train_epoch
 from training.runs.random_state import unchanged_random_state
-from training.runs.schedule import learning_rate
-from training.runs.stage_data import StageData, first_two, stage_data
+from training.runs.schedule import learning_rate, rate_too_high
+from training.runs.stage_data import StageData, stage_data
 from training.runs.state import Best, State, snapshot
+from training.runs.try_out import try_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Run:
         with unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
             network = self.initial_weights.network(recipe, len(self.dataset.labels))
-            self._try_out(network)
+            try_out(network, self.dataset.train, recipe)
             try:
                 for stage in recipe.stages:
                     if state is None or state.epoch < stage.last:
@@ -88,21 +88,6 @@ class Run:
             "parent": self.initial_weights.name,
         }
 
-    def _try_out(self, network: nn.Module) -> None:
-        """Computes two images. Raises: TrainingError if the network cannot take images of the recipe's size or mode."""
-        cpu = torch.device("cpu")
-        images = first_two(self.dataset.train, cpu)
-        try:
-            with torch.inference_mode():
-                network.eval()(normalizer(self.recipe.preprocess, device=cpu)(images))
-        except (RuntimeError, ValueError, AssertionError) as error:  # whatever a layer raises for a wrong size
-            size = "x".join(map(str, self.recipe.preprocess.shape))
-            reason = " ".join(str(error).split())[:200]
-            raise TrainingError(
-                f"{self.recipe.architecture} cannot take images of {size} ({reason}); "
-                "change the recipe's preprocess or its architecture"
-            ) from error
-
     def _learner(self, stage: Stage, network: nn.Module, state: State | None) -> Learner:
         parts = heads.parts(self.recipe.architecture, stage.trainable)
         learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr)
@@ -113,6 +98,7 @@ class Run:
     def _epoch(self, epoch: int, stage: Stage, learner: Learner, data: StageData, before: State | None) -> State:
         recipe = self.recipe
         peak = self.initial_weights.peak(recipe, stage)
+        too_high = rate_too_high(recipe, stage, peak)
         started = time.perf_counter()
         with self.progress.step(f"epoch {epoch}/{recipe.all_epochs}", total=len(data.train), unit="images") as advance:
             seen = train_epoch(
@@ -120,6 +106,7 @@ class Run:
                 data.train,
                 forward=data.forward,
                 recipe=recipe,
+                too_high=too_high,
                 learning_rate=lambda step, steps: learning_rate(
                     (epoch - stage.first) * steps + step,
                     stage.epochs * steps,
@@ -132,7 +119,7 @@ class Run:
             )
             with learner.measured():
                 held_out = data.held_out_score(learner)
-                check_finite(held_out, recipe)  # the last step may have spoilt the weights
+                check_finite(held_out, too_high)  # the last step may have spoilt the weights
                 advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
                 if before is not None and not held_out.beats(before.best.score):
                     best = before.best

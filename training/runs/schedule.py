@@ -3,6 +3,9 @@
 import math
 from typing import Literal
 
+from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe, Stage
+
 Schedule = Literal["one_cycle", "cosine", "constant"]
 
 
@@ -24,6 +27,18 @@ def learning_rate(step: int, steps: int, *, schedule: Schedule, peak: float, war
     if schedule == "constant":
         return peak
     return _between(peak, end, (step - turn) / max(steps - 1 - turn, 1))
+
+
+def rate_too_high(recipe: Recipe, stage: Stage, peak: float) -> str:
+    """Says after which rate a loss was no longer finite, and by which flag to try which lower one.
+
+    It is a fifth of the peak, but not more than the built-in recipe's own rate, with which others have trained.
+    """
+    known_good = builtin(recipe.source.kind, recipe.name)
+    second = stage.first > 1
+    usual = known_good.unfreeze.lr if second and known_good.unfreeze is not None else known_good.lr
+    flag = "--set unfreeze.lr" if second else "--lr"
+    return f"after a peak rate of {peak:g}: try a lower {flag}, e.g. {min(peak / 5, usual):g}"
 
 
 def _between(start: float, end: float, share: float) -> float:

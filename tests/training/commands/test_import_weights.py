@@ -1,28 +1,52 @@
 """Weights from elsewhere are published as a server takes them."""
 
+import argparse
 import hashlib
+import io
+from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from rich.console import Console
 from torchvision import models
 
 from app.inference.verification import verify
 from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
+from classifier.manifest import Calibration, OutOfDistribution
 from tests.support import hub
-from tests.support.checkpoints import DIGITS, checkpoint, png
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 from tests.support.images import noise
 from tests.support.tutorial import tutorial_file
-from training.commands.import_weights import import_pretrained, import_weights, labels_from
+from training.commands.import_weights import import_pretrained, import_weights
 from training.errors import TrainingError
 from training.networks.pretrained import preprocess_of
+from training.progress import Progress
 from training.recipes.builtin import builtin
 
 LABELS = ("ants", "bees", "wasps")
+
+
+def _calibrated(content: Checkpoint) -> Checkpoint:
+    return saying(
+        content,
+        calibration=Calibration(temperature=1.0 / 3),
+        out_of_distribution=OutOfDistribution(method="energy", threshold=2.302585092994046),
+    )
+
+
+def _said_of(path: Path, **options: Any) -> tuple[Path, list[str]]:
+    """The version that is published of a file, and what was said meanwhile."""
+    console = Console(file=io.StringIO())
+    published = import_weights(path, store=path.parent / "store", progress=Progress(console), **options)
+    assert isinstance(console.file, io.StringIO)
+    return published, console.file.getvalue().splitlines()
 
 
 @pytest.mark.slow
@@ -64,11 +88,13 @@ def test_a_foreign_safetensors_file_is_published(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_ours_is_published_with_all_it_says(tmp_path: Path) -> None:
-    own = checkpoint(preprocess=DIGITS.model_copy(update={"resizing": "box"}))
+    own = _calibrated(checkpoint(preprocess=DIGITS.model_copy(update={"resizing": "box"})))
     own.save(tmp_path / "1.safetensors")
     published = import_weights(tmp_path / "1.safetensors", store=tmp_path / "store", name="again")
     manifest = Checkpoint.load(published).manifest
     assert (manifest.labels, manifest.preprocess) == (own.manifest.labels, own.manifest.preprocess)
+    assert manifest.calibration == own.manifest.calibration
+    assert manifest.out_of_distribution == own.manifest.out_of_distribution
     assert (manifest.model, manifest.architecture) == ("again", "mnist_cnn")
 
 
@@ -103,6 +129,10 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing_in_the_store(tmp_path: 
         import_weights(path, labels=LABELS, store=store, name="Not A Name")
     with pytest.raises(TrainingError, match="there is no image in"):
         import_weights(path, labels=LABELS, store=store, examples=_empty(tmp_path))
+    with pytest.raises(TrainingError, match="mnist_cnn cannot take images of 4x4x1"):
+        import_weights(path, labels=LABELS, store=store, settings=["preprocess.resize=[4,4]"])
+    with pytest.raises(TrainingError, match="no weights under --weights 'model_ema'"):
+        import_weights(path, labels=LABELS, store=store, entry="model_ema")
     assert not store.exists()
 
 
@@ -148,44 +178,6 @@ def test_a_head_that_nobody_has_trained_is_not_even_downloaded(tmp_path: Path) -
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["ants\nbees\nwasps\n", "ants\nbees\nwasps", "ants\r\nbees\r\nwasps\r\n\r\n", "\ufeff ants \nbees\nwasps\n\n \n"],
-)
-def test_labels_are_the_lines_of_a_file(text: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_bytes(text.encode())
-    assert labels_from(tmp_path / "labels.txt") == LABELS
-
-
-def test_labels_may_be_in_any_language(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("Ameisen, große\nпчёлы\n蜂\n", encoding="utf-8")
-    assert labels_from(tmp_path / "labels.txt") == ("Ameisen, große", "пчёлы", "蜂")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ants\n\nbees\n", "line 2 is empty"),
-        (b"\nants\nbees\n", "line 1 is empty"),
-        (b"ants\nbees\nwasps\nbees\n", "lines 2 and 4 are the same: 'bees'"),
-        (b"ants\n", "has one label, 'ants': at least two are needed"),
-        (b"", "line 1 is empty"),
-        (b"ants\n" + b"b" * 257 + b"\n", "line 2 has 257 characters, 256 are the most"),
-        (b"ants\nbe\xe9s\n", "is not a text in UTF-8: byte 8 is 0xe9"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_named_by_their_lines(content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_bytes(content)
-    with pytest.raises(TrainingError, match=message) as caught:
-        labels_from(tmp_path / "labels.txt")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_label_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"labels\.txt: No such file"):
-        labels_from(tmp_path / "labels.txt")
-
-
 def test_a_file_in_which_a_byte_was_changed_is_refused(tmp_path: Path) -> None:
     path = tutorial_file(tmp_path, "mnist_cnn")
     data = bytearray(path.read_bytes())
@@ -195,7 +187,99 @@ def test_a_file_in_which_a_byte_was_changed_is_refused(tmp_path: Path) -> None:
         import_weights(path, labels=LABELS, store=tmp_path / "store")
 
 
-def test_a_label_that_cannot_be_printed_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("ants\nb\x1b[31mees\n")
-    with pytest.raises(TrainingError, match="line 2"):
-        labels_from(tmp_path / "labels.txt")
+def _weights(architecture: str = "mnist_cnn", *, seed: int = 0) -> dict[str, torch.Tensor]:
+    return hub.random_weights(meta_network(architecture, 3), seed=seed)
+
+
+def _as_scripts_save(tmp_path: Path) -> dict[str, Any]:
+    """Dictionaries as the best-known training scripts save them, of one and the same network."""
+    weights, mean = _weights(), _weights(seed=1)
+    arguments = argparse.Namespace(model="mnist_cnn", lr=0.1, output_dir=tmp_path, started=datetime.now(UTC))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9).state_dict()
+    averaged = {"n_averaged": torch.tensor(5)} | {f"module.{name}": tensor for name, tensor in mean.items()}
+    lightning = {f"model.{name}": tensor for name, tensor in weights.items()} | {"criterion.weight": torch.ones(3)}
+    return {
+        "references": {"model": weights, "model_ema": averaged, "optimizer": optimizer, "args": arguments},
+        "tutorial": {"epoch": 5, "model_state_dict": weights, "optimizer_state_dict": optimizer, "loss": 0.4},
+        "cifar": {"net": {f"module.{name}": tensor for name, tensor in weights.items()}, "acc": np.float64(93.1)},
+        "nested": {"checkpoint": {"weights": weights, "step": 3}, "path": Path("a/b")},
+        "timm": {"arch": "mnist_cnn", "state_dict": weights, "state_dict_ema": mean, "version": 2},
+        "lightning": {"state_dict": lightning, "hyper_parameters": {"lr": 0.1}, "callbacks": {}, "loops": {}},
+        "averaged": {"n_averaged": torch.tensor(5)} | {f"module.{n}": t for n, t in weights.items()},
+        "scores": {"params": weights, "best": np.float32(0.9), "curve": np.arange(3.0), "log": defaultdict(list)},
+    }
+
+
+SCRIPTS = ["references", "tutorial", "cifar", "nested", "timm", "lightning", "averaged", "scores"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_a_well_known_script_saves_is_published(script: str, tmp_path: Path) -> None:
+    torch.save(_as_scripts_save(tmp_path)[script], tmp_path / "net.pth")
+    published, said = _said_of(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS)
+    assert _has(published, _weights())
+    assert all(line.startswith("net.pth: ") for line in said)
+    assert any("took the weights under" in line for line in said) == (script != "averaged")
+    assert any("left out" in line for line in said)
+
+
+def _has(published: Path, weights: dict[str, torch.Tensor]) -> bool:
+    return all(tensor.equal(weights[name]) for name, tensor in Checkpoint.load(published).network.items())
+
+
+def test_a_running_mean_is_named_and_can_be_published_in_place_of_the_weights(tmp_path: Path) -> None:
+    torch.save(_as_scripts_save(tmp_path)["references"], tmp_path / "net.pth")
+    published, said = _said_of(tmp_path / "net.pth", labels=LABELS)
+    assert _has(published, _weights())
+    assert "net.pth: it holds a running mean of the weights, too: --weights model_ema takes that" in said
+    assert "net.pth: says that it is of mnist_cnn" in said
+    published, said = _said_of(tmp_path / "net.pth", labels=LABELS, entry="model_ema")
+    assert _has(published, _weights(seed=1))
+    assert said[0].startswith("net.pth: took the weights under 'model_ema', which are a running mean; left out 'model'")
+
+
+def test_the_labels_in_a_file_are_taken_and_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save({"arch": "mnist_cnn", "model": _weights(), "class_to_idx": {"bees": 1, "ants": 0, "wasps": 2}}, path)
+    published, _ = _said_of(path)
+    assert Checkpoint.load(published).manifest.labels == LABELS
+    assert _said_of(path, labels=LABELS)[0].stem == "2"
+    with pytest.raises(TrainingError, match="class_to_idx and --labels contradict each other: class 1 is 'bees' and"):
+        _said_of(path, labels=("ants", "wasps", "bees"))
+    with pytest.raises(TrainingError, match="contradict each other: 3 labels and 2"):
+        _said_of(path, labels=("ants", "bees"))
+    torch.save({"arch": "mnist_cnn", "model": _weights(), "classes": LABELS, "class_to_idx": {"a": 0, "b": 1}}, path)
+    with pytest.raises(TrainingError, match="class_to_idx and classes contradict each other"):
+        _said_of(path)
+    torch.save({"arch": "mnist_cnn", "model": _weights(), "class_to_idx": {"a": 1, "b": 2}}, path)
+    with pytest.raises(TrainingError, match="--labels is needed"):
+        _said_of(path)
+
+
+def test_a_checkpoint_of_ours_refuses_labels_that_contradict_it(tmp_path: Path) -> None:
+    checkpoint().save(tmp_path / "1.safetensors")
+    with pytest.raises(TrainingError, match="its manifest and --labels contradict each other: 10 labels and 3"):
+        _said_of(tmp_path / "1.safetensors", labels=LABELS)
+
+
+def test_the_preprocess_can_be_told_in_whole_or_in_part_and_what_is_guessed_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(_weights("squeezenet1_1"), path)
+    options: dict[str, Any] = {"architecture": "squeezenet1_1", "labels": LABELS}
+    published, said = _said_of(path, settings=["preprocess.resize=[64,64]"], **options)
+    usual = preprocess_of("squeezenet1_1")
+    assert usual is not None
+    expected = usual.model_copy(update={"resize": (64, 64), "crop": None})
+    assert Checkpoint.load(published).manifest.preprocess == expected
+    assert [line for line in said if "Guessed, as is usual for squeezenet1_1: mode=RGB, mean=" in line]
+    published, said = _said_of(path, preprocess=PHOTOS, **options)
+    assert Checkpoint.load(published).manifest.preprocess == PHOTOS
+    assert said == []
+
+
+def test_other_programs_documents_beside_a_file_change_nothing(tmp_path: Path) -> None:
+    torch.save(_weights(), tmp_path / "net.pth")
+    (tmp_path / "net.pth.json").write_text('{"labels": ["a", "b", "c"]}')
+    published, said = _said_of(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS)
+    assert Checkpoint.load(published).manifest.labels == LABELS
+    assert "is not one that export wrote" in said[0]

@@ -276,7 +276,7 @@ def test_a_parent_that_does_not_fit_is_refused(run: Train, tiny: Recipe, tmp_pat
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_publishes_nothing(run: Train, tiny: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="try a lower --lr"):
+    with pytest.raises(TrainingError, match=r"after a peak rate of 1e\+06: try a lower --lr, e\.g\. 0\.05"):
         run(tiny.replace(lr=1e6))
     assert not (tmp_path / "store" / "strokes").exists()
 

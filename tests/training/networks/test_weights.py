@@ -1,110 +1,23 @@
-"""Weights of others: what is read and under which names, what is refused and why, and how they are fitted."""
+"""Weights of others are fitted to a network: under which names, in which types, and what is refused."""
 
-import argparse
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from torch import nn
 from torchvision import models
 
 from classifier.architectures import meta_network
 from tests.support import hub
-from tests.support.checkpoints import checkpoint
 from training.errors import TrainingError
-from training.networks.weights import adapt_state_dict, read
+from training.networks.weights import adapt_state_dict, without_wrappers
 
 DIGITS = hub.random_weights(meta_network("mnist_cnn", 10))
 
 
-def _saved(tmp_path: Path, content: Any, **options: Any) -> Path:
-    path = tmp_path / "weights.pth"
-    torch.save(content, path, **options)
-    return path
-
-
 def _same(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-
-
-def _refusal(path: Path) -> str:
-    with pytest.raises(TrainingError) as caught:
-        read(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(str(path))
-    return message.removeprefix(str(path))
-
-
-TUTORIAL = {"epoch": 3, "arch": "mnist_cnn", "best_prec1": torch.tensor(97.5), "optimizer": {"state": {}}}
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_training_state_of_the_tutorial_is_read_with_its_architecture(tmp_path: Path, zipped: bool) -> None:
-    path = _saved(tmp_path, TUTORIAL | {"state_dict": DIGITS}, _use_new_zipfile_serialization=zipped)
-    foreign = read(path)
-    assert _same(foreign.state_dict, DIGITS)
-    assert (foreign.architecture, foreign.labels, foreign.preprocess) == ("mnist_cnn", None, None)
-
-
-def test_a_training_state_may_hold_more_than_is_known(tmp_path: Path) -> None:
-    more = {"identity": {"seed": 0}, "random": [torch.get_rng_state()], "average": None, "curve": [{"epoch": 1}]}
-    assert _same(read(_saved(tmp_path, TUTORIAL | more | {"state_dict": DIGITS})).state_dict, DIGITS)
-
-
-def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
-    network = nn.Linear(3, 2)
-    foreign = read(_saved(tmp_path, network.state_dict()))
-    assert _same(foreign.state_dict, network.state_dict())
-    assert foreign.architecture is None
-
-
-def test_a_bare_safetensors_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(DIGITS, path, metadata={"format": "pt"})
-    foreign = read(path)
-    assert _same(foreign.state_dict, DIGITS)
-    assert foreign.architecture is None
-
-
-def test_a_checkpoint_of_ours_brings_all_that_it_says_of_itself(tmp_path: Path) -> None:
-    own = checkpoint()
-    own.save(tmp_path / "1.safetensors")
-    foreign = read(tmp_path / "1.safetensors")
-    assert _same(foreign.state_dict, own.network)
-    assert foreign.architecture == "mnist_cnn"
-    assert (foreign.labels, foreign.preprocess) == (own.manifest.labels, own.manifest.preprocess)
-
-
-@pytest.mark.parametrize(
-    "wrapped",
-    [
-        "module.{}",
-        "_orig_mod.{}",
-        "module._orig_mod.{}",
-        "_orig_mod.module.{}",
-        "module.module.{}",
-    ],
-)
-def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, wrapped: str) -> None:
-    path = _saved(tmp_path, TUTORIAL | {"state_dict": {wrapped.format(name): t for name, t in DIGITS.items()}})
-    assert _same(read(path).state_dict, DIGITS)
-
-
-def test_what_a_real_wrapper_saves_is_read(tmp_path: Path) -> None:
-    # As pytorch's ImageNet example wraps AlexNet: only its features.
-    network = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 2))
-    plain = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network[0] = nn.DataParallel(network[0])
-    assert "0.module.0.weight" in network.state_dict()
-    assert _same(read(_saved(tmp_path, network.state_dict())).state_dict, plain)
 
 
 FAMILIES = [
@@ -119,102 +32,6 @@ FAMILIES = [
 def test_no_architecture_has_parts_that_are_called_like_wrappers() -> None:
     parts = {part for family in FAMILIES for name in meta_network(family, 2).state_dict() for part in name.split(".")}
     assert not parts & {"module", "_orig_mod"}
-
-
-def test_two_sets_of_weights_in_one_file_are_refused(tmp_path: Path) -> None:
-    path = _saved(tmp_path, DIGITS | {f"module.{name}": tensor for name, tensor in DIGITS.items()})
-    assert "two sets of weights" in _refusal(path)
-
-
-class _Runs:
-    """What unpickling would run."""
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("was-run"),)
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-        ({"state_dict": DIGITS, "args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
-        ({"state_dict": DIGITS, "best_prec1": np.float64(97.5)}, "numpy._core.multiarray.scalar"),
-        ({"state_dict": DIGITS, "more": _Runs()}, "pathlib.Path.touch|_Runs|getattr"),
-    ],
-    ids=["network", "arguments", "numpy", "code"],
-)
-@pytest.mark.parametrize("zipped", [True, False])
-def test_what_would_run_code_is_refused_and_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, named: str, zipped: bool
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    message = _refusal(_saved(tmp_path, content, _use_new_zipfile_serialization=zipped))
-    assert "is refused: it holds" in message
-    assert any(name in message for name in named.split("|"))
-    assert "torch.save({'arch': ..., 'state_dict': network.state_dict()}, FILE)" in message
-    assert not (tmp_path / "was-run").exists()
-
-
-def test_a_plain_pickle_is_not_run_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for protocol in (2, 4, 5):
-        path = tmp_path / "weights.pth"
-        path.write_bytes(pickle.dumps({"state_dict": DIGITS, "more": _Runs()}, protocol=protocol))
-        _refusal(path)
-    assert not (tmp_path / "was-run").exists()
-
-
-def _zip_of_something_else(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("readme.txt", "no weights")
-
-
-def _cut_short(path: Path) -> None:
-    torch.save(DIGITS, path)
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def _damaged_safetensors(path: Path) -> None:
-    path.write_bytes(safetensors.torch.save(DIGITS)[:-100])
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: path.write_bytes(b""), "is damaged, or not a file of weights"),
-        (lambda path: path.write_text("a text, not weights\n" * 20), "is damaged, or not a file of weights"),
-        (
-            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
-            "is damaged, or not a file of weights",
-        ),
-        (_zip_of_something_else, "is damaged, or not a file of weights"),
-        (_cut_short, "is damaged, or not a file of weights"),
-        (_damaged_safetensors, "is not a sound safetensors file"),
-        (lambda path: path.write_bytes(b"12345678{} and more"), "is not a sound safetensors file"),
-        (lambda path: torch.save(torch.ones(3), path), "it holds a tensor of [3]"),
-        (lambda path: torch.save([torch.ones(3)], path), "it holds list"),
-        (lambda path: torch.save({}, path), "it holds dict {}"),
-        (lambda path: torch.save({"state_dict": {}}, path), "it is empty"),
-        (lambda path: torch.save({"model": dict(DIGITS)}, path), "'model' is dict"),
-        (lambda path: torch.save(DIGITS | {"epoch": 3}, path), "'epoch' is int 3"),
-        (lambda path: torch.save({3: torch.ones(3)}, path), "3 is a tensor of [3]"),
-        (lambda path: torch.save({"w": torch.eye(3).to_sparse()}, path), "torch.sparse_coo"),
-        (lambda path: torch.save({"w": torch.ones(3, device="meta")}, path), "on meta"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda _: None, "No such file or directory"),
-    ],
-)
-def test_what_holds_no_weights_is_refused_in_one_line(tmp_path: Path, write: Any, message: str) -> None:
-    path = tmp_path / "weights.pth"
-    write(path)
-    assert message in _refusal(path)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_torchscript_is_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "scripted.pt"
-    torch.jit.script(nn.Linear(2, 2)).save(path)  # type: ignore[no-untyped-call]
-    assert "TorchScript archive" in _refusal(path)
 
 
 def _unfit(weights: Mapping[str, torch.Tensor], architecture: str = "mnist_cnn", num_classes: int = 10) -> str:
@@ -324,3 +141,119 @@ def test_the_names_in_torchvisions_files_of_vit_are_read_as_torchvision_reads_th
     theirs = meta_network("vit_b_32", 1000)
     theirs.load_state_dict(old, assign=True)
     assert _same(adapt_state_dict(old, "vit_b_32", 1000), theirs.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture", ["alexnet_transfer", "densenet121", "googlenet", "mobilenet_v3_small", "squeezenet1_0", "swin_t"]
+)
+def test_a_prefix_is_found_for_each_kind_of_network(architecture: str) -> None:
+    weights = meta_network(architecture, 2).state_dict()
+    real = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in weights.items()}
+    notes: list[str] = []
+    given = {f"model.{name}": tensor for name, tensor in real.items()} | {"criterion.weight": torch.ones(2)}
+    assert adapt_state_dict(given, architecture, 2, note=notes.append).keys() == weights.keys()
+    assert notes == [
+        "took off the prefix 'model.' of the names",
+        "left out 'criterion.weight': 1 tensors that are not of the network",
+    ]
+    assert adapt_state_dict(real, architecture, 2, note=notes.append).keys() == weights.keys()
+    assert len(notes) == 2
+
+
+def _under(prefix: str, weights: Mapping[str, torch.Tensor] = DIGITS) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+DOUBLED = {name: tensor * 2 for name, tensor in DIGITS.items()}
+
+
+def _adapted(weights: Mapping[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], list[str]]:
+    notes: list[str] = []
+    return adapt_state_dict(without_wrappers(weights), "mnist_cnn", 10, note=notes.append), notes
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "model.",
+        "net.",
+        "backbone.",
+        "encoder.net.",
+        "_orig_mod.model.",
+        "model._orig_mod.",
+        "module.model.module.",
+        "a.",
+    ],
+)
+def test_a_prefix_that_all_names_of_the_network_share_is_taken_off(prefix: str) -> None:
+    fitted, notes = _adapted(_under(prefix))
+    assert _same(fitted, DIGITS)
+    assert len(notes) == 1
+    assert notes[0].startswith("took off the prefix")
+
+
+@pytest.mark.parametrize("wrapped", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "module.module.{}"])
+def test_prefixes_of_wrappers_are_taken_off_without_a_word(wrapped: str) -> None:
+    fitted, notes = _adapted({wrapped.format(name): tensor for name, tensor in DIGITS.items()})
+    assert (_same(fitted, DIGITS), notes) == (True, [])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    ["criterion.weight", "loss_fn.pos_weight", "loss.weight", "train_acc.count", "val_loss.total", "n_averaged"],
+)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_what_trainers_keep_beside_a_network_is_left_out_with_a_word(prefix: str, beside: str) -> None:
+    fitted, notes = _adapted(_under(prefix) | {beside: torch.ones(10)})
+    assert _same(fitted, DIGITS)
+    assert notes[-1] == f"left out {beside!r}: 1 tensors that are not of the network"
+
+
+def test_what_averaged_model_saves_is_read() -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    assert set(averaged.state_dict()) == {"n_averaged", "module.0.weight", "module.0.bias"}
+    fitted, notes = _adapted(_under("module.") | {"n_averaged": torch.tensor(3)})
+    assert _same(fitted, DIGITS)
+    assert notes == ["left out 'n_averaged': 1 tensors that are not of the network"]
+
+
+@pytest.mark.parametrize("averaged", ["ema_model.", "model_ema.", "ema.module.", "swa."])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_running_mean_beside_the_weights_is_named_and_not_taken(prefix: str, averaged: str) -> None:
+    fitted, notes = _adapted(_under(prefix) | _under(averaged, DOUBLED))
+    assert _same(fitted, DIGITS)
+    name = averaged.replace("module.", "").removesuffix(".")
+    assert f"--weights {name} takes that" in notes[-1]
+
+
+def test_a_running_mean_alone_is_taken() -> None:
+    assert _same(_adapted(_under("ema_model.", DOUBLED))[0], DOUBLED)
+
+
+@pytest.mark.parametrize("prefixes", [("student.", "teacher."), ("", "teacher."), ("a.", "b.", "c.")])
+def test_a_network_that_is_there_more_than_once_is_refused(prefixes: tuple[str, ...]) -> None:
+    weights: dict[str, torch.Tensor] = {}
+    for prefix in prefixes:
+        weights |= _under(prefix)
+    message = _unfit(weights)
+    assert f"the network is there {len(prefixes)} times" in message
+    assert all(repr(prefix) in message for prefix in prefixes)
+    assert "choose by --weights" in message
+
+
+@pytest.mark.slow
+def test_layers_that_the_network_does_not_have_are_never_left_out() -> None:
+    # All of resnet18's names and shapes are in resnet34, too; and an unknown head may be a part of the network.
+    larger = {
+        name: torch.zeros(t.shape, dtype=t.dtype) for name, t in meta_network("resnet34", 10).state_dict().items()
+    }
+    for prefix in ("", "model."):
+        assert " unexpected: 'layer1.2." in _unfit(_under(prefix, larger), "resnet18", 10)
+    assert "1 unexpected: 'head.weight'" in _unfit(DIGITS | {"head.weight": torch.ones(10, 10)})
+    assert "1 unexpected: 'fc3.weight'" in _unfit(_under("model.") | {"model.fc3.weight": torch.ones(10, 10)})
+
+
+def test_a_network_of_which_a_part_is_missing_is_named_without_its_prefix() -> None:
+    weights = {name: tensor for name, tensor in _under("model.").items() if name != "model.fc2.bias"}
+    assert _unfit(weights) == "the weights do not fit mnist_cnn: 1 missing: 'fc2.bias'"

@@ -6,7 +6,7 @@ import pytest
 
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
-from training.recipes.overrides import changed, from_file, settings_from, with_settings
+from training.recipes.overrides import changed, from_file, preprocess_with, settings_from, with_settings
 from training.recipes.recipe import PhotosSource
 
 SETTINGS = [
@@ -47,6 +47,27 @@ def test_the_settings_between_two_recipes_make_the_one_of_the_other(name: str) -
     assert settings_from(base, base) == []
     without = changed(recipe, {"unfreeze": None, "augment": {"crop": None}})
     assert with_settings(base, settings_from(base, without)) == without
+
+
+def test_a_new_size_of_all_images_takes_away_a_larger_crop_that_nobody_named(tmp_path: Path) -> None:
+    base = builtin("photos", "scratch:resnet18")
+    assert base.preprocess.crop == (224, 224)
+    smaller = with_settings(base, ["preprocess.resize=[64,64]"])
+    assert smaller.preprocess.shape == (64, 64, 3)
+    (tmp_path / "small.toml").write_text('base = "scratch:resnet18"\npreprocess.resize = [64, 64]\n')
+    assert from_file("photos", tmp_path / "small.toml").preprocess == smaller.preprocess
+    assert with_settings(base, ["preprocess.resize=[240,320]"]).preprocess.crop == (224, 224)
+    framed = with_settings(base, ["preprocess.resize=[64,64]", "preprocess.crop=[224,224]"])
+    assert framed.preprocess.shape == (224, 224, 3)
+    for recipe in (smaller, framed):
+        assert with_settings(base, settings_from(base, recipe)) == recipe
+
+
+def test_a_preprocess_alone_is_changed_by_the_same_settings() -> None:
+    base = builtin("photos", "scratch:resnet18")
+    settings = ["preprocess.resize=[64,64]", "preprocess.mean=[0.5,0.5,0.5]"]
+    assert preprocess_with(base.preprocess, settings) == with_settings(base, settings).preprocess
+    assert preprocess_with(base.preprocess, []) == base.preprocess
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def epoch(recipe: Recipe, samples: InMemorySplit, parts: tuple[str, ...] = heads
         samples,
         forward=network,
         recipe=recipe,
+        too_high="after a peak rate of 0.01",
         learning_rate=lambda step, steps: 0.01 * step / steps,
         draw=0,
         advance=silently,

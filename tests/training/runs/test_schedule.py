@@ -2,7 +2,8 @@
 
 import pytest
 
-from training.runs.schedule import Schedule, learning_rate
+from training.recipes.builtin import builtin
+from training.runs.schedule import Schedule, learning_rate, rate_too_high
 
 STEPS = 101
 
@@ -38,3 +39,27 @@ def test_a_constant_rate_stays_once_it_has_risen() -> None:
 def test_without_warm_up_the_first_step_has_the_peak(schedule: Schedule) -> None:
     assert rates(schedule, warm_up=0.0)[0] == 1.0
     assert learning_rate(0, 1, schedule=schedule, peak=1.0, warm_up=0.5) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("peak", "said"),
+    [
+        (1e9, "after a peak rate of 1e+09: try a lower --lr, e.g. 0.05"),
+        (1e300, "try a lower --lr, e.g. 0.05"),
+        (0.3, "try a lower --lr, e.g. 0.05"),
+        (0.05, "after a peak rate of 0.05: try a lower --lr, e.g. 0.01"),
+        (0.003, "after a peak rate of 0.003: try a lower --lr, e.g. 0.0006"),
+    ],
+)
+def test_a_rate_that_was_too_high_is_answered_by_one_with_which_others_have_trained(peak: float, said: str) -> None:
+    recipe = builtin("strokes").replace(lr=peak)
+    assert said in rate_too_high(recipe, recipe.stages[0], peak)
+
+
+def test_the_rate_of_the_second_stage_has_a_flag_of_its_own() -> None:
+    recipe = builtin("photos", "finetune:resnet18").replace(unfreeze={"epochs": 1, "lr": 1e6})
+    first, second = recipe.stages
+    assert "try a lower --set unfreeze.lr, e.g. 0.002" in rate_too_high(recipe, second, second.lr)
+    assert "try a lower --lr, e.g. 0.002" in rate_too_high(recipe, first, first.lr)
+    added = builtin("photos", "transfer:resnet18").replace(unfreeze={"epochs": 1, "lr": 1e6})
+    assert "try a lower --set unfreeze.lr, e.g. 0.01" in rate_too_high(added, added.stages[1], 1e6)

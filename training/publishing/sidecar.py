@@ -1,0 +1,94 @@
+"""The file `<weights>.json` beside exported weights: all that serving them needs, and a state_dict does not say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+
+from classifier.manifest import Calibration, Label, Manifest, OutOfDistribution, Section
+from classifier.preprocess import Preprocess
+from training import atomic_files
+from training.errors import TrainingError
+
+_FORMAT: Literal["flambeau-weights/1"] = "flambeau-weights/1"
+_MOST_BYTES = 1 << 25
+
+
+class Sidecar(Section):
+    """Says what the weights beside it were published with, as a manifest does."""
+
+    format: Literal["flambeau-weights/1"] = _FORMAT
+    architecture: str = Field(min_length=1)
+    labels: tuple[Label, ...] = Field(description="by class index", min_length=2)
+    preprocess: Preprocess
+    calibration: Calibration | None = None
+    out_of_distribution: OutOfDistribution | None = None
+    sha256: Annotated[str, Field(description="of the file of weights", pattern="^[0-9a-f]{64}$")] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels):
+            raise ValueError("two classes have the same label")
+        return labels
+
+    @classmethod
+    def of(cls, manifest: Manifest, sha256: str | None = None) -> Self:
+        """Returns what a manifest says that serving needs."""
+        return cls(
+            architecture=manifest.architecture,
+            labels=manifest.labels,
+            preprocess=manifest.preprocess,
+            calibration=manifest.calibration,
+            out_of_distribution=manifest.out_of_distribution,
+            sha256=sha256,
+        )
+
+
+def path_of(weights: Path) -> Path:
+    """Returns where the sidecar of a file of weights lies."""
+    return weights.with_name(f"{weights.name}.json")
+
+
+def write(weights: Path, content: Sidecar) -> None:
+    """Writes the sidecar of a file of weights, whole or not at all. Raises: OSError."""
+    text = json.dumps(content.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    atomic_files.replace(path_of(weights), f"{text}\n".encode())
+
+
+def read(weights: Path, sha256: str, *, note: Callable[[str], None]) -> Sidecar | None:
+    """Returns what lies beside a file of weights; None if there is nothing, or a JSON document of somebody else.
+
+    Args:
+        sha256: of the file of weights.
+        note: is told that a document is passed over.
+
+    Raises: TrainingError if the sidecar is damaged, too large, or was written for other weights; OSError.
+    """
+    path = path_of(weights)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise TrainingError(f"{path} has more than {_MOST_BYTES:,} bytes: repair it, or move it away")
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            note(f"{path.name} beside it is not one that export wrote, and is passed over")
+            return None
+        sidecar = Sidecar.model_validate(content)
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8, and pydantic's ValidationError
+        raise TrainingError(f"{path} cannot be used: {_in_words(error)}; repair it, or move it away") from error
+    if sidecar.sha256 not in (None, sha256):
+        raise TrainingError(f"{path} was written for other weights than {weights.name}: move it away, or export again")
+    return sidecar
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())[:200]
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"[:200]
