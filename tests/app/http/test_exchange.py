@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 class Echo:
     """A fast route that answers with what it was asked; or with a problem; or never, where `silent`."""
 
-    method = "PUT"
+    methods: Sequence[str] = ("PUT",)
     path = "/echo"
     small_body = 100
 
@@ -134,7 +134,7 @@ async def test_what_it_does_not_match_is_left_to_asgi(sent: bytes) -> None:
 
 async def test_several_routes_are_told_apart_by_method_and_path() -> None:
     other, third = Echo(problem=Problem("not_found", "other")), Echo(problem=Problem("bad_request", "third"))
-    other.path, third.method = "/other", "POST"
+    other.path, third.methods = "/other", ("POST", "PATCH")
     async with serving(Echo(), other, third) as side, connection(side.port) as client:
         assert await asked(client, echo()) == b'["word", "", "body"]'
         assert b'"not_found"' in await asked(client, echo("/other"))

@@ -69,7 +69,7 @@ class TestEarlyAnswers:
         ("head", "code"),
         [
             (request(PREDICT, content_type="image/png", content_length="5000000"), "upload_too_large"),
-            (request(PREDICT, content_type="text/plain", content_length="5000000"), "unsupported_content_type"),
+            (request(PREDICT, content_encoding="gzip", content_length="5000000"), "unsupported_content_encoding"),
             (request("/nothing", content_length="5000000"), "not_found"),
             (request("/models", content_length="5000000"), "method_not_allowed"),
             (request("/nothing", content_length="5000000", connection="close"), "not_found"),
@@ -163,9 +163,9 @@ class TestExpect:
         self, server: ServerProcess, check_problem: CheckProblem, size: str
     ) -> None:
         async with connection(server.port) as client:
-            await client.send(request(PREDICT, content_type="text/plain", content_length=size, expect="100-continue"))
+            await client.send(request(PREDICT, content_encoding="gzip", content_length=size, expect="100-continue"))
             answer = await client.response()
-            check_problem(answer, "unsupported_content_type")
+            check_problem(answer, "unsupported_content_encoding")
             assert answer.headers["connection"] == "close"
 
 
@@ -339,8 +339,8 @@ class TestPipelines:
         self, server: ServerProcess, check_problem: CheckProblem
     ) -> None:
         async with connection(server.port) as client:
-            await client.send(request(PREDICT, content_type="text/plain", transfer_encoding="chunked"))
-            check_problem(await client.response(), "unsupported_content_type")
+            await client.send(request(PREDICT, content_encoding="gzip", transfer_encoding="chunked"))
+            check_problem(await client.response(), "unsupported_content_encoding")
             await client.send(b"no length\r\n")
             assert await client.rest() == b""
 
