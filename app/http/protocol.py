@@ -11,6 +11,7 @@ from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, 
 from app.http.disconnect import NOTIFIER, DisconnectNotifier
 from app.http.exchange import Exchange, FastRoutes
 from app.http.guard import new_request_id
+from app.http.half_closed import HalfClosedTransport
 from app.http.problems import Problem, problem_bytes
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
@@ -56,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _last_cycle: RequestResponseCycle | None = None  # the last request whose answer was begun
     _exchange: Exchange | None = None  # whose body is coming
+    _half_closed: HalfClosedTransport | None = None  # what is written to, if the client sends no more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._limits = ConnectionLimits()
@@ -73,10 +75,30 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open_connections.leave(self._entry)
         self._stop_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         if self._last_cycle is not None:  # uvicorn tells only the newest
             self._last_cycle.disconnected = True
         super().connection_lost(exc)
         self._notifier.notify()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes in any case
+        """The client sends no more. Returns whether the connection stays open, because it may wait for an answer.
+
+        It does if all that it sent came whole. Then what it has asked for is answered, and the connection closed. Who
+        stops within a request has left.
+        """
+        cycle = self._last_cycle
+        waits = cycle is not None and not cycle.response_complete and not cycle.disconnected
+        if cycle is None or not waits or self._limits.place != "between":
+            return False
+        self.cycle.keep_alive = False  # that of the last request
+        if not cycle.response_started:
+            transport: Any = HalfClosedTransport(self.transport, self.loop)
+            self.transport = self._half_closed = cycle.transport = transport
+            for queued, _ in self.pipeline:
+                queued.transport = transport
+        return True
 
     def data_received(self, data: bytes) -> None:
         limits = self._limits
