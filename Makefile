@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
-.PHONY: help demo serve test test-fast coverage check format clean
+.PHONY: help demo serve test test-fast coverage check format clients-check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## train, serve, ask, swap, and count what was lost
 	$(BIN)/python examples/demo.py
@@ -48,6 +48,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+clients-check: $(VENV)/installed ## clients generated from /openapi.json, where Node is there; a minute
+	@$(BIN)/python -m tests.system.clients_check
 
 clean: ## remove the environment, runs and builds
 	rm -rf $(VENV) runs build *.egg-info
