@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
-.PHONY: help demo serve test test-fast coverage check format container-check clean
+.PHONY: help demo serve test test-fast coverage check format clients-check container-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+clients-check: $(VENV)/installed ## clients generated from /openapi.json, where Node is there; a minute
+	@$(BIN)/python -m tests.system.clients_check
 
 clean: ## remove the environment, runs and builds
 	rm -rf $(VENV) runs build *.egg-info

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.admission import Admission
 from app.api import health, models, pages
 from app.api.openapi import document
-from app.api.predict import PATH, Predict
+from app.api.predict import METHODS, PATH, Predict
 from app.api.predict_fast import PredictFastPath
 from app.api.prediction import ImageClassifier
 from app.decoding.decoder import Decoder
@@ -57,7 +57,7 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", *METHODS],
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
@@ -71,7 +71,7 @@ class _Dispatch:
     def __init__(self, predict: Predict, api: FastAPI) -> None:
         self._predict = predict
         self._api = api
-        self._route = Route(PATH, predict, methods=["POST"])
+        self._route = Route(PATH, predict, methods=METHODS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == PATH:

@@ -7,17 +7,33 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.types import Receive
 
+from app.api.file_names import filename_of
+from app.decoding.formats import ImageProblem, accepted_format, described, is_image
 from app.http.disconnect import ClientDisconnect
 from app.http.problems import Problem
 
 FIELD = "file"
+_HOW = f"send the image's bytes as the whole body, or a form (multipart/form-data) with the image in {FIELD!r}"
+
+# Types that say no more than that these are bytes. What is wrong about the bytes, the decoder says.
+_BYTES = frozenset(
+    (
+        b"",
+        b"*/*",
+        b"application/octet-stream",
+        b"application/x-octet-stream",
+        b"binary/octet-stream",
+        b"application/binary",
+        b"application/x-binary",
+    )
+)
 
 # Fields beside the images. A body of many megabytes could hold hundreds of thousands of empty parts.
 _MAX_OTHER_PARTS = 100
 
 # The form that nearly every client sends: files with plain headers. All others are left to python-multipart.
 _PLAIN_HEAD = re.compile(
-    rb'(?i:content-disposition: form-data; name=)"file"(?i:; filename=)"([^"\\;\x00-\x1f\x7f]+)"'
+    rb'(?i:content-disposition: form-data; name=)"file"(?i:; filename=)"((?!=\?)[^"\\;\x00-\x1f\x7f]+)"'
     rb"(?:\r\n(?i:content-type): [\x21-\x7e][\x20-\x7e]*)?"
 )
 _PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; boundary=([A-Za-z0-9'()+_,./:=?-]{1,70})", re.IGNORECASE)
@@ -28,22 +44,6 @@ class File(NamedTuple):
 
     filename: str | None
     data: bytes
-
-
-def check_content_type(content_type: bytes) -> None:
-    """Accepts forms, images and plain bytes.
-
-    Raises: Problem (unsupported_content_type).
-    """
-    if content_type.startswith(b"multipart/form-data;"):  # as nearly all are
-        return
-    kind = _kind(content_type)
-    if not (kind.startswith(b"image/") or kind in (b"multipart/form-data", b"application/octet-stream")):
-        sent = content_type.decode("latin-1") or "missing"
-        raise Problem(
-            "unsupported_content_type",
-            f"the content type is {sent}; send multipart/form-data, image/* or application/octet-stream",
-        )
 
 
 async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
@@ -72,19 +72,36 @@ def upload_too_large(max_bytes: int) -> Problem:
 
 
 def files_in(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
-    """Returns the images in a body: the parts of a form that are named `file`, or the body itself.
+    """Returns the images in a body: the files of a form, or the body itself.
 
-    Raises: Problem (bad_multipart, no_file, too_many_files).
+    A form's files are the parts that are named `file`. If there is none, they are the parts that hold files, which must
+    all have one name. A body that begins as an image is one, whatever its type says.
+
+    Raises: Problem (bad_multipart, no_file, too_many_files, unsupported_content_type, unsupported_format).
     """
     files = _plain_files(body, content_type, max_files=max_files)
     if files is None:
-        if _kind(content_type) == b"multipart/form-data":
+        kind = _kind(content_type)
+        if not body and kind != b"multipart/form-data":
+            raise Problem("no_file", f"the body is empty; {_HOW}")
+        if kind in _BYTES or kind.startswith(b"image/") or is_image(body):
+            files = [File(None, body)]
+        elif kind == b"multipart/form-data":
             files = _form_files(body, content_type, max_files=max_files)
         else:
-            files = [File(None, body)] if body else []
-    if not files:
-        raise Problem("no_file", f"send the image in a multipart field named {FIELD!r}, or as the whole body")
+            raise _no_image(body, content_type)
     return files
+
+
+def _no_image(body: bytes, content_type: bytes) -> Problem:
+    """The problem of a body that is no image that is accepted, and of which the client says that it is none."""
+    try:
+        accepted_format(body)
+    except ImageProblem as problem:
+        if problem.code == "unsupported_format":
+            return Problem(problem.code, str(problem))
+    sent, what = content_type.decode("latin-1"), described(body) or "no image"
+    return Problem("unsupported_content_type", f"the content type is {sent}, and the body is {what}; {_HOW}")
 
 
 def _kind(content_type: bytes) -> bytes:
@@ -117,15 +134,19 @@ def _plain_files(body: bytes, content_type: bytes, *, max_files: int) -> list[Fi
 
 def _add_file(files: list[File], file: File, max_files: int) -> None:
     if len(files) == max_files:
-        raise Problem("too_many_files", f"more than {max_files} images in one request")
+        raise _too_many_files(max_files)
     files.append(file)
+
+
+def _too_many_files(max_files: int) -> Problem:
+    return Problem("too_many_files", f"more than {max_files} images in one request")
 
 
 def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[File]:
     form = _Form(max_files)
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
-        raise Problem("bad_multipart", "the content type names no boundary")
+        raise Problem("bad_multipart", "the content type names no boundary; let the client set the header by itself")
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
         parser.write(body)
@@ -134,7 +155,7 @@ def _form_files(body: bytes, content_type: bytes, *, max_files: int) -> list[Fil
         raise Problem("bad_multipart", f"the multipart body cannot be read: {error}") from error
     if not form.ended:
         raise Problem("bad_multipart", "the multipart body ends before its last boundary")
-    return form.files
+    return form.files or form.files_of_another_name()
 
 
 class _Form:
@@ -144,6 +165,8 @@ class _Form:
         self.files: list[File] = []
         self.ended = False
         self._max_files = max_files
+        self._others: dict[bytes, list[File]] = {}  # the parts of other names that hold files, by name
+        self._fields: dict[bytes, bytes] = {}  # the parts that hold none
         self._other_parts = 0
         self._headers: dict[bytes, bytes] = {}
         self._name = bytearray()
@@ -162,6 +185,21 @@ class _Form:
             "on_end": self._all,
         }
 
+    def files_of_another_name(self) -> list[File]:
+        """Returns the files of a form without a part named `file`. Raises: Problem (no_file, too_many_files)."""
+        if len(self._others) > 1:
+            names = ", ".join(map(_shown, self._others))
+            raise Problem("no_file", f"the form has files of different names: {names}; name all of them {FIELD!r}")
+        for files in self._others.values():
+            if len(files) > self._max_files:
+                raise _too_many_files(self._max_files)
+            return files
+        for name, data in self._fields.items():
+            if (what := described(data)) is not None:
+                raise Problem("no_file", f"the form has no file: the field {_shown(name)} is {what}; {_HOW}")
+        names = ", ".join(map(_shown, self._fields)) or "none"
+        raise Problem("no_file", f"the form has no file that is not empty (fields: {names}); {_HOW}")
+
     def _begin(self) -> None:
         self._headers, self._data = {}, bytearray()
 
@@ -170,21 +208,28 @@ class _Form:
         self._name, self._value = bytearray(), bytearray()
 
     def _end(self) -> None:
-        disposition, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        if disposition != b"form-data" or b"name" not in options:
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
+        name = options.get(b"name")
+        if kind != b"form-data" or name is None:
             raise Problem("bad_multipart", "a part has no Content-Disposition: form-data with a name")
-        filename = options.get(b"filename")
-        chosen = bool(filename or self._data)  # a browser sends an empty part where nothing was picked
-        if options[b"name"] == FIELD.encode() and chosen:
-            _add_file(
-                self.files,
-                File(filename.decode(errors="replace") if filename else None, bytes(self._data)),
-                self._max_files,
-            )
+        filename = filename_of(disposition, options.get(b"filename"))
+        file = File(filename, bytes(self._data))
+        chosen = bool(filename or file.data)  # a browser sends an empty part where nothing was picked
+        if name == FIELD.encode() and chosen:
+            _add_file(self.files, file, self._max_files)
             return
         self._other_parts += 1
         if self._other_parts > _MAX_OTHER_PARTS:
-            raise Problem("bad_multipart", f"more than {_MAX_OTHER_PARTS} parts of the form are no images")
+            raise Problem("bad_multipart", f"more than {_MAX_OTHER_PARTS} parts of the form are not named {FIELD!r}")
+        if chosen and (filename or b"filename" in options or is_image(file.data)):
+            self._others.setdefault(name, []).append(file)
+        else:
+            self._fields[name] = file.data
 
     def _all(self) -> None:
         self.ended = True
+
+
+def _shown(name: bytes) -> str:
+    return repr(name.decode(errors="replace")[:40])

@@ -15,6 +15,11 @@ from app.http.problems import PROBLEM_TYPE, PROBLEMS
 
 _SCHEMA = "#/components/schemas/"
 
+_IMAGES = """JPEG, PNG, WebP, GIF, BMP or TIFF; of an animated image the first frame counts.
+
+The bytes of one image may also be the whole body, of any content type or none: `curl --data-binary @seven.png`. In a
+form without a field `file`, the files count that all have one other name."""
+
 _PREDICT_PROBLEMS = (
     "bad_multipart",
     "no_file",
@@ -122,7 +127,8 @@ def _predict() -> dict[str, Any]:
         "tags": ["predict"],
         "operationId": "predict",
         "summary": "Predict",
-        "description": "Classifies one image, or several in one form. Of several, each is answered on its own.",
+        "description": "Classifies one image, or several in one form. Of several, each is answered on its own. "
+        "`PUT` does the same as `POST`.",
         "parameters": [
             _parameter("model", {"type": "string"}, "which model; the default one, or the only one, if left out"),
             _parameter("version", {"type": "integer", "minimum": 1}, "which version; the served one if left out"),
@@ -134,12 +140,9 @@ def _predict() -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "description": "JPEG, PNG, WebP, GIF, BMP or TIFF; of an animated image the first frame counts",
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "image/*": {"schema": binary},
-                "application/octet-stream": {"schema": binary},
-            },
+            "description": _IMAGES,
+            # One type alone: of several, generators of clients make parameters that exclude one another.
+            "content": {"multipart/form-data": {"schema": form}},
         },
         "responses": {
             "200": {

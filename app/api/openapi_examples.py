@@ -166,20 +166,24 @@ ANSWERS: dict[tuple[str, int], Any] = {
 DETAILS = {
     "bad_request": "Invalid HTTP request received.",
     "bad_multipart": "the multipart body ends before its last boundary",
-    "no_file": "send the image in a multipart field named 'file', or as the whole body",
+    "no_file": (
+        "the body is empty; send the image's bytes as the whole body, "
+        "or a form (multipart/form-data) with the image in 'file'"
+    ),
     "not_found": "GET /model",
     "model_not_found": "there is no model 'stroke'; GET /models lists what there is",
     "version_not_found": "there is no version 9 of 'strokes'",
     "version_not_loaded": "version 2 of 'strokes' is on disk, but not loaded",
-    "method_not_allowed": "/predict takes POST",
+    "method_not_allowed": "/predict takes POST or PUT",
     "upload_too_slow": "the body did not come within 20 seconds",
     "upload_too_large": "a body may have 20,000,000 bytes at the most",
     "too_many_files": "more than 32 images in one request",
     "too_many_pixels": "the image has 10000x8000 pixels; at most 50 million are accepted",
     "unsupported_content_type": (
-        "the content type is text/plain; send multipart/form-data, image/* or application/octet-stream"
+        "the content type is text/plain, and the body is no image; send the image's bytes as the whole body, "
+        "or a form (multipart/form-data) with the image in 'file'"
     ),
-    "unsupported_content_encoding": "the content encoding is gzip; send it as it is",
+    "unsupported_content_encoding": "the content encoding is gzip; send the image as it is, without Content-Encoding",
     "unsupported_format": "PDF is not accepted; send JPEG, PNG, WebP, GIF, BMP or TIFF",
     "bad_image": "these bytes are no image; send JPEG, PNG, WebP, GIF, BMP or TIFF",
     "bad_parameter": "top_k must be a whole number from 1, not '0'",

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from app.admission import Admission
-from app.api.multipart import File, check_content_type, files_in, read_body, upload_too_large
+from app.api.multipart import File, files_in, read_body, upload_too_large
 from app.api.predict_json import PredictJson
 from app.api.prediction import TOP_K, ImageClassifier, Item, Query
 from app.engine.predictions import ItemError
@@ -22,6 +22,8 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
 PATH = "/predict"
+# A PUT, as `curl -T` sends it, asks the same: a prediction changes nothing, so it may as well be sent twice.
+METHODS = ("POST", "PUT")
 
 
 class PredictRequest(NamedTuple):
@@ -50,8 +52,8 @@ class Predict:
         self._upload_seconds = settings.upload_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            raise Problem("method_not_allowed", f"{PATH} takes POST", {"allow": "POST"})
+        if scope["method"] not in METHODS:
+            raise Problem("method_not_allowed", f"{PATH} takes {' or '.join(METHODS)}", {"allow": ", ".join(METHODS)})
         request = self.parse(dict(scope["headers"]), scope["query_string"])
         work = CancelOnDisconnect(scope, receive, upload_seconds=self._upload_seconds)
         with self.admission.permit(request.size) as permit, work:
@@ -79,11 +81,11 @@ class Predict:
         """
         deadline = time.monotonic() + self.deadline_seconds
         query = parse_query(query_string)
-        content_type = headers.get(b"content-type", b"")
-        check_content_type(content_type)
         if b"content-encoding" in headers:
             _check_content_encoding(headers[b"content-encoding"])
-        return PredictRequest(query, content_type, self._announced_size(headers.get(b"content-length")), deadline)
+        return PredictRequest(
+            query, headers.get(b"content-type", b""), self._announced_size(headers.get(b"content-length")), deadline
+        )
 
     def files(self, request: PredictRequest, body: bytes) -> list[File]:
         """Finds the images in the body. Raises: Problem."""
@@ -118,10 +120,13 @@ class Predict:
 
 
 def parse_query(query_string: bytes) -> Query:
-    """Reads what is asked for from the URL. Raises: Problem (bad_parameter)."""
+    """Reads what is asked for from the URL. An empty value is none, and of several the last counts.
+
+    Raises: Problem (bad_parameter).
+    """
     if not query_string:
         return Query()
-    values = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
+    values = dict(parse_qsl(query_string.decode("latin-1")))
     return Query(
         values.get("model"),
         _positive(values, "version") if "version" in values else None,
@@ -139,5 +144,6 @@ def _positive(values: dict[str, str], name: str) -> int:
 def _check_content_encoding(encoding: bytes) -> None:
     if encoding.strip().lower() not in (b"identity", b""):
         raise Problem(
-            "unsupported_content_encoding", f"the content encoding is {encoding.decode('latin-1')}; send it as it is"
+            "unsupported_content_encoding",
+            f"the content encoding is {encoding.decode('latin-1')}; send the image as it is, without Content-Encoding",
         )

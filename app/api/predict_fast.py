@@ -1,4 +1,4 @@
-"""POST /predict as a fast route: from headers and a whole body to a document, by calls.
+"""/predict as a fast route: from headers and a whole body to a document, by calls.
 
 One small image, which is nearly every request where requests are many, is answered without a task and a coroutine. The
 steps are those of `Predict` and `ImageClassifier`, which the way by ASGI takes as well.
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from app.admission import Permit
 from app.api.multipart import File
-from app.api.predict import PATH, Predict
+from app.api.predict import METHODS, PATH, Predict
 from app.api.prediction import Item
 from app.decoding.image import SMALL_BYTES
 from app.engine.errors import DeadlineExceeded
@@ -24,7 +24,7 @@ class PredictFastPath:
         cors: pages of other origins may ask. They are answered by ASGI, where a middleware sees to CORS.
     """
 
-    method = "POST"
+    methods = METHODS
     path = PATH
     # Of a body whose one image may be decoded at once: that image, and what a form has around it.
     small_body = SMALL_BYTES + 1024

@@ -8,7 +8,7 @@ otherwise goes by ASGI: there, much is decided before a body is read.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -28,8 +28,8 @@ class FastRoute(Protocol):
     """A route that can answer from headers and a whole body, by calls: without a task and without a coroutine."""
 
     @property
-    def method(self) -> str:
-        """Returns the method that it answers, such as POST."""
+    def methods(self) -> Sequence[str]:
+        """Returns the methods that it answers, such as POST."""
 
     @property
     def path(self) -> str:
@@ -78,7 +78,9 @@ class FastRoutes:
     def __init__(self, routes: Iterable[FastRoute], metrics: Metrics, *, upload_seconds: float) -> None:
         self.metrics = metrics
         self.uploads: Deadlines[Exchange] = Deadlines(upload_seconds, Exchange.be_late)
-        self._routes = {(route.method.encode(), route.path.encode()): route for route in routes}
+        self._routes = {
+            (method.encode(), route.path.encode()): (route, method) for route in routes for method in route.methods
+        }
         self._headers: list[tuple[bytes, bytes]] = []
         self._lines = b""
 
@@ -86,13 +88,14 @@ class FastRoutes:
         """The exchange for the request whose headers the protocol has just read; None if it must go by ASGI."""
         parser = protocol.parser
         path, _, query = protocol.url.partition(b"?")
-        route = self._routes.get((parser.get_method(), path))
-        if route is None or parser.get_http_version() != "1.1":
+        found = self._routes.get((parser.get_method(), path))
+        if found is None or parser.get_http_version() != "1.1":
             return None
+        route, method = found
         headers = dict(protocol.headers)
         if b"transfer-encoding" in headers or b"expect" in headers or not route.matches(headers):
             return None
-        return Exchange(self, route, protocol, notifier, headers=headers, query=query)
+        return Exchange(self, route, protocol, notifier, method=method, headers=headers, query=query)
 
     def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Returns the header lines that every answer has. uvicorn makes a new list of them each second."""
@@ -118,6 +121,7 @@ class Exchange(RequestResponseCycle):
         protocol: HttpToolsProtocol,
         notifier: DisconnectNotifier,
         *,
+        method: str,
         headers: Mapping[bytes, bytes],
         query: bytes,
     ) -> None:
@@ -125,6 +129,7 @@ class Exchange(RequestResponseCycle):
         self.message_event = _Unheard
         self._shared = shared
         self._route = route
+        self._method = method
         self._protocol = protocol
         self._notifier = notifier
         self._headers = headers
@@ -198,13 +203,13 @@ class Exchange(RequestResponseCycle):
         metrics, request_id, route = self._shared.metrics, self._request_id, self._route
         lines = self._shared.lines(self._protocol.server_state.default_headers)
         if isinstance(outcome, bytes):
-            metrics.answered(route.method, route.path, 200, None)
+            metrics.answered(self._method, route.path, 200, None)
             if not self.keep_alive:
                 lines += b"connection: close\r\n"
             self._send(_OK % (len(outcome), request_id, lines, outcome))
         else:
             problem = problem_of(outcome, request_id)
-            metrics.answered(route.method, route.path, problem.status, problem.code)
+            metrics.answered(self._method, route.path, problem.status, problem.code)
             self.keep_alive = self.keep_alive and not problem.closes
             self._send(problem_bytes(problem, request_id, lines, keep_alive=self.keep_alive))
 

@@ -11,6 +11,7 @@ from app.http.connection_limits import LINGER_SECONDS, ConnectionLimits, Entry, 
 from app.http.disconnect import NOTIFIER, DisconnectNotifier
 from app.http.exchange import Exchange, FastRoutes
 from app.http.guard import new_request_id
+from app.http.half_closed import HalfClosed, HalfClosedTransport
 from app.http.problems import Problem, problem_bytes
 from app.telemetry.log import event
 from app.telemetry.metrics import Metrics
@@ -37,6 +38,7 @@ def limited_protocol(
         {
             "header_seconds": header_seconds,
             "open_connections": OpenConnections(max_connections),
+            "half_closed": HalfClosed(),
             "metrics": metrics,
             "fast_routes": fast_routes,
         },
@@ -51,11 +53,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     header_seconds: float
     open_connections: OpenConnections
+    half_closed: HalfClosed
     metrics: Metrics
     fast_routes: FastRoutes
     _timer: asyncio.TimerHandle | None = None
     _last_cycle: RequestResponseCycle | None = None  # the last request whose answer was begun
     _exchange: Exchange | None = None  # whose body is coming
+    _ahead: HalfClosedTransport | None = None  # what is written to, if the client sends no more
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._limits = ConnectionLimits()
@@ -73,10 +77,34 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open_connections.leave(self._entry)
         self._stop_timer()
+        if self._ahead is not None:
+            self._ahead.stop()
         if self._last_cycle is not None:  # uvicorn tells only the newest
             self._last_cycle.disconnected = True
         super().connection_lost(exc)
         self._notifier.notify()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes in any case
+        """The client sends no more. Returns whether the connection stays open, because it may wait for an answer.
+
+        It does if all that it sent came whole. Then what it has asked for is answered, and the connection closed. Who
+        stops within a request has left.
+        """
+        cycle = self._last_cycle
+        waits = cycle is not None and not cycle.response_complete and not cycle.disconnected
+        if cycle is None or not waits or self._limits.place != "between":
+            return False
+        self.cycle.keep_alive = False  # that of the last request
+        if cycle.response_started or self.transport.get_write_buffer_size():
+            return True
+        self._ahead = HalfClosedTransport(self.transport, self.loop, self.half_closed)
+        if not self._ahead.begin():
+            return False
+        transport: Any = self._ahead
+        self.transport = cycle.transport = transport
+        for queued, _ in self.pipeline:
+            queued.transport = transport
+        return True
 
     def data_received(self, data: bytes) -> None:
         limits = self._limits

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 PATIENCE = 30.0  # seconds; a deadline, not a pace
@@ -35,10 +37,15 @@ class Connection:
             self._writer.write(data)
             await self._writer.drain()
 
-    async def response(self, *, method: str = "POST") -> Response:
-        """The next one, whole; an interim answer (1xx) has no content."""
+    async def exactly(self, size: int) -> bytes:
+        """The next so many bytes."""
         async with asyncio.timeout(PATIENCE):
-            head = await self._reader.readuntil(b"\r\n\r\n")
+            return await self._reader.readexactly(size)
+
+    async def response(self, *, method: str = "POST", begun: bytes = b"") -> Response:
+        """The next one, whole; an interim answer (1xx) has no content. `begun` was read of it before."""
+        async with asyncio.timeout(PATIENCE):
+            head = begun + await self._reader.readuntil(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")[:-2]
             status = int(first.split()[1])
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -62,7 +69,18 @@ class Connection:
         async with asyncio.timeout(PATIENCE):
             return await self._reader.read()
 
+    def send_no_more(self) -> None:
+        """Closes the sending half of the connection. The server reads a FIN."""
+        self._writer.write_eof()
+
+    def close(self) -> None:
+        """Closes the connection. The server reads a FIN, and a reset once it has written something."""
+        self._writer.transport.abort()
+
     def hang_up(self) -> None:
+        """Resets the connection."""
+        socket = self._writer.get_extra_info("socket")
+        socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
 

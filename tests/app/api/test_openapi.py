@@ -94,6 +94,12 @@ class TestOperations:
         assert len(document.operations) == count
         assert all(re.fullmatch(r"[a-z][A-Za-z]{2,30}", name) for name in document.operations)
 
+    def test_each_takes_one_type_of_body_at_the_most(self, document: Document) -> None:
+        """Of several, orval makes parameters whose code does not compile; see `tests/system/clients_check.py`."""
+        bodies = {name: each["requestBody"] for name, each in document.operations.items() if "requestBody" in each}
+        assert {name: list(body["content"]) for name, body in bodies.items()} == {"predict": ["multipart/form-data"]}
+        assert "any content type" in bodies["predict"]["description"]
+
     def test_each_says_what_it_is_and_what_it_answers(self, document: Document) -> None:
         for name, operation in document.operations.items():
             assert operation["summary"], name

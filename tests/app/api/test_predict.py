@@ -47,12 +47,20 @@ class TestOneImage:
         assert probabilities == sorted(probabilities, reverse=True)
         assert all(prediction["label"] == str(prediction["index"]) for prediction in predictions)
 
-    @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/anything", "application/octet-stream"])
+    @pytest.mark.parametrize(
+        "content_type", ["image/png", "image/anything", "application/octet-stream", "text/plain", ""]
+    )
     def test_a_raw_body_is_answered_as_a_form_is_whatever_the_type_says(
         self, client: httpx2.Client, content_type: str
     ) -> None:
         answer = client.post(PREDICT, content=png(3), headers={"content-type": content_type})
         assert answer.json() == one(client, png(3))
+
+    @pytest.mark.parametrize("headers", [{}, {"transfer-encoding": "chunked"}, {"expect": "100-continue"}])
+    def test_a_put_is_answered_as_a_post_is(self, client: httpx2.Client, headers: dict[str, str]) -> None:
+        answer = client.put(PREDICT, content=png(3), headers=headers)
+        assert answer.json() == one(client, png(3))
+        assert client.put(PREDICT, files={"image": png(3)}).json() == one(client, png(3))
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
     def test_every_accepted_format_is_answered_under_a_wrong_name_too(self, client: httpx2.Client, kind: str) -> None:
@@ -174,6 +182,16 @@ class TestQuery:
         assert (letters["model"], letters["version"]) == ("letters", 1)
         assert letters["predictions"] != one(client, png())["predictions"]
 
+    @pytest.mark.parametrize("query", ["version=&top_k=", "version&top_k", "top_k=3&top_k=&version=2&version="])
+    def test_an_empty_value_is_not_given(self, client: httpx2.Client, query: str) -> None:
+        expected = one(client, png(), **({"top_k": 3} if "3" in query else {}))
+        answer = client.post(f"{PREDICT}&{query}", files={"file": png()})
+        assert answer.json() == expected
+
+    def test_of_a_parameter_that_is_given_twice_the_last_counts(self, client: httpx2.Client) -> None:
+        answer = client.post(f"{PREDICT}&top_k=2&top_k=3", files={"file": png()})
+        assert len(answer.json()["predictions"]) == 3
+
     def test_what_is_not_known_is_passed_over(self, client: httpx2.Client) -> None:
         assert one(client, png(), colour="blue") == one(client, png())
 
@@ -234,6 +252,16 @@ class TestSeveralImages:
         headers = {"content-type": "multipart/form-data; boundary=b"}
         answer = client.post(PREDICT, content=body + b"--b--\r\n", headers=headers)
         assert [result["filename"] for result in answer.json()["results"]] == [name] * 2
+
+    def test_a_name_may_be_written_in_any_of_the_ways_that_clients_write_it(self, client: httpx2.Client) -> None:
+        names = ["filename*=UTF-8''%E4%B8%83.png", 'filename="=?utf-8?B?5LiDLnBuZw==?="']
+        body = b"".join(
+            b'--b\r\nContent-Disposition: form-data; name="file"; %s\r\n\r\n%s\r\n' % (name.encode(), png())
+            for name in names
+        )
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        answer = client.post(PREDICT, content=body + b"--b--\r\n", headers=headers)
+        assert [result["filename"] for result in answer.json()["results"]] == ["七.png"] * 2
 
     @pytest.mark.anyio
     async def test_all_sound_ones_are_submitted_together(self) -> None:

@@ -66,6 +66,7 @@ class TestWhoTakesIt:
             request(body=b""),
             request(body=b"no image"),
             request(body=png(), origin="https://page.example"),
+            request(method="PUT", body=png(), content_type=""),
         ],
     )
     async def test_a_prediction_that_comes_whole(self, asked: bytes) -> None:
@@ -87,7 +88,7 @@ class TestWhoTakesIt:
         "asked",
         [
             request(method="GET"),
-            request(method="PUT", body=png()),
+            request(method="PATCH", body=png()),
             request("/predict/", png()),
             request("/predictions", png()),
             request("/%70redict", png()),
@@ -163,6 +164,11 @@ def what_is_said(answer: Response) -> dict[str, Any]:
         ("?model=digits", "image/png", b"%PDF-1.7"),
         ("?model=digits", "image/png", b""),
         ("?model=digits", "text/plain", png()),
+        ("?model=digits", "text/plain", b"no image"),
+        ("?model=digits", "application/json", b'{"image": ""}'),
+        ("?model=digits", FORM, form(png()).replace(b'"file"', b'"image"')),
+        ("?model=digits", FORM, form(png()) + form(png()).replace(b'"file"', b'"image"')),
+        ("?model=digits&version=&top_k=", "", png()),
         ("?model=nobody", "image/png", png()),
         ("?model=digits&version=9", "image/png", png()),
         ("?model=digits&version=1", "image/png", png()),

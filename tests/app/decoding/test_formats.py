@@ -1,10 +1,13 @@
 """The first bytes of a file tell its format: accepted, known and not accepted, or none at all."""
 
+from base64 import b64encode, encodebytes, urlsafe_b64encode
+from urllib.parse import quote
+
 import pytest
 from PIL import Image
 
-from app.decoding.formats import ImageProblem, accepted_format
-from tests.support.images import encoded
+from app.decoding.formats import ImageProblem, accepted_format, described, is_image
+from tests.support.images import encoded, picture
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -42,3 +45,93 @@ def test_bytes_that_are_no_image_are_a_bad_one(data: bytes) -> None:
     with pytest.raises(ImageProblem) as raised:
         accepted_format(data)
     assert raised.value.code == "bad_image"
+
+
+SOUND = {kind: encoded(picture(), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_file_of_each_accepted_format_is_an_image(kind: str) -> None:
+    assert is_image(SOUND[kind])
+
+
+@pytest.mark.parametrize("data", [b"", b"BM", b"BMW", b"II*", b"text", b"%PDF\0", b"RIFF\0\0\0\0WAVE"])
+def test_neither_text_nor_another_format_is_one(data: bytes) -> None:
+    assert not is_image(data)
+
+
+class TestDescribed:
+    """What was sent instead of an image is called what it is."""
+
+    @pytest.mark.parametrize("kind", SOUND)
+    def test_text_that_stands_for_an_image(self, kind: str) -> None:
+        data = SOUND[kind]
+        base64 = b64encode(data)
+        for text, said in [
+            (base64, "base64"),
+            (urlsafe_b64encode(data), "base64"),
+            (encodebytes(data), "base64"),
+            (b' "' + base64 + b'"\n', "base64"),
+            (repr(base64).encode(), "base64"),
+            (b"image=" + quote(base64, safe="").encode(), "base64"),
+            (b"data:image/x;base64," + base64, "data: URL"),
+            (b"image/x;base64," + base64, "data: URL"),
+            (b"file=" + quote(b"data:image/x;base64," + base64, safe="").encode(), "data: URL"),
+            (data.hex().encode(), "hexadecimal"),
+            (b"0x" + data.hex(" ").upper().encode(), "hexadecimal"),
+            (quote(data).encode(), "percent-encoding"),
+            (repr(data).encode(), "notation of bytes in Python"),
+            (b'{"image": "%s"}' % base64, "JSON"),
+            (b'{"type":"Buffer","data":[137,80]}', "JSON"),
+            (str(list(data)).encode(), "JSON"),
+        ]:
+            assert said in (described(text) or "nothing"), text[:60]
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    def test_an_image_that_was_handled_as_text(self, kind: str) -> None:
+        data = SOUND[kind]
+        for damaged, said in [
+            (data.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b""), "line ends"),
+            (data.decode("utf-8", "replace").encode(), "read as text"),
+            (data.decode("latin-1").encode(), "read as text"),
+            (data.decode("ascii", "replace").encode("ascii", "replace"), "read as text"),
+            (b"\r\n" + data, "before its first byte"),
+        ]:
+            assert said in (described(damaged) or "nothing"), damaged[:30]
+
+    @pytest.mark.parametrize("data", [SOUND["PNG"].replace(b"\r\n", b"\n"), SOUND["PNG"].replace(b"\n", b"\r\n")])
+    def test_a_png_whose_line_ends_were_translated(self, data: bytes) -> None:
+        assert "line ends" in (described(data) or "nothing")
+
+    @pytest.mark.parametrize(
+        ("data", "said"),
+        [
+            (b"seven.png", "name of a file and"),
+            (b"@seven.jpg\n", "name of a file and"),
+            (b"/home/me/photo", "name of a file and"),
+            (b"C:\\Users\\me\\a b.JPG", "name of a file and"),
+            ("フォト.png".encode(), "name of a file and"),
+            (b"image=%2Ftmp%2Fseven.png", "name of a file and"),
+            (b"https://example.org/seven.png", "address"),
+            (b"file:///seven.png", "address"),
+            (b"<!DOCTYPE html><html>", "HTML"),
+            (b"\xef\xbb\xbf<html>", "HTML"),
+            (b"--b\r\nContent-Disposition: form-data", "form"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+            (b"\x1f\x8b\x08\x00", "gzip"),
+            (b"PK\x03\x04", "ZIP"),
+            (b"\x93NUMPY\x01", "NumPy"),
+        ],
+    )
+    def test_other_things(self, data: bytes, said: str) -> None:
+        assert said in (described(data) or "nothing")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            *(b"", b"hello", b"BMW is a make of cars", b"a=1&b=2", b"%" * 5000, b"=" * 5000, b"\xff" * 5000, b"'"),
+            *(b"a\nb.png", b"x" * 1020 + b".png", b"QUJDREVGR0hJSktMTU5P", b"00112233445566778899"),
+        ],
+    )
+    def test_what_is_not_known_is_not_guessed(self, data: bytes) -> None:
+        assert described(data) is None

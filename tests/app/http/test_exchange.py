@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -28,7 +28,7 @@ class Echo:
     Where `full`, it refuses bodies that are not small.
     """
 
-    method = "PUT"
+    methods: Sequence[str] = ("PUT",)
     path = "/echo"
     small_body = 100
 
@@ -145,7 +145,7 @@ async def test_what_it_does_not_match_is_left_to_asgi(sent: bytes) -> None:
 
 async def test_several_routes_are_told_apart_by_method_and_path() -> None:
     other, third = Echo(problem=Problem("not_found", "other")), Echo(problem=Problem("bad_request", "third"))
-    other.path, third.method = "/other", "POST"
+    other.path, third.methods = "/other", ("POST", "PATCH")
     async with serving(Echo(), other, third) as side, connection(side.port) as client:
         assert await asked(client, echo()) == b'["word", "", "body"]'
         assert b'"not_found"' in await asked(client, echo("/other"))

@@ -69,7 +69,7 @@ class TestEarlyAnswers:
         ("head", "code"),
         [
             (request(PREDICT, content_type="image/png", content_length="5000000"), "upload_too_large"),
-            (request(PREDICT, content_type="text/plain", content_length="5000000"), "unsupported_content_type"),
+            (request(PREDICT, content_encoding="gzip", content_length="5000000"), "unsupported_content_encoding"),
             (request("/nothing", content_length="5000000"), "not_found"),
             (request("/models", content_length="5000000"), "method_not_allowed"),
             (request("/nothing", content_length="5000000", connection="close"), "not_found"),
@@ -163,9 +163,9 @@ class TestExpect:
         self, server: ServerProcess, check_problem: CheckProblem, size: str
     ) -> None:
         async with connection(server.port) as client:
-            await client.send(request(PREDICT, content_type="text/plain", content_length=size, expect="100-continue"))
+            await client.send(request(PREDICT, content_encoding="gzip", content_length=size, expect="100-continue"))
             answer = await client.response()
-            check_problem(answer, "unsupported_content_type")
+            check_problem(answer, "unsupported_content_encoding")
             assert answer.headers["connection"] == "close"
 
 
@@ -271,6 +271,195 @@ class TestHangUps:
             assert engine.closed
 
 
+BY_ASGI = request(content_type="image/png", transfer_encoding="chunked") + chunked(png(), b"")
+EITHER_WAY = pytest.mark.parametrize("asked", [request(body=png()), BY_ASGI], ids=["fast", "by ASGI"])
+
+
+class TestHalfClosed:
+    """A client that sends no more after its request may wait for its answer, or may have gone: both send a FIN."""
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            pytest.param([request(PREDICT, png())], id="small"),
+            pytest.param([request(PREDICT, png(size=(900, 900)))], id="decoded in a thread"),
+            pytest.param([BY_ASGI.replace(b"/predict", PREDICT.encode())], id="chunked"),
+            pytest.param([request(PREDICT, png()).replace(b"HTTP/1.1", b"HTTP/1.0")], id="HTTP/1.0"),
+            pytest.param([request(PREDICT, png(), method="PUT", content_type="")], id="PUT"),
+            pytest.param([request(PREDICT, png(), connection="close")], id="close"),
+            pytest.param([request(PREDICT, png()) + b"\r\n"], id="a line end more"),
+            pytest.param([request("/models/letters/reload")], id="reload"),
+            pytest.param([request("/models", method="GET")], id="models"),
+            pytest.param([request(PREDICT, png())] * 5, id="several"),
+        ],
+    )
+    async def test_one_whose_requests_came_whole_is_answered_then_closed(
+        self, server: ServerProcess, asked: list[bytes]
+    ) -> None:
+        for _ in range(5):
+            async with connection(server.port) as client:
+                await client.send(b"".join(asked))
+                client.send_no_more()
+                answers = [await client.response() for _ in asked]
+                assert [answer.status_code for answer in answers] == [200] * len(asked)
+                assert await client.rest() == b""
+
+    async def test_a_problem_is_an_answer_too(self, server: ServerProcess, check_problem: CheckProblem) -> None:
+        for asked, code in [
+            (request(PREDICT, b"no image"), "bad_image"),
+            (request("/predict?model=none", png()), "model_not_found"),
+            (request("/nothing"), "not_found"),
+        ]:
+            async with connection(server.port) as client:
+                await client.send(asked)
+                client.send_no_more()
+                check_problem(await client.response(), code)
+                assert await client.rest() == b""
+
+    @EITHER_WAY
+    async def test_one_that_waits_long_gets_the_same_answer_byte_for_byte(self, asked: bytes) -> None:
+        engine = ScriptedEngine()
+        async with http_side(engine) as side:
+            async with side.connection() as client:
+                await client.send(asked)
+                whole = (await client.response()).content
+            engine.gate.clear()
+            async with side.connection() as client:
+                await client.send(asked + request(body=png()))
+                client.send_no_more()
+                start = await client.exactly(3)
+                assert start == b"HTT"  # the rest of the answer comes later
+                engine.gate.set()
+                answers = [await client.response(begun=start), await client.response()]
+                assert [answer.content for answer in answers] == [whole] * 2
+                assert await client.rest() == b""
+
+    @EITHER_WAY
+    async def test_one_that_has_gone_is_noticed_while_it_is_worked_for(self, asked: bytes) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine, max_requests=1, max_connections=1) as side:
+            async with side.connection() as client:
+                await client.send(asked)
+                submitted = await engine.submitted.get()
+                client.close()
+                async with asyncio.timeout(PATIENCE):
+                    assert await engine.cancelled.get() is submitted
+            engine.gate.set()
+            async with side.connection() as client:  # its connection is counted out, and its place is free
+                await client.send(asked)
+                assert (await client.response()).status_code == 200
+
+    @EITHER_WAY
+    async def test_one_that_resets_the_connection_after_its_fin_is_noticed_too(self, asked: bytes) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, side.connection() as client:
+            await client.send(asked)
+            submitted = await engine.submitted.get()
+            client.send_no_more()
+            assert await client.exactly(1) == b"H"
+            client.hang_up()
+            async with asyncio.timeout(PATIENCE):
+                assert await engine.cancelled.get() is submitted
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            request(body=png())[:-1],
+            request(content_type="image/png", content_length="5000000") + png(),
+            request(content_type="image/png", transfer_encoding="chunked") + chunked(png()),
+            request(body=png())[:40],
+            b"",
+        ],
+    )
+    async def test_a_fin_within_a_request_ends_it_without_an_answer(
+        self, asked: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with http_side(ScriptedEngine(), max_requests=1, max_connections=1) as side:
+            async with side.connection() as client:
+                await client.send(asked)
+                client.send_no_more()
+                assert await client.rest() == b""
+            async with side.connection() as client:
+                await client.send(request(body=png()))
+                assert (await client.response()).status_code == 200
+        assert caplog.text == ""
+
+    async def test_a_fin_within_the_request_behind_it_cancels_what_is_worked_on(self) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, side.connection() as client:
+            await client.send(request(body=png()) + request(body=png())[:-1])
+            submitted = await engine.submitted.get()
+            client.send_no_more()
+            async with asyncio.timeout(PATIENCE):
+                assert await engine.cancelled.get() is submitted
+            assert await client.rest() == b""
+
+    async def test_one_that_waits_for_nothing_is_closed_at_once(self) -> None:
+        async with http_side(ScriptedEngine(), keep_alive_seconds=1000, header_seconds=1000) as side:
+            async with side.connection() as client:
+                await client.send(request(body=png()))
+                assert (await client.response()).status_code == 200
+                client.send_no_more()
+                assert await client.rest() == b""
+            async with side.connection() as client:
+                client.send_no_more()
+                assert await client.rest() == b""
+
+    async def test_one_whose_headers_were_refused_is_closed_and_not_waited_for(self) -> None:
+        async with http_side(ScriptedEngine(), max_connections=1) as side:
+            async with side.connection() as client:
+                await client.send(b"G\r\n\r\n")
+                client.send_no_more()
+                assert (await client.rest()).count(b"HTTP/1.1 ") == 1
+            async with side.connection() as client:
+                await client.send(request(body=png()))
+                assert (await client.response()).status_code == 200
+
+    @EITHER_WAY
+    async def test_one_is_told_when_its_deadline_has_passed(self, asked: bytes, check_problem: CheckProblem) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine, deadline_seconds=0.2) as side, side.connection() as client:
+            await client.send(asked)
+            client.send_no_more()
+            check_problem(await client.response(), "deadline_exceeded")
+            assert await client.rest() == b""
+
+    @EITHER_WAY
+    async def test_one_is_answered_while_the_server_stops(self, asked: bytes) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, side.connection() as client:
+            await client.send(asked)
+            await engine.submitted.get()
+            client.send_no_more()
+            assert await client.exactly(1) == b"H"
+            side.stop()
+            engine.gate.set()
+            assert (await client.response(begun=b"H")).status_code == 200
+            assert await client.rest() == b""
+
+    @pytest.mark.slow
+    async def test_very_many_that_have_gone_leave_nothing_behind(self) -> None:
+        engine, number = ScriptedEngine(), 200
+        engine.gate.clear()
+        async with http_side(engine, max_requests=number, max_connections=number) as side:
+            for _ in range(number):
+                async with side.connection() as client:
+                    await client.send(request(body=png()))
+                    await engine.submitted.get()
+            for _ in range(number):
+                async with asyncio.timeout(PATIENCE):
+                    await engine.cancelled.get()
+            engine.gate.set()
+            async with side.connection() as client:
+                await client.send(request(body=png()))
+                assert (await client.response()).status_code == 200
+
+
 class TestPipelines:
     async def test_requests_sent_at_once_are_answered_in_their_order(self, server: ServerProcess) -> None:
         async with connection(server.port) as client:
@@ -339,8 +528,8 @@ class TestPipelines:
         self, server: ServerProcess, check_problem: CheckProblem
     ) -> None:
         async with connection(server.port) as client:
-            await client.send(request(PREDICT, content_type="text/plain", transfer_encoding="chunked"))
-            check_problem(await client.response(), "unsupported_content_type")
+            await client.send(request(PREDICT, content_encoding="gzip", transfer_encoding="chunked"))
+            check_problem(await client.response(), "unsupported_content_encoding")
             await client.send(b"no length\r\n")
             assert await client.rest() == b""
 
