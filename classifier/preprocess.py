@@ -48,6 +48,8 @@ class Preprocess(BaseModel):
         resizing: "exact" is torchvision's transform bit for bit. "box" does not compute all that the crop would cut
             off, which is faster and at most 1 level apart.
         background: the grey level, 0 to 255, that shows where an image is transparent.
+        ink_on_paper: the image shows ink on paper. Before mean and std are applied, the paper becomes black and the ink
+            bright, whatever levels they have (`classifier.ink`). The pixels stay as they are. It needs the mode "L".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,7 @@ class Preprocess(BaseModel):
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     resizing: Literal["exact", "box"] = "exact"
     background: int = Field(default=255, ge=0, le=255)
+    ink_on_paper: bool = False
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -69,6 +72,8 @@ class Preprocess(BaseModel):
             raise ValueError(f"mean and std need {self.channels} values each for mode {self.mode}")
         if not all(map(math.isfinite, self.mean)) or not all(math.isfinite(s) and s > 0 for s in self.std):
             raise ValueError("mean must be finite, std finite and above 0")
+        if self.ink_on_paper and self.mode != "L":
+            raise ValueError("ink_on_paper needs the mode L: in colour there is no dark and bright")
         return self
 
     @property
@@ -88,9 +93,9 @@ class Preprocess(BaseModel):
     def digest(self) -> str:
         """A hash that is equal for two that make the same pixels of every image.
 
-        mean and std do not count, for they are applied later.
+        mean, std and ink_on_paper do not count, for they are applied later.
         """
-        pixel_part = self.model_dump_json(exclude={"mean", "std"})
+        pixel_part = self.model_dump_json(exclude={"mean", "std", "ink_on_paper"})
         return hashlib.sha256(pixel_part.encode()).hexdigest()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002

@@ -31,7 +31,8 @@ _INPUT = {
     "std": [0.3081],
     "interpolation": "bilinear",
     "resizing": "exact",
-    "background": 0,
+    "background": 128,
+    "ink_on_paper": True,
 }
 
 _MODEL = {

@@ -6,7 +6,7 @@ import { drawOn } from "./drawing.js";
 const byId = (id) => document.getElementById(id);
 const POLL_MS = 3000; // only while no model is served
 
-let served = []; // {name, version, labels, mode, metrics} of each model that can be asked
+let served = []; // {name, version, labels, mode, ink, metrics} of each model that can be asked
 let poll = 0; // the timer of the next look at /models
 let input = null; // what was sent last: {image: Blob or a promise of one, name, caption, drawn}
 let running = null; // the AbortController of the one request whose answer is still wanted
@@ -54,7 +54,8 @@ async function refresh() {
   served = models.filter((model) => model.served_version !== null).map((model) => {
     const version = model.versions.find((each) => each.version === model.served_version) ?? {};
     const { labels = [], input: preprocess, metrics } = version;
-    return { name: model.name, version: model.served_version, labels: labels ?? [], mode: preprocess?.mode, metrics };
+    const { mode, ink_on_paper: ink } = preprocess ?? {};
+    return { name: model.name, version: model.served_version, labels: labels ?? [], mode, ink, metrics };
   });
   byId("work").hidden = !served.length;
   byId("empty").hidden = served.length > 0;
@@ -86,7 +87,7 @@ function showChoice() {
 }
 
 function showModel() {
-  const { name, version, labels, mode, metrics } = served.find((model) => model.name === byId("model").value);
+  const { name, version, labels, mode, ink, metrics } = served.find((model) => model.name === byId("model").value);
   const digits = labels.length > 0 && labels.every((label) => /^[0-9]$/.test(label));
   const some = labels.slice(0, 10).map((label) => (label.length > 24 ? `${label.slice(0, 23)}…` : label));
   if (labels.length > 10) some.push("…");
@@ -100,6 +101,7 @@ function showModel() {
   byId("drawing-title").textContent = digits ? "Draw a digit" : "Draw";
   byId("picture-title").textContent = mode === "L" ? "Or choose a picture" : "Choose a picture";
   byId("picture-hint").hidden = !digits;
+  byId("picture-ink").textContent = ink ? "in any ink on plain paper of any colour" : "white on black";
 }
 
 // --- asking, and what came of it ---

@@ -166,7 +166,8 @@ def other_kinds(digits: Images, data: Path, scorer: Scorer) -> Iterator[tuple[st
     yield "Gaussian noise", stacked(gaussian, scorer.preprocess)
     yield "digits with their pixels shuffled", stacked(shuffled, scorer.preprocess)
     yield "blank, of each grey level", stacked(np.ascontiguousarray(blank), scorer.preprocess)
-    yield "digits in negative, dark on white", stacked(255 - some, scorer.preprocess)
+    if not scorer.preprocess.ink_on_paper:  # with it they are the same digits
+        yield "digits in negative, dark on white", stacked(255 - some, scorer.preprocess)
 
 
 def photos(data: Path, scorer: Scorer) -> Images:

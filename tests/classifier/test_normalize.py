@@ -62,6 +62,17 @@ def test_the_pixels_are_left_as_they_were(channels: int) -> None:
     assert torch.equal(pixels, _all_levels(channels))
 
 
+def test_ink_on_paper_gives_the_same_floats_in_both_polarities_and_changes_none_of_white_on_black() -> None:
+    plain = Preprocess(mode="L", resize=None, crop=(9, 7), mean=(0.1307,), std=(0.3081,))
+    ink = normalizer(plain.model_copy(update={"ink_on_paper": True}), device=CPU)
+    pixels = torch.zeros((2, 9, 7, 1), dtype=torch.uint8)
+    pixels[0, 2:7, 3] = 255
+    pixels[1, 4, 2:5] = 204
+    assert torch.equal(ink(pixels), normalizer(plain, device=CPU)(pixels))
+    assert torch.equal(ink(255 - pixels), ink(pixels))
+    assert ink(pixels).is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_narrower_type_is_rounded_once_from_full_precision(dtype: torch.dtype) -> None:
     preprocess = _preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

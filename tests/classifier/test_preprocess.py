@@ -150,6 +150,7 @@ WHOLE: dict[str, Any] = {
     "interpolation": "bilinear",
     "resizing": "exact",
     "background": 255,
+    "ink_on_paper": False,
 }
 
 
@@ -175,6 +176,9 @@ def test_the_digest_does_not_see_what_changes_no_pixel() -> None:
     digest = Preprocess.model_validate(WHOLE).digest
     assert Preprocess.model_validate(WHOLE | {"mean": [0.1, 0.2, 0.3]}).digest == digest
     assert Preprocess.model_validate(WHOLE | {"std": [1, 2, 3]}).digest == digest
+    grey = {"mode": "L", "mean": [0.5], "std": [0.5]}
+    plain, ink = (Preprocess.model_validate(WHOLE | grey | {"ink_on_paper": ink}) for ink in (False, True))
+    assert plain.digest == ink.digest
     assert Preprocess.model_validate_json(Preprocess.model_validate(WHOLE).model_dump_json()).digest == digest
 
 
@@ -199,6 +203,7 @@ def test_every_field_is_either_in_the_digest_or_applied_later() -> None:
         ({"mean": [0.5]}, "3 values each for mode RGB"),
         ({"std": [0.2, 0.2]}, "3 values each for mode RGB"),
         ({"mode": "L"}, "1 values each for mode L"),
+        ({"ink_on_paper": True}, "ink_on_paper needs the mode L"),
         ({"std": [0.2, 0.2, 0.0]}, "above 0"),
         ({"std": [0.2, 0.2, -1.0]}, "above 0"),
         ({"mean": [0.2, 0.2, float("nan")]}, "finite"),

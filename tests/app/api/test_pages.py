@@ -11,12 +11,13 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import OutOfDistribution
 from tests.support.checkpoints import PHOTOS, checkpoint, png, publish, saying
+from tests.support.images import encoded
 from tests.support.server import PATIENCE, PROJECT, serving
 from training.commands.train import train
 from training.recipes.builtin import builtin
@@ -142,6 +143,22 @@ def test_a_picture_that_is_chosen_shows_its_bars(page: Page, strokes: Checkpoint
     expect(page.locator("#from")).to_contain_text("strokes, version 3, in ")
     expect(page.locator("#caption")).to_contain_text("picture.png")
     expect(page.locator("#preview")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_scan_is_read_as_its_negative_and_the_hint_says_what_a_picture_must_be(
+    chromium: Browser, strokes: Checkpoint, tmp_path: Path
+) -> None:
+    white_on_black = strokes.manifest.preprocess.model_copy(update={"ink_on_paper": False})
+    publish(tmp_path, 1, strokes, model="any-ink")
+    publish(tmp_path, 1, saying(strokes, preprocess=white_on_black), model="white-on-black")
+    scan = encoded(ImageOps.invert(Image.open(io.BytesIO(strokes.reference.encoded[0]))))
+    with serving(tmp_path, "--device", "cpu") as server, opened(chromium, server.url) as page:
+        expect(page.locator("#picture-hint")).to_contain_text("one, centred, in any ink on plain paper of any colour.")
+        choose(page, scan)
+        expect(page.locator("#best-label")).to_have_text(str(int(strokes.reference.logits[0].argmax())))
+        page.locator("#model").select_option("white-on-black")
+        expect(page.locator("#picture-hint")).to_contain_text("one, centred, white on black.")
 
 
 @pytest.mark.slow
