@@ -91,13 +91,15 @@ def _entries(data: bytes, form: _Form) -> dict[int, _Entry]:
     count = form.unpack("Q" if form.big else "H", data, at)[0]
     at += 8 if form.big else 2
     view, entries = memoryview(data), dict[int, _Entry]()
-    for _ in range(min(count, 1 << 16)):
+    if count * form.entry.size > len(data) - at:
+        raise ImageError("the image is damaged: its tags are cut short")
+    for _ in range(count):
         tag, kind, number, field = form.entry.unpack_from(data, at)
         at += form.entry.size
         size = number * _SIZES.get(kind, 0)
         most = len(data) if tag in _OFFSETS else _MOST_FEW if tag in _FEW else _MOST_LONG if tag in _LONG else 0
-        if tag in entries or size == 0 or number > most:
-            if tag in _FEW and number > most:
+        if tag in entries or size == 0 or size > len(data) or number > most:
+            if tag in _FEW and number > most and 0 < size <= len(data):
                 raise ImageError(f"the image is damaged: its tag {tag} has {number} values")
             continue
         if size <= len(field):
