@@ -26,7 +26,8 @@ _NAME = re.compile(rb"\w{4}", re.ASCII)
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type: samples of a pixel
 _WITH_ALPHA = (4, 6)
-_NS_BYTE = 8.5  # inflating, and undoing the filter of a row; Paeth's is the slowest
+_NS_BYTE = 10.5  # inflating, and undoing the filter of a row; Paeth's is the slowest
+_INTERLACED = 1.15  # times as long
 _NS_PIXEL = 6.0
 _NS_ALPHA = 10.0  # a pixel that is laid on a background
 _NS_CHUNK = 5000.0  # Pillow reads them one by one
@@ -91,8 +92,8 @@ def _count(header: bytes, work: Work) -> None:
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     depth, colour = header[8:10]
     bits = depth * _SAMPLES.get(colour, 0)
-    per_pixel = _NS_BYTE * bits / 8 + _NS_PIXEL + (_NS_ALPHA if colour in _WITH_ALPHA else 0)
-    work.add_pixels(width, height, per_pixel)
+    per_pixel = _NS_BYTE * (_INTERLACED if header[12] else 1) * bits / 8 + _NS_PIXEL
+    work.add_pixels(width, height, per_pixel + (_NS_ALPHA if colour in _WITH_ALPHA else 0))
 
 
 def _is_sound(data: bytes, at: int, end: int) -> bool:
