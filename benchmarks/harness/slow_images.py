@@ -37,7 +37,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def jpeg_of_scans(
     width: int, height: int, scans: int, *, refined: bool = True, frame: int = 0xC2, filled: bool = True
 ) -> bytes:
-    """Makes a grey JPEG of so many scans after the first, each of which goes over all blocks.
+    """Makes a JPEG of so many scans after the first, each of which goes over all blocks.
 
     Args:
         refined: whether each refines what there is, which takes a decoder longest; else it adds nothing.
@@ -50,7 +50,9 @@ def jpeg_of_scans(
     one = _segment(0xDA, b"\x01\x01\x00" + spectrum + (b"\x10" if refined else b"\x00")) + runs
     # A table of two codes: one for the end of a run of blocks, one that is not used.
     tables = _segment(0xC4, bytes([0x00, 1, *[0] * 15, 0])) + _segment(0xC4, bytes([0x10, 1, 1, *[0] * 14, 0xE0, 1]))
-    header = _segment(frame, struct.pack(">BHHB", 8, height, width, 1) + b"\x01\x11\x00")
+    # Of a baseline JPEG only one scan is decoded, unless its colours are apart.
+    components = b"\x01\x11\x00\x02\x11\x00\x03\x11\x00" if frame == 0xC0 else b"\x01\x11\x00"
+    header = _segment(frame, struct.pack(">BHHB", 8, height, width, len(components) // 3) + components)
     first = _segment(0xDA, b"\x01\x01\x00\x00" + (b"\x3f" if frame == 0xC0 else b"\x00") + b"\x00") + b"\x00"
     quantization = _segment(0xDB, bytes([0] + [1] * 64))
     return b"\xff\xd8" + quantization + header + tables + first + one * scans + END_OF_JPEG

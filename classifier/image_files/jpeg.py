@@ -26,7 +26,7 @@ _MOST_APP1 = 4
 # A marker among the pixels: neither a byte of theirs (0), nor a restart (D0 to D7), nor a filler.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
-_NS_SEGMENT = 3000.0  # Pillow reads them one by one
+_NS_SEGMENT = 10_000.0  # Pillow reads them one by one, and so does this
 _NS_QUANTIZATION = 250.0  # a byte of a table
 _NS_SCAN = 500.0
 _NS_BYTE = 18.0  # entropy decoding

@@ -23,7 +23,8 @@ _MOST_FEW, _MOST_LONG = 16, 1 << 20  # values
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 
-_JPEG = {6, 7, 99}  # old, new
+_OLD_JPEG = 6
+_JPEG = {_OLD_JPEG, 7}
 _NS_BYTE = {1: 2.0, 32773: 3.0, 5: 6.0, 8: 6.0, 32946: 6.0, 50000: 4.0, 34925: 10.0, 50001: 30.0}
 _NS_FAX = 100.0  # a byte, which is 8 pixels
 _NS_LZMA = 45.0  # a byte of the file
@@ -122,7 +123,7 @@ def _count(data: bytes, tags: dict[int, tuple[int, ...]], entries: dict[int, _En
         return (*tags.get(tag, ()), otherwise)[0]
 
     width, height, compression = first(_WIDTH, 0), first(_LENGTH, 0), first(_COMPRESSION, 1)
-    samples = max(first(_SAMPLES, 1), 3 if compression in _JPEG else 1)
+    samples = first(_SAMPLES, 3 if compression == _OLD_JPEG else 1)
     bits = max(tags.get(_BITS, (1,)), default=1)
     area = width * height
     if _TILES in entries:
