@@ -3,6 +3,7 @@
 Pillow would not write most of them.
 """
 
+import functools
 import io
 import struct
 import zlib
@@ -16,6 +17,7 @@ END_OF_JPEG = b"\xff\xd9"
 _EOB_RUN = 32767  # blocks that one code may leave as they are
 
 
+@functools.lru_cache(maxsize=4)
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """Makes slopes with the grain of a camera, which cost a decoder as much as a photo does."""
     random = np.random.default_rng(0)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +26,8 @@ from classifier.preprocess import Preprocess
 
 _PREPROCESS = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0.0,) * 3, std=(1.0,) * 3)
 _TIMES = 3
-_SMALLER = 0.8  # what is refused is tried again with so many times the pixels
+_SAMPLE = 8  # times as many pixels are allowed as the first file of each kind has
+_SMALLER = 0.9  # what is refused is tried again with so many times the pixels
 
 Make = Callable[[int, int], bytes]
 
@@ -91,8 +93,8 @@ def _jpeg(width: int, height: int, **options: bool) -> bytes:
     return encoded(picture(width, height), "JPEG", quality=95, subsampling=0, **options)
 
 
-def _seen_through(width: int, height: int) -> object:
-    image = picture(width, height, "RGBA")
+def _seen_through(width: int, height: int) -> Image.Image:
+    image = picture(width, height, "RGBA").copy()
     image.putalpha(picture(width, height, "L"))
     return image
 
@@ -104,17 +106,28 @@ def _size(pixels: float) -> tuple[int, int]:
 
 def _largest(make: Make, most: int) -> tuple[bytes | None, int]:
     """Returns the file with the most pixels that is accepted, and how many it has; None if none of any use is."""
-    pixels = float(most)
+    # A small one tells how large one may be: all work but a little grows with the pixels.
+    sample = make(*_size(most / _SAMPLE))
+    least, enough = most / _SAMPLE, 1000.0 * most
+    while enough > 1.02 * least:
+        middle = math.sqrt(least * enough)
+        least, enough = (least, middle) if _is_accepted(sample, int(middle)) else (middle, enough)
+    pixels = min(1.0, most / _SAMPLE / enough) * most
     while pixels > most / 1000:
         width, height = _size(pixels)
         data = make(width, height)
-        try:
-            open_image(data, max_pixels=most)
-        except ImageProblem:
-            pixels *= _SMALLER
-            continue
-        return data, width * height
+        if _is_accepted(data, most):
+            return data, width * height
+        pixels *= _SMALLER
     return None, 0
+
+
+def _is_accepted(data: bytes, most: int) -> bool:
+    try:
+        open_image(data, max_pixels=most)
+    except ImageProblem:
+        return False
+    return True
 
 
 def _seconds(data: bytes, most: int) -> float:

@@ -6,9 +6,9 @@ have any number of scans. The source of the format is ISO/IEC 10918-1, B.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from classifier.image_files.work import Work
+from classifier.image_files.work import BASELINE_NS, Work
 from classifier.visible import ImageError
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -23,6 +23,8 @@ _APPLICATION = {*range(0xE0, 0xF0), 0xFE}
 _JFIF, _ADOBE, _EXIF, _XMP = b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _LEAST = {0xE0: (_JFIF, 14), 0xEE: (_ADOBE, 7)}  # bytes that decoders need of them
 _MOST_APP1 = 4
+# Neither a stuffed byte nor a filler, however many of these there are.
+_ANY_MARKER = re.compile(rb"\xff[^\x00\xff]")
 # A marker among the pixels: neither a byte of theirs (0), nor a restart (D0 to D7), nor a filler.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
@@ -36,19 +38,24 @@ _NS_PIXEL = 3.0
 _NS_DC, _NS_AC, _NS_REFINED, _NS_SEQUENTIAL, _NS_LOSSLESS, _NS_ARITHMETIC = 20.0, 16.0, 45.0, 30.0, 512.0, 1000.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Holds what a frame header says.
-
-    Args:
-        marker: which kind of coding it is.
-        blocks: the number of 8x8 blocks of each component.
-    """
+class _Frame(NamedTuple):
+    """Holds what a frame header says. `components` has three bytes for each: its name, its sampling, its table."""
 
     marker: int
     width: int
     height: int
-    blocks: dict[int, int]
+    components: bytes
+
+    def blocks(self) -> dict[int, int]:
+        """Returns the number of 8x8 blocks of each component."""
+        each = self.components
+        sampling = {each[i]: (each[i + 1] >> 4, each[i + 1] & 15) for i in range(0, len(each), 3)}
+        across = max(1, *(h for h, _ in sampling.values()), 1)
+        down = max(1, *(v for _, v in sampling.values()), 1)
+        return {
+            name: -(-self.width * h // (8 * across)) * -(-self.height * v // (8 * down))
+            for name, (h, v) in sampling.items()
+        }
 
 
 def necessary(data: bytes, work: Work) -> bytes:
@@ -85,13 +92,11 @@ def _segments(data: bytes, work: Work) -> Iterator[tuple[int, int, int]]:
     """Yields the marker of each segment before the end of the first scan's header, its place, and where it ends."""
     at = 2
     while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 4 > len(data):
+        found = _ANY_MARKER.search(data, at)
+        if found is None or found.start() + 4 > len(data):
             return
+        at = found.start()
         marker = data[at + 1]
-        if marker in (0, 0xFF):  # a stuffed byte, or a filler before a marker
-            at += 1
-            continue
         if marker == _END:
             return
         work.add(_NS_SEGMENT)
@@ -119,44 +124,43 @@ def _frame(marker: int, content: bytes) -> _Frame:
     if count == 0 or len(content) != 6 + 3 * count:
         raise ImageError("the image is damaged: its frame header cannot be read")
     height, width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
-    sampling = {content[i]: (content[i + 1] >> 4, content[i + 1] & 15) for i in range(6, len(content), 3)}
-    across = max(1, *(h for h, _ in sampling.values()), 1)
-    down = max(1, *(v for _, v in sampling.values()), 1)
-    blocks = {name: -(-width * h // (8 * across)) * -(-height * v // (8 * down)) for name, (h, v) in sampling.items()}
-    return _Frame(marker, width, height, blocks)
+    return _Frame(marker, width, height, content[6:])
 
 
 def _count(data: bytes, at: int, frame: _Frame, work: Work) -> None:
     """Counts the work for the pixels, which begin with the scan's header at `at`."""
+    whole = frame.marker not in _PROGRESSIVE and 3 * data[at + 4] == len(frame.components)
+    if whole and frame.marker not in _ARITHMETIC | _LOSSLESS:  # it is the measure of all others
+        work.add_pixels(frame.width, frame.height, BASELINE_NS)
+        return
+    blocks = frame.blocks()
     work.add_pixels(frame.width, frame.height, _NS_PIXEL)
-    work.add(64 * sum(frame.blocks.values()) * _NS_COMPONENT)
-    whole = frame.marker not in _PROGRESSIVE and data[at + 4] == len(frame.blocks)
+    work.add(64 * sum(blocks.values()) * _NS_COMPONENT)
     if whole:  # a decoder reads no scan but this one
-        if frame.marker in _ARITHMETIC | _LOSSLESS:
-            work.add(_scan(data, at, frame))
+        work.add(_scan(data, at, frame.marker, blocks))
         return
     while at >= 0:
-        work.add(_scan(data, at, frame))
+        work.add(_scan(data, at, frame.marker, blocks))
         at, begun = _next_scan(data, at, work), at
         work.add(((at if at >= 0 else len(data)) - begun) * _NS_BYTE)
 
 
-def _scan(data: bytes, at: int, frame: _Frame) -> float:
+def _scan(data: bytes, at: int, marker: int, blocks: dict[int, int]) -> float:
     """Returns the nanoseconds of one scan, apart from its bytes."""
     count = data[at + 4]
     names = data[at + 5 : at + 5 + 2 * count : 2]
     first, _, precision = data[at + 5 + 2 * count : at + 8 + 2 * count].ljust(3, b"\0")
-    if frame.marker in _ARITHMETIC:
+    if marker in _ARITHMETIC:
         ns = _NS_ARITHMETIC
-    elif frame.marker in _LOSSLESS:
+    elif marker in _LOSSLESS:
         ns = _NS_LOSSLESS
-    elif frame.marker not in _PROGRESSIVE:
+    elif marker not in _PROGRESSIVE:
         ns = _NS_SEQUENTIAL
     elif first == 0:
         ns = _NS_DC
     else:
         ns = _NS_REFINED if precision >> 4 else _NS_AC
-    return _NS_SCAN + ns * sum(frame.blocks.get(name, 0) for name in names)
+    return _NS_SCAN + ns * sum(blocks.get(name, 0) for name in names)
 
 
 def _next_scan(data: bytes, at: int, work: Work) -> int:

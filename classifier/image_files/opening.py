@@ -1,7 +1,6 @@
 """Opens an image file. What decoding needs of it is found and the work counted, before Pillow reads the header."""
 
 import math
-from collections.abc import Sequence
 from io import BytesIO
 
 from PIL import Image
@@ -18,7 +17,7 @@ _FORMATS = (
 )
 
 
-def open_file(data: bytes, *, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
+def open_file(data: bytes, *, formats: tuple[str, ...] | None, max_pixels: int | None) -> Image.Image:
     """Opens an image file. Its size is known then, and nothing is decoded.
 
     Args:

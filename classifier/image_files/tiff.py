@@ -75,7 +75,8 @@ def necessary(data: bytes, work: Work) -> bytes:
         raise ImageError("the image is damaged: its tags cannot be read") from error
     counted, letter = ("Q", "Q") if form.big else ("H", "I")
     directory = struct.pack(form.order + counted, len(entries))
-    directory += b"".join(form.entry.pack(tag, e.type, e.count, e.field) for tag, e in sorted(entries.items()))
+    pack = form.entry.pack
+    directory += b"".join(pack(tag, e.type, e.count, e.field) for tag, e in sorted(entries.items()))
     directory += struct.pack(form.order + letter, 0)  # no other page
     # In the place of the old one, which is no shorter: what lacks pixels at its end must not get any there.
     view, at = memoryview(data), _directory_at(data, form)
@@ -92,11 +93,12 @@ def _entries(data: bytes, form: _Form) -> dict[int, _Entry]:
     count = form.unpack("Q" if form.big else "H", data, at)[0]
     at += 8 if form.big else 2
     view, entries = memoryview(data), dict[int, _Entry]()
-    if count * form.entry.size > len(data) - at:
+    entry = form.entry
+    if count * entry.size > len(data) - at:
         raise ImageError("the image is damaged: its tags are cut short")
     for _ in range(count):
-        tag, kind, number, field = form.entry.unpack_from(data, at)
-        at += form.entry.size
+        tag, kind, number, field = entry.unpack_from(data, at)
+        at += entry.size
         size = number * _SIZES.get(kind, 0)
         most = len(data) if tag in _OFFSETS else _MOST_FEW if tag in _FEW else _MOST_LONG if tag in _LONG else 0
         if tag in entries or size == 0 or size > len(data) or number > most:

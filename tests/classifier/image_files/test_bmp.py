@@ -31,7 +31,7 @@ def test_a_picture_of_runs_as_large_as_a_screen_is_read() -> None:
 
 
 def test_rows_from_top_to_bottom_and_the_old_header_are_read() -> None:
-    assert np.array_equal(seen(encoded(picture(20, 30), "BMP")), picture(20, 30))
+    assert np.array_equal(seen(encoded(picture(20, 30), "BMP")), np.asarray(picture(20, 30)))
     old = b"BM" + bytes(8) + (26).to_bytes(4, "little") + (12).to_bytes(4, "little")
     old += b"".join(value.to_bytes(2, "little") for value in (2, 1, 1, 24)) + bytes((1, 2, 3, 4, 5, 6, 0, 0))
     assert seen(old).tolist() == [[[3, 2, 1], [6, 5, 4]]]

@@ -99,6 +99,8 @@ UNREAD = {
     "empty segments": b"".join(segment(0xE0 + i, b"") for i in range(16)) + segment(0xFE, b""),
     "a comment": segment(0xFE, b"\xff\xda\xff\xc0" * 1000),
     "bytes that belong to nothing": bytes(100),
+    "a million fillers": b"\xff" * 1_000_000,
+    "a million stuffed bytes": b"\xff\0" * 1_000_000,
 }
 
 

@@ -1,6 +1,7 @@
 """TIFF: pieces, tags and samples are counted, and what says nothing about the pixels decides nothing."""
 
 import io
+import itertools
 import struct
 import zlib
 from typing import Any
@@ -53,11 +54,18 @@ def test_a_tag_of_an_unknown_type_decides_nothing(kind: int) -> None:
     assert np.array_equal(seen(bytes(data), "L"), GREY)
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "P", "1", "I;16"])
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [
+        *itertools.product(
+            ["L", "RGB", "RGBA", "CMYK", "P", "1", "I;16"],
+            ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd"],
+        ),
+        ("L", "jpeg"),
+        ("RGB", "jpeg"),
+    ],
+)
 def test_pixels_are_those_that_pillow_finds(mode: str, compression: str) -> None:
-    if compression == "jpeg" and mode not in ("L", "RGB"):
-        pytest.skip("JPEG holds neither transparency nor a palette nor single bits")
     image = Image.new("I;16", (30, 20), 30_000) if mode == "I;16" else picture(20, 30).convert(mode)
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = "an editor" * 50
@@ -81,13 +89,13 @@ def seen_turned(data: bytes) -> Any:
 def test_big_ones_of_other_order_are_read_as_well() -> None:
     image = picture(20, 30)
     for options in ({"big_tiff": True}, {"tiffinfo": TiffImagePlugin.ImageFileDirectory_v2(prefix=b"MM")}):
-        assert np.array_equal(seen(encoded(image, "TIFF", icc_profile=bytes(100), **options)), image)
+        assert np.array_equal(seen(encoded(image, "TIFF", icc_profile=bytes(100), **options)), np.asarray(image))
 
 
 def test_of_many_pages_only_the_first_is_looked_at() -> None:
     image = picture(20, 30)
     data = encoded(image, "TIFF", save_all=True, append_images=[image.rotate(90)] * 50)
-    assert np.array_equal(seen(data), image)
+    assert np.array_equal(seen(data), np.asarray(image))
     assert not getattr(Image.open(io.BytesIO(necessary(data, max_pixels=None))), "is_animated", True)
 
 
