@@ -24,6 +24,11 @@ _NOT_ACCEPTED = (
     (b"<?xml", "XML"),
     (b"II+\x00", "BigTIFF"),
     (b"MM\x00+", "BigTIFF"),
+    (b"\x1aE\xdf\xa3", "video (MKV or WebM)"),
+    (b"FLV\x01", "video (FLV)"),
+    (b"0&\xb2u\x8ef\xcf\x11", "video (WMV)"),
+    (b"\x00\x00\x01\xba", "video (MPEG)"),
+    (b"\x00\x00\x01\xb3", "video (MPEG)"),
 )
 
 _LINE_ENDS = "an image whose line ends were changed on the way (curl: --data-binary, or -T, instead of -d)"
@@ -58,6 +63,23 @@ _PATH = re.compile(
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
+# What `ftyp`, the first box of a file of ISO's, names as the file's brand. Nearly all other brands are of videos.
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"mif1": "AVIF or HEIF",
+    b"msf1": "AVIF or HEIF",
+    b"miaf": "AVIF or HEIF",
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIF"),
+    b"crx ": "a raw image of a camera",
+    b"M4A ": "sound (M4A)",
+    b"M4B ": "sound (M4B)",
+}
+_SEND = "send JPEG, PNG, WebP, GIF, BMP or TIFF"
+_VIDEO = "video (MP4 or MOV)"
+_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # with which old MOV files begin
+
+
 class ImageProblem(Exception):
     """An upload that cannot become pixels. `code` is one of `app.http.problems.PROBLEMS`."""
 
@@ -74,14 +96,18 @@ def accepted_format(data: bytes) -> str:
     accepted = _accepted(data)
     if accepted is not None:
         return accepted
+    if not data:
+        raise ImageProblem("bad_image", f"the file is empty; {_SEND}")
     known = next((name for signature, name in _NOT_ACCEPTED if data.lstrip().startswith(signature)), None)
     if data[4:8] == b"ftyp":
-        known = "AVIF or HEIF"
+        known = _BRANDS.get(data[8:12], _VIDEO)
+    elif data[4:8] in _BOXES:
+        known = _VIDEO
+    elif data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        known = "video (AVI)"
     if known is not None:
-        raise ImageProblem("unsupported_format", f"{known} is not accepted; send JPEG, PNG, WebP, GIF, BMP or TIFF")
-    raise ImageProblem(
-        "bad_image", f"these bytes are {described(data) or 'no image'}; send JPEG, PNG, WebP, GIF, BMP or TIFF"
-    )
+        raise ImageProblem("unsupported_format", f"{known} is not accepted; {_SEND}")
+    raise ImageProblem("bad_image", f"these bytes are {described(data) or 'no image'}; {_SEND}")
 
 
 def is_image(data: bytes) -> bool:

@@ -1,12 +1,12 @@
 """One image file: its bytes become pixels, and which files are small."""
 
-from io import BytesIO
-
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from app.decoding.formats import ImageProblem, accepted_format
 from app.decoding.plain_png import plain_png
+from classifier.image_files.opening import open_file
+from classifier.image_files.work import TooLarge
 from classifier.preprocess import ImageError, Pixels, Preprocess
 
 # Importing a plugin is what makes Pillow know its format; nothing else of them is used.
@@ -16,8 +16,8 @@ _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, Tif
 SMALL_BYTES = 32 * 1024
 _SMALL_PIXELS = 128 * 128
 _SMALL_RATIO = 4
-# In the names of those chunks of a PNG (zTXt, iTXt, iCCP) that may inflate to a thousand times their size.
-_INFLATING = (b"TXt", b"iCCP")
+# In the names of those chunks of a PNG (zTXt, iTXt) that are inflated where they may hold the orientation.
+_INFLATING = b"TXt"
 
 
 def decode(data: bytes, preprocess: Preprocess) -> Pixels:
@@ -32,7 +32,7 @@ def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
     """Opens a file. Then the size is known, and only a small plain PNG is decoded.
 
     Args:
-        max_pixels: the limit; None where there is none.
+        max_pixels: the limit; None: that of Pillow. Nor may a file be more work than twice a baseline JPEG of so many.
 
     Raises: ImageProblem, MemoryError.
     """
@@ -41,19 +41,15 @@ def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
     if plain is not None:
         return plain
     try:
-        image = Image.open(BytesIO(data), formats=(accepted_format(data),))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        return open_file(data, formats=(accepted_format(data),), max_pixels=max_pixels)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, TooLarge) as error:
         raise ImageProblem("too_many_pixels", str(error)) from error
+    except ImageError as error:
+        raise ImageProblem("bad_image", str(error)) from error
     except (ImageProblem, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
         raise ImageProblem("bad_image", f"the image is damaged: {_first_words(error)}") from error
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise ImageProblem(
-            "too_many_pixels",
-            f"the image has {image.width}x{image.height} pixels; at most {max_pixels / 1e6:g} million are accepted",
-        )
-    return image
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False) -> Pixels:
@@ -76,7 +72,7 @@ def to_pixels(image: Image.Image, preprocess: Preprocess, *, draft: bool = False
 
 def is_small_file(data: bytes) -> bool:
     """Says whether a file is so small, and holds nothing that may inflate, that its header may be read at once."""
-    return len(data) <= SMALL_BYTES and _INFLATING[0] not in data and _INFLATING[1] not in data
+    return len(data) <= SMALL_BYTES and _INFLATING not in data
 
 
 def is_small(size: tuple[int, int]) -> bool:

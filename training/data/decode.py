@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from classifier.image_files.opening import necessary
 from classifier.preprocess import ImageError, Pixels, Preprocess
 from classifier.torchvision_parts import torchvision_part
 from classifier.visible import to_mode
@@ -77,7 +78,7 @@ def opened(picture: Picture) -> Image.Image:
 
 def _opened_with_data(picture: Picture) -> tuple[Image.Image, bytes]:
     if isinstance(picture, Path):
-        data = picture.read_bytes()
+        data = necessary(picture.read_bytes(), max_pixels=None)
         return Image.open(BytesIO(data), formats=FORMATS), data
     return Image.fromarray(picture), b""
 

@@ -13,22 +13,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import PIL
-from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from classifier.visible import ImageError, to_mode
+from classifier.image_files.opening import open_file
+from classifier.visible import to_mode
 from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
 from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
-_VERSION = f"2, Pillow {PIL.__version__}"
+_VERSION = f"3, Pillow {PIL.__version__}"
 # Size in bytes, time of the last change of the content and of the entry, both in ns, and inode.
 _Stamp = tuple[int, int, int, int]
 
@@ -126,9 +125,7 @@ def _record(path: Path, known: Mapping[str, FileRecord]) -> FileRecord:
 
 
 def _size_of_sound(data: bytes) -> tuple[int, int]:
-    image = Image.open(BytesIO(data), formats=FORMATS)
-    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise ImageError(f"{image.width}x{image.height} pixels are too many")
+    image = open_file(data, formats=FORMATS, max_pixels=None)
     if isinstance(image, JpegImageFile):
         size = jpeg.upright_size(image)
         to_mode(jpeg.smaller(image, 8), mode="RGB", background=0)  # all of the file is read, but few pixels are made

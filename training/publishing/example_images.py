@@ -7,6 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from classifier.checkpoint import MAX_REFERENCES
+from classifier.image_files.opening import open_file
 from classifier.preprocess import Preprocess
 from classifier.visible import to_mode
 from training.errors import TrainingError
@@ -34,8 +35,8 @@ def from_folder(folder: Path, preprocess: Preprocess) -> tuple[bytes, ...]:
         if len(found) == MAX_REFERENCES:
             break
         try:
-            with Image.open(path) as image:
-                seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
+            image = open_file(path.read_bytes(), formats=None, max_pixels=None)
+            seen = to_mode(image, mode=preprocess.mode, background=preprocess.background)
         except Exception:  # noqa: BLE001, S112  Pillow raises nearly anything on files that are no sound images
             continue
         seen.thumbnail((_LONGEST_EDGE, _LONGEST_EDGE))

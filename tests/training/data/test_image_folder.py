@@ -164,7 +164,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80_000)  # Pillow refuses what has twice as many
     lines = load(folder).skipped
     assert [line.partition(":")[0] for line in lines] == ["ants/bomb.png", "ants/large.png"]
-    assert "300x300 pixels are too many" in lines[1]
+    assert "300x300 pixels; at most 0.08 million" in lines[1]
 
 
 def test_many_odd_files_are_said_in_a_few_lines(load: Load, tmp_path: Path, said: Said) -> None:
