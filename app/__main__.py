@@ -1,5 +1,10 @@
 """`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all."""
 
+from app.processes.early_signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()  # before the imports below, which take their time
+
 import asyncio
 import contextlib
 import os

@@ -65,11 +65,8 @@ class ChildConfig(BaseModel):
     def read(cls) -> Self:
         """Reads the line from standard input.
 
-        From then on the process logs as the settings say. It ignores SIGTERM and SIGINT, and ends when its parent says
-        so or has ended.
+        From then on the process logs as the settings say, and ends when its parent says so or has ended.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
         config = cls.model_validate_json(sys.stdin.readline())
         configure(level=config.settings.log_level, json_lines=config.settings.log_format == "json")
         threading.Thread(target=config._end_with_parent, name="parent", daemon=True).start()

@@ -1,5 +1,10 @@
 """The engine process: the models and the device, on an event loop of their own, for front-ends in other processes."""
 
+from app.processes.early_signals import ignore_signals
+
+if __name__ == "__main__":
+    ignore_signals()  # before the imports below, which take their time
+
 import asyncio
 import logging
 import socket

@@ -1,5 +1,10 @@
 """A front-end: a process that answers HTTP and decodes, for an engine in another process. Imports no torch."""
 
+from app.processes.early_signals import ignore_signals
+
+if __name__ == "__main__":
+    ignore_signals()  # before the imports below, which take their time
+
 import asyncio
 import socket
 import sys
