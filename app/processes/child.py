@@ -6,18 +6,15 @@ pipe is the end of the parent.
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
-from app.processes.folder import counters, engine_socket
 from app.settings import Settings
 from app.telemetry.log import configure
 
@@ -32,8 +29,9 @@ class ChildConfig(BaseModel):
     Args:
         settings: those of the whole server.
         process: its name, the same when it is started again.
-        listener: the file descriptor of the socket that it accepts connections on.
-        folder: of this server alone, while it runs: the engine's socket, and what every process counts.
+        listener: the file descriptor of the port; None if it answers no HTTP.
+        rendezvous: the file descriptor of its side of the rendezvous; see `app.ipc.rendezvous`.
+        counters: the file descriptors of the memory in which each process counts, by the name of the process.
         front_ends: how many processes answer HTTP.
         address: the URL that the log names.
     """
@@ -42,20 +40,17 @@ class ChildConfig(BaseModel):
 
     settings: Settings
     process: str
-    listener: int
-    folder: Path
+    listener: int | None
+    rendezvous: int
+    counters: dict[str, int]
     front_ends: int
     address: str
 
     @property
-    def engine_socket(self) -> Path:
-        """Where the engine process listens."""
-        return engine_socket(self.folder)
-
-    @property
-    def counters(self) -> Path:
-        """Returns the folder in which every process counts."""
-        return counters(self.folder)
+    def descriptors(self) -> list[int]:
+        """Returns all that it inherits."""
+        listeners = [] if self.listener is None else [self.listener]
+        return [*listeners, self.rendezvous, *self.counters.values()]
 
     def line(self) -> bytes:
         """All of it as one line of JSON, secrets included: only the child can read the pipe."""
@@ -76,7 +71,6 @@ class ChildConfig(BaseModel):
         """Waits for the parent's end, then ends this process as a signal would, and at last by force."""
         while sys.stdin.read(1):
             pass
-        shutil.rmtree(self.folder, ignore_errors=True)  # as the parent would have, had it not been killed
         os.kill(os.getpid(), STOP)
         time.sleep(self.settings.grace_seconds + 1)
         os._exit(1)

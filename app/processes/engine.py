@@ -43,7 +43,7 @@ async def _run(engine: LocalEngine, server: EngineServer, config: ChildConfig) -
     asyncio.get_running_loop().add_signal_handler(STOP, stopped.set)
     await engine.start()
     tasks = {
-        "serving": asyncio.create_task(server.serve(socket.socket(fileno=config.listener))),
+        "serving": asyncio.create_task(server.serve(socket.socket(fileno=config.rendezvous))),
         "announcing": asyncio.create_task(_announce(engine, server, config)),
         "stopped": asyncio.create_task(stopped.wait()),
         "failed": asyncio.create_task(engine.failed()),

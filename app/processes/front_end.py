@@ -27,7 +27,7 @@ def main() -> int:
 async def _serve(config: ChildConfig) -> int:
     settings = config.settings.share_of(config.front_ends)
     metrics = Metrics(config.counters, config.process)
-    engine = RemoteEngine(config.engine_socket, max_waiting=settings.max_queue)
+    engine = RemoteEngine(socket.socket(fileno=config.rendezvous), max_waiting=settings.max_queue)
     return await serve(engine, settings, metrics, socket.socket(fileno=config.listener), stop=(STOP,))
 
 

@@ -1,6 +1,7 @@
 """The supervisor: starts the engine process and the front-ends, starts again what dies, and ends all of them.
 
-It holds what outlives them: the port, the engine's socket, and the folder of what they count. Imports no torch.
+It holds what outlives them: the port, the rendezvous of front-ends and engine, and the memory in which they count.
+Imports no torch.
 """
 
 import asyncio
@@ -10,13 +11,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 
 from app.processes.child import STOP, ChildConfig
 from app.processes.errors import CannotStart
-from app.processes.folder import counters, listen, temporary_folder
 from app.processes.restarts import RestartPolicy
+from app.processes.shared import Shared, shared
 from app.settings import Settings
 from app.telemetry.counters import SharedCounters, series
 from app.telemetry.log import event
@@ -53,6 +52,7 @@ class Supervisor:
         self._address = address
         self._restart_policy = restart_policy
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._shared: Shared
         self._stopping = asyncio.Event()
         self._code = 0
 
@@ -61,23 +61,15 @@ class Supervisor:
 
         Returns: The exit code: 0 after a signal, 1 if a process cannot go on, 2 if a process says what has to be put
             right first.
-        Raises: CannotStart, where a process, its folder or its socket cannot be made.
+        Raises: CannotStart, where a process, or what the processes share, cannot be made.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         front_ends = [f"front-end-{i}" for i in range(self._front_ends)]
-        with (
-            temporary_folder([_SUPERVISOR, _ENGINE, *front_ends]) as folder,
-            closing(SharedCounters(counters(folder) / _SUPERVISOR)) as numbers,
-            socket.socket(socket.AF_UNIX) as engine_socket,
-        ):
-            listen(engine_socket, folder)
-            children = [_Child(_ENGINE, "app.processes.engine", engine_socket, folder, numbers)]
-            children += [
-                _Child(name, "app.processes.front_end", self._listener, folder, numbers) for name in front_ends
-            ]
-            keeping = [asyncio.create_task(self._keep(each)) for each in children]
+        with shared([_SUPERVISOR, _ENGINE, *front_ends]) as self._shared:
+            numbers = SharedCounters(self._shared.counters[_SUPERVISOR])
+            keeping = [asyncio.create_task(self._keep(_Child(name, numbers))) for name in (_ENGINE, *front_ends)]
             await self._stopping.wait()
             self._listener.close()  # so that nobody connects whom no front-end will accept
             await self._end(front_ends)
@@ -132,19 +124,21 @@ class Supervisor:
 
     async def _start(self, child: "_Child") -> asyncio.subprocess.Process:
         """Starts a process and tells it its configuration. Raises: CannotStart."""
+        is_engine, meeting = child.name == _ENGINE, self._shared.rendezvous
         config = ChildConfig(
             settings=self._settings,
             process=child.name,
-            listener=child.listener.fileno(),
-            folder=child.folder,
+            listener=None if is_engine else self._listener.fileno(),
+            rendezvous=(meeting.engine if is_engine else meeting.front_ends).fileno(),
+            counters=self._shared.counters,
             front_ends=self._front_ends,
             address=self._address,
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", child.module),
+                *(sys.executable, "-m", "app.processes.engine" if is_engine else "app.processes.front_end"),
                 stdin=asyncio.subprocess.PIPE,
-                pass_fds=[child.listener.fileno()],
+                pass_fds=config.descriptors,
                 process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
             )
         except OSError as error:
@@ -184,11 +178,8 @@ class Supervisor:
 class _Child:
     """What stays the same when a process is started again, and how often it was."""
 
-    def __init__(self, name: str, module: str, listener: socket.socket, folder: Path, numbers: SharedCounters) -> None:
+    def __init__(self, name: str, numbers: SharedCounters) -> None:
         self.name = name
-        self.module = module
-        self.listener = listener
-        self.folder = folder
         self._numbers = numbers
         self._restarts = numbers.slot(series("flambeau_restarts", name))
 

@@ -2,9 +2,8 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -41,15 +40,14 @@ class Metrics:
     """All metrics of one process. Everything here is called on its event loop.
 
     Args:
-        folder: where all processes of this server keep their numbers. None means that this is the only process.
+        memory: where each process of this server keeps its numbers, by its name; see `app.telemetry.counters`. None
+            means that this is the only process.
         process: its name, the same after it was started again.
-
-    Raises: OSError, if there is no room for the numbers in the folder.
     """
 
-    def __init__(self, folder: Path | None = None, process: str = "") -> None:
-        self._folder = folder
-        self._counts = counts = SharedCounters(None if folder is None else folder / process)
+    def __init__(self, memory: Mapping[str, int] | None = None, process: str = "") -> None:
+        self._memory = memory
+        self._counts = counts = SharedCounters(None if memory is None else memory[process])
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Exposed(self._total))
         self._slots: dict[tuple[str, ...], int] = {}
@@ -102,7 +100,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _total(self) -> dict[str, float]:
-        return self._counts.items() if self._folder is None else total(self._folder)
+        return self._counts.items() if self._memory is None else total(self._memory.values())
 
     def _add(self, *name: str) -> None:
         slot = self._slots.get(name)
