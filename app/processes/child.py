@@ -22,6 +22,9 @@ from app.telemetry.log import configure
 # and an engine that ended by it would leave the front-ends' last requests without an answer.
 STOP = signal.SIGUSR1
 
+# How it tells a front-end before that to drain; see `app.http.draining`.
+DRAIN = signal.SIGUSR2
+
 
 class ChildConfig(BaseModel):
     """What one child process needs to know.

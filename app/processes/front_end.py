@@ -12,7 +12,7 @@ import sys
 import uvloop
 
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.child import STOP, ChildConfig
+from app.processes.child import DRAIN, STOP, ChildConfig
 from app.processes.serving import serve
 from app.telemetry.metrics import Metrics
 
@@ -28,7 +28,7 @@ async def _serve(config: ChildConfig) -> int:
     settings = config.settings.share_of(config.front_ends)
     metrics = Metrics(config.counters, config.process)
     engine = RemoteEngine(socket.socket(fileno=config.rendezvous), max_waiting=settings.max_queue)
-    return await serve(engine, settings, metrics, socket.socket(fileno=config.listener), stop=(STOP,))
+    return await serve(engine, settings, metrics, socket.socket(fileno=config.listener), stop=(STOP,), drain=DRAIN)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import socket
 import sys
 from collections.abc import Callable
 
-from app.processes.child import STOP, ChildConfig
+from app.http.draining import drained
+from app.processes.child import DRAIN, STOP, ChildConfig
 from app.processes.errors import CannotStart
 from app.processes.restarts import RestartPolicy
 from app.processes.shared import Shared, shared
 from app.settings import Settings
-from app.telemetry.counters import SharedCounters, series
+from app.telemetry.connections import connections
+from app.telemetry.counters import SharedCounters, series, total
 from app.telemetry.log import event
 
 logger = logging.getLogger("app")
@@ -54,6 +56,8 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._shared: Shared
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._told_to_stop = False
         self._code = 0
 
     async def run(self) -> int:
@@ -71,6 +75,8 @@ class Supervisor:
             numbers = SharedCounters(self._shared.counters[_SUPERVISOR])
             keeping = [asyncio.create_task(self._keep(_Child(name, numbers))) for name in (_ENGINE, *front_ends)]
             await self._stopping.wait()
+            if self._told_to_stop:
+                await self._drain(front_ends)
             self._listener.close()  # so that nobody connects whom no front-end will accept
             await self._end(front_ends)
             await self._end([_ENGINE])  # last: the front-ends wait for its answers
@@ -82,8 +88,21 @@ class Supervisor:
     def _stop(self) -> None:
         """Stops the server. The second time, it does not wait for connections."""
         if self._stopping.is_set():
+            self._hurry.set()
             self._signal(list(self._processes))
+        self._told_to_stop = True
         self._stopping.set()
+
+    async def _drain(self, front_ends: list[str]) -> None:
+        """Lets the front-ends send their clients away, until none is left or until the time is over."""
+        self._signal(front_ends, DRAIN)
+        await drained(
+            lambda: connections(total(self._shared.counters.values())),
+            self._listener,
+            seconds=self._settings.drain_seconds,
+            min_seconds=self._settings.drain_min_seconds,
+            hurry=self._hurry,
+        )
 
     async def _keep(self, child: "_Child") -> None:
         """Starts a process, and starts it again whenever it ends, until the server stops or the process is given up.
@@ -166,9 +185,9 @@ class Supervisor:
                     process.kill()
                 await asyncio.wait(late)
 
-    def _signal(self, names: list[str]) -> None:
+    def _signal(self, names: list[str], number: signal.Signals = STOP) -> None:
         for process in self._running(names):
-            process.send_signal(STOP)
+            process.send_signal(number)
 
     def _running(self, names: list[str]) -> list[asyncio.subprocess.Process]:
         processes = [self._processes[name] for name in names if name in self._processes]
