@@ -1,5 +1,10 @@
 """`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all."""
 
+from app.processes.early_signals import end_on_signals
+
+if __name__ == "__main__":
+    end_on_signals()  # before the imports below, which take their time
+
 import asyncio
 import contextlib
 import os
@@ -13,7 +18,7 @@ from app.processes.errors import CannotStart
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, SettingsError
 from app.telemetry.log import configure
-from classifier.cores import usable_cores
+from classifier.cores import find_cores
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         _allow_open_files(settings)
         listener = _listen(settings.host, settings.port)
         address = address_of(settings.host, listener)
-        front_ends = usable_cores() - 1 if settings.front_ends is None else settings.front_ends
+        cores = find_cores()
+        cores.bound_libraries(os.environ)
+        front_ends = cores.count - 1 if settings.front_ends is None else settings.front_ends
         if front_ends:
             return asyncio.run(Supervisor(settings, front_ends=front_ends, listener=listener, address=address).run())
         return _run_single(settings, listener, address)

@@ -129,8 +129,24 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(
         75, ge=1, le=_DAY, description="For how many seconds an idle connection stays open."
     )
+    drain_seconds: float = Field(
+        2,
+        ge=0,
+        le=_DAY,
+        description="For how many seconds the port stays open after SIGTERM. Meanwhile the server is not ready, and "
+        "every answer closes its connection. It is less if no connection is open.",
+    )
+    drain_min_seconds: float = Field(
+        0,
+        ge=0,
+        le=_DAY,
+        description="For how many seconds it stays open at least, for a load balancer that learns late.",
+    )
     grace_seconds: float = Field(
-        30, gt=0, le=_DAY, description="How many seconds accepted requests get to be answered after SIGTERM."
+        30,
+        gt=0,
+        le=_DAY,
+        description="How many seconds accepted requests get to be answered once the port is closed after SIGTERM.",
     )
     poll_seconds: float = Field(
         10, ge=0.1, le=_DAY, description="For how many seconds at most a new checkpoint may stay unseen."

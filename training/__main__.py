@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # Threads that wait for each other by spinning would keep cores from other processes: a fifth of the speed remained.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    find_cores().bound_libraries(os.environ)
     if "runs" in arguments:  # what libraries keep for the next time stays in this folder too
         os.environ.setdefault("MPLCONFIGDIR", str(arguments.runs.absolute() / "matplotlib"))
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(arguments.runs.absolute() / "compiled"))
@@ -56,6 +58,8 @@ def _train(arguments: argparse.Namespace) -> None:
     from training.commands.train import train
     from training.progress import Progress
 
+    progress = Progress()
+    progress.say(f"cores: {find_cores()}")
     train(
         _recipe(arguments),
         store=arguments.store,
@@ -68,7 +72,7 @@ def _train(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         strict=arguments.strict,
         pictures=arguments.pictures,
-        progress=Progress(),
+        progress=progress,
     )
 
 
@@ -139,6 +143,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from training.commands.evaluate import evaluate
     from training.progress import Progress
 
+    progress = Progress()
+    progress.say(f"cores: {find_cores()}")
     evaluate(
         arguments.checkpoint,
         data=arguments.data,
@@ -147,7 +153,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         strict=arguments.strict,
         test=arguments.test,
-        progress=Progress(),
+        progress=progress,
     )
 
 

@@ -18,6 +18,7 @@ from app.api.predict_fast import PredictFastPath
 from app.api.prediction import ImageClassifier
 from app.decoding.decoder import Decoder
 from app.engine.interface import ControlledEngine
+from app.http.draining import Draining
 from app.http.exchange import FastRoute
 from app.http.middleware import LingeringClose, ProblemDocuments, RequestIdAndMetrics
 from app.http.problems import HANDLERS
@@ -36,8 +37,12 @@ class App(NamedTuple):
     fast_routes: tuple[FastRoute, ...]
 
 
-def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -> App:
-    """Returns the application over an engine. Both ways to a prediction share its budgets, decoder and engine."""
+def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics, draining: Draining | None = None) -> App:
+    """Returns the application over an engine. Both ways to a prediction share its budgets, decoder and engine.
+
+    Args:
+        draining: says when the server drains; None: that server is not ours, and does not say it.
+    """
     admission = Admission(
         requests=settings.max_requests,
         body_bytes=settings.max_pending_mb * 1e6,
@@ -52,7 +57,9 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics) -
         draft=settings.jpeg_draft,
     )
     predict = Predict(ImageClassifier(engine, decoder, metrics), admission, settings, metrics)
-    app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics)))
+    app: ASGIApp = ProblemDocuments(
+        _Dispatch(predict, _api(engine, decoder, settings, metrics, draining or Draining()))
+    )
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -81,7 +88,9 @@ class _Dispatch:
             await self._api(scope, receive, send)
 
 
-def _api(engine: ControlledEngine, decoder: Decoder, settings: Settings, metrics: Metrics) -> FastAPI:
+def _api(
+    engine: ControlledEngine, decoder: Decoder, settings: Settings, metrics: Metrics, draining: Draining
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.start()
@@ -102,7 +111,7 @@ def _api(engine: ControlledEngine, decoder: Decoder, settings: Settings, metrics
         exception_handlers=HANDLERS,
     )
     api.include_router(models.router(engine, deadline_seconds=settings.deadline_seconds))
-    api.include_router(health.router(engine, metrics))
+    api.include_router(health.router(engine, metrics, draining))
     api.include_router(pages.router)
     api.openapi = lambda: document(api)  # type: ignore[method-assign]
     return api

@@ -7,11 +7,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from app.api.openapi import problems
 from app.api.schemas import HealthBody, LiveBody
 from app.engine.interface import Engine
+from app.http.draining import Draining
 from app.http.problems import Problem
 from app.telemetry.metrics import Metrics
 
 
-def router(engine: Engine, metrics: Metrics) -> APIRouter:
+def router(engine: Engine, metrics: Metrics, draining: Draining) -> APIRouter:
     """Returns the routes."""
     api = APIRouter()
 
@@ -32,10 +33,12 @@ def router(engine: Engine, metrics: Metrics) -> APIRouter:
         summary="Can predictions be answered",
         response_description="They can",
         tags=["health"],
-        responses=problems("not_ready"),
+        responses=problems("not_ready", "draining"),
     )
     async def ready() -> HealthBody:
         """Predictions can be answered. Send no traffic while they cannot."""
+        if draining.begun:
+            raise Problem("draining", "the server is shutting down")
         status = await engine.status()
         if not status.ready:
             raise Problem("not_ready", status.detail)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import select
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,12 +19,15 @@ from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+# So long a new connection is left open, when the port has been closed, for the request that it was made for.
+_FIRST_REQUEST_SECONDS = 0.5
+
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def limited_protocol(
     *, header_seconds: float, max_connections: int, metrics: Metrics, fast_routes: FastRoutes
-) -> type[HttpToolsProtocol]:
+) -> "type[LimitedProtocol]":
     """Returns the protocol of one server: a class, because uvicorn makes one object of it for each connection.
 
     Args:
@@ -56,15 +60,18 @@ class LimitedProtocol(HttpToolsProtocol):
     half_closed: HalfClosed
     metrics: Metrics
     fast_routes: FastRoutes
+    draining = False  # of the whole server: set on the class
     _timer: asyncio.TimerHandle | None = None
     _last_cycle: RequestResponseCycle | None = None  # the last request whose answer was begun
     _exchange: Exchange | None = None  # whose body is coming
     _ahead: HalfClosedTransport | None = None  # what is written to, if the client sends no more
+    _made_last: RequestResponseCycle | None = None  # the connection ends with its answer, because the server stops
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._limits = ConnectionLimits()
         self._notifier = DisconnectNotifier()
         super().connection_made(transport)
+        self.metrics.connected()
         self._entry = self.open_connections.enter()
         if self._entry is Entry.ACCEPTED:
             self._await_headers()
@@ -76,6 +83,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open_connections.leave(self._entry)
+        self.metrics.disconnected()
         self._stop_timer()
         if self._ahead is not None:
             self._ahead.stop()
@@ -134,6 +142,8 @@ class LimitedProtocol(HttpToolsProtocol):
             exchange = self._exchange = self.fast_routes.exchange(self, self._notifier)
         if exchange is None:
             super().on_headers_complete()
+            if self.draining:
+                self._end_with(self.cycle)
             if len(self.pipeline) == 1:  # uvicorn does not read on, which would hide a hang-up
                 self.loop.call_soon(self.flow.resume_reading)
         elif (refusal := exchange.refusal()) is not None:
@@ -158,6 +168,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._begin(exchange)
         exchange.answer()
 
+    def drain(self) -> None:
+        """Ends the connection with the answer that is due, if there is one: the server stops soon."""
+        if self._is_answering():
+            self._end_with(self.cycle)
+
+    def shutdown(self) -> None:
+        """Ends the connection as soon as nothing is lost by that. Called once the port is closed."""
+        if self._is_answering():
+            self._end_with(self.cycle)
+        elif self.cycle is not None and self._limits.place == "between" and not _has_sent(self.transport):
+            self.transport.close()
+        else:  # a request is coming, or has come just now; the first one of a new connection is to be expected
+            self.loop.call_later(_FIRST_REQUEST_SECONDS, self._close_if_idle)
+
     def send_400_response(self, msg: str) -> None:
         self._reject(Problem("bad_request", msg))
 
@@ -179,6 +203,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._last_cycle = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _end_with(self, cycle: RequestResponseCycle) -> None:
+        """Lets the answer of the newest request say that it is the last on its connection."""
+        if self._made_last is not None and not self._made_last.response_started:
+            self._made_last.keep_alive = True  # another request has come behind it
+        self._made_last = None
+        if cycle.keep_alive and not cycle.response_started:
+            cycle.keep_alive = False
+            self._made_last = cycle
+
+    def _close_if_idle(self) -> None:
+        if not self._is_answering() and self._limits.place == "between":
+            self.transport.close()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -221,6 +258,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
             self.transport.write(problem_bytes(problem, new_request_id(), b"", keep_alive=False))
             self.transport.write_eof()
+
+
+def _has_sent(transport: asyncio.Transport) -> bool:
+    """Says whether the client has sent something that was not read yet, or has closed the connection."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _without_upgrade(data: bytes) -> bytes:

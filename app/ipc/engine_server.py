@@ -5,8 +5,8 @@ read once the batch's rows are on their way, and is the next batch. No lock, and
 """
 
 import asyncio
+import contextlib
 import socket
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +21,11 @@ from app.engine.model_info import ModelInfo, ReloadReport
 from app.engine.rows import Table
 from app.ipc import wire
 from app.ipc.corked import Corked
+from app.ipc.rendezvous import accept
 from app.lifecycle.loaded import LoadedVersions
 from app.telemetry.metrics import Metrics
 
 _HEARTBEAT_SECONDS = 1.0
-# The socket outlives this process. From Python 3.13 on, who stops listening would remove its file.
-_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class ServedModels(Protocol):
@@ -54,15 +53,20 @@ class EngineServer:
         self.engine = engine
         self._metrics = metrics
         self._front_ends: dict[_FrontEnd, None] = {}
+        self._accepting: set[asyncio.Task[Any]] = set()
         self._ready = 0
         self._one_more_ready = asyncio.Event()
         self._dirty: dict[str | None, None] = {}  # the models of which the front-ends do not know the latest
         engine.on_change = self._changed
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Serves until it is cancelled."""
+    async def serve(self, rendezvous: socket.socket) -> None:
+        """Serves until it is cancelled.
+
+        Args:
+            rendezvous: the engine process's side; see `app.ipc.rendezvous`.
+        """
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: _FrontEnd(self), sock=listener, **_KEEP_FILE)
+        loop.add_reader(rendezvous.fileno(), self._accept, rendezvous)
         try:
             while True:
                 await asyncio.sleep(_HEARTBEAT_SECONDS)
@@ -70,7 +74,7 @@ class EngineServer:
                 for each in self._front_ends:
                     each.write(wire.frame(wire.HEARTBEAT))
         finally:
-            server.close()
+            loop.remove_reader(rendezvous.fileno())
             for each in self._front_ends:
                 each.close()
 
@@ -103,6 +107,15 @@ class EngineServer:
             self._dirty = {}
             for front_end in self._front_ends:
                 front_end.write(*frames)
+
+    def _accept(self, rendezvous: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            front_end = accept(rendezvous)
+            if front_end is not None:
+                loop = asyncio.get_running_loop()
+                accepting = loop.create_task(loop.connect_accepted_socket(lambda: _FrontEnd(self), front_end))
+                self._accepting.add(accepting)
+                accepting.add_done_callback(self._accepting.discard)
 
     def _changed(self, model: str | None) -> None:
         if not self._dirty:

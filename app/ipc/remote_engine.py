@@ -6,9 +6,9 @@ there is no engine process, or while it is silent, a front-end says so at once: 
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, ResolvedModel
@@ -18,6 +18,7 @@ from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import OnDone
 from app.ipc import wire
 from app.ipc.connection import ABSENT, NOTHING, SILENT_SECONDS, EngineConnection
+from app.ipc.rendezvous import connect
 from app.telemetry.log import event
 from classifier.preprocess import Pixels
 
@@ -27,15 +28,16 @@ _RECONNECT_SECONDS = 0.05
 
 
 class RemoteEngine(ControlledEngine):
-    """The engine behind the unix socket at `path`; see `app.engine.interface`.
+    """The engine process that is met at a rendezvous; see `app.engine.interface`.
 
     Args:
+        rendezvous: the side of front-ends; see `app.ipc.rendezvous`.
         max_waiting: how many images may wait for an answer.
         silent_seconds: how long an engine process may say nothing until nothing more is asked of it.
     """
 
-    def __init__(self, path: Path, *, max_waiting: int, silent_seconds: float = SILENT_SECONDS) -> None:
-        self._path = path
+    def __init__(self, rendezvous: socket.socket, *, max_waiting: int, silent_seconds: float = SILENT_SECONDS) -> None:
+        self._rendezvous = rendezvous
         self._max_waiting = max_waiting
         self._silent_seconds = silent_seconds
         self._connection: EngineConnection | None = None
@@ -123,7 +125,7 @@ class RemoteEngine(ControlledEngine):
             try:
                 _, connection = await loop.create_unix_connection(
                     lambda: EngineConnection(self._knows_all, check_seconds=self._silent_seconds / 10),
-                    str(self._path),
+                    sock=connect(self._rendezvous),
                 )
             except OSError:
                 await asyncio.sleep(_RECONNECT_SECONDS)

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from app.telemetry.log import event
+from classifier.cores import find_cores
 
 if TYPE_CHECKING:  # the supervisor asks for `address_of`, and does without numpy and Pillow
     from app.engine.interface import Engine
@@ -15,9 +16,16 @@ logger = logging.getLogger("app")
 
 
 def announce(status: "Status", address: str) -> None:
-    """Logs one line with the address, the models and the device, and a second one if something is missing."""
+    """Logs one line with the address, the models, the device and the cores, and another one if something is missing."""
     models = ", ".join(f"{name} {version}" for name, version in status.served.items()) or "none"
-    event(logger, "ready" if status.ready else "not ready", address=address, models=models, device=status.device)
+    event(
+        logger,
+        "ready" if status.ready else "not ready",
+        address=address,
+        models=models,
+        device=status.device,
+        cores=str(find_cores()),
+    )
     if not status.ready:
         event(logger, status.detail, level=logging.WARNING)
 

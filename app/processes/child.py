@@ -6,24 +6,24 @@ pipe is the end of the parent.
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr
 from pydantic_core import to_jsonable_python
 
-from app.processes.folder import counters, engine_socket
 from app.settings import Settings
 from app.telemetry.log import configure
 
 # How a parent tells its child to stop. Not SIGTERM: systemd, for one, sends that to every process of a service at once,
 # and an engine that ended by it would leave the front-ends' last requests without an answer.
 STOP = signal.SIGUSR1
+
+# How it tells a front-end before that to drain; see `app.http.draining`.
+DRAIN = signal.SIGUSR2
 
 
 class ChildConfig(BaseModel):
@@ -32,8 +32,9 @@ class ChildConfig(BaseModel):
     Args:
         settings: those of the whole server.
         process: its name, the same when it is started again.
-        listener: the file descriptor of the socket that it accepts connections on.
-        folder: of this server alone, while it runs: the engine's socket, and what every process counts.
+        listener: the file descriptor of the port; None if it answers no HTTP.
+        rendezvous: the file descriptor of its side of the rendezvous; see `app.ipc.rendezvous`.
+        counters: the file descriptors of the memory in which each process counts, by the name of the process.
         front_ends: how many processes answer HTTP.
         address: the URL that the log names.
     """
@@ -42,20 +43,17 @@ class ChildConfig(BaseModel):
 
     settings: Settings
     process: str
-    listener: int
-    folder: Path
+    listener: int | None
+    rendezvous: int
+    counters: dict[str, int]
     front_ends: int
     address: str
 
     @property
-    def engine_socket(self) -> Path:
-        """Where the engine process listens."""
-        return engine_socket(self.folder)
-
-    @property
-    def counters(self) -> Path:
-        """Returns the folder in which every process counts."""
-        return counters(self.folder)
+    def descriptors(self) -> list[int]:
+        """Returns all that it inherits."""
+        listeners = [] if self.listener is None else [self.listener]
+        return [*listeners, self.rendezvous, *self.counters.values()]
 
     def line(self) -> bytes:
         """All of it as one line of JSON, secrets included: only the child can read the pipe."""
@@ -65,11 +63,8 @@ class ChildConfig(BaseModel):
     def read(cls) -> Self:
         """Reads the line from standard input.
 
-        From then on the process logs as the settings say. It ignores SIGTERM and SIGINT, and ends when its parent says
-        so or has ended.
+        From then on the process logs as the settings say, and ends when its parent says so or has ended.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
         config = cls.model_validate_json(sys.stdin.readline())
         configure(level=config.settings.log_level, json_lines=config.settings.log_format == "json")
         threading.Thread(target=config._end_with_parent, name="parent", daemon=True).start()
@@ -79,7 +74,6 @@ class ChildConfig(BaseModel):
         """Waits for the parent's end, then ends this process as a signal would, and at last by force."""
         while sys.stdin.read(1):
             pass
-        shutil.rmtree(self.folder, ignore_errors=True)  # as the parent would have, had it not been killed
         os.kill(os.getpid(), STOP)
         time.sleep(self.settings.grace_seconds + 1)
         os._exit(1)

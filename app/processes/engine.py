@@ -1,5 +1,10 @@
 """The engine process: the models and the device, on an event loop of their own, for front-ends in other processes."""
 
+from app.processes.early_signals import ignore_signals
+
+if __name__ == "__main__":
+    ignore_signals()  # before the imports below, which take their time
+
 import asyncio
 import logging
 import socket
@@ -38,7 +43,7 @@ async def _run(engine: LocalEngine, server: EngineServer, config: ChildConfig) -
     asyncio.get_running_loop().add_signal_handler(STOP, stopped.set)
     await engine.start()
     tasks = {
-        "serving": asyncio.create_task(server.serve(socket.socket(fileno=config.listener))),
+        "serving": asyncio.create_task(server.serve(socket.socket(fileno=config.rendezvous))),
         "announcing": asyncio.create_task(_announce(engine, server, config)),
         "stopped": asyncio.create_task(stopped.wait()),
         "failed": asyncio.create_task(engine.failed()),

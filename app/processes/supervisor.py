@@ -1,6 +1,7 @@
 """The supervisor: starts the engine process and the front-ends, starts again what dies, and ends all of them.
 
-It holds what outlives them: the port, the engine's socket, and the folder of what they count. Imports no torch.
+It holds what outlives them: the port, the rendezvous of front-ends and engine, and the memory in which they count.
+Imports no torch.
 """
 
 import asyncio
@@ -10,15 +11,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 
-from app.processes.child import STOP, ChildConfig
+from app.http.draining import drained
+from app.processes.child import DRAIN, STOP, ChildConfig
 from app.processes.errors import CannotStart
-from app.processes.folder import counters, listen, temporary_folder
 from app.processes.restarts import RestartPolicy
+from app.processes.shared import Shared, shared
 from app.settings import Settings
-from app.telemetry.counters import SharedCounters, series
+from app.telemetry.connections import connections
+from app.telemetry.counters import SharedCounters, series, total
 from app.telemetry.log import event
 
 logger = logging.getLogger("app")
@@ -53,7 +54,10 @@ class Supervisor:
         self._address = address
         self._restart_policy = restart_policy
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._shared: Shared
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._told_to_stop = False
         self._code = 0
 
     async def run(self) -> int:
@@ -61,24 +65,18 @@ class Supervisor:
 
         Returns: The exit code: 0 after a signal, 1 if a process cannot go on, 2 if a process says what has to be put
             right first.
-        Raises: CannotStart, where a process, its folder or its socket cannot be made.
+        Raises: CannotStart, where a process, or what the processes share, cannot be made.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         front_ends = [f"front-end-{i}" for i in range(self._front_ends)]
-        with (
-            temporary_folder([_SUPERVISOR, _ENGINE, *front_ends]) as folder,
-            closing(SharedCounters(counters(folder) / _SUPERVISOR)) as numbers,
-            socket.socket(socket.AF_UNIX) as engine_socket,
-        ):
-            listen(engine_socket, folder)
-            children = [_Child(_ENGINE, "app.processes.engine", engine_socket, folder, numbers)]
-            children += [
-                _Child(name, "app.processes.front_end", self._listener, folder, numbers) for name in front_ends
-            ]
-            keeping = [asyncio.create_task(self._keep(each)) for each in children]
+        with shared([_SUPERVISOR, _ENGINE, *front_ends]) as self._shared:
+            numbers = SharedCounters(self._shared.counters[_SUPERVISOR])
+            keeping = [asyncio.create_task(self._keep(_Child(name, numbers))) for name in (_ENGINE, *front_ends)]
             await self._stopping.wait()
+            if self._told_to_stop:
+                await self._drain(front_ends)
             self._listener.close()  # so that nobody connects whom no front-end will accept
             await self._end(front_ends)
             await self._end([_ENGINE])  # last: the front-ends wait for its answers
@@ -90,8 +88,21 @@ class Supervisor:
     def _stop(self) -> None:
         """Stops the server. The second time, it does not wait for connections."""
         if self._stopping.is_set():
+            self._hurry.set()
             self._signal(list(self._processes))
+        self._told_to_stop = True
         self._stopping.set()
+
+    async def _drain(self, front_ends: list[str]) -> None:
+        """Lets the front-ends send their clients away, until none is left or until the time is over."""
+        self._signal(front_ends, DRAIN)
+        await drained(
+            lambda: connections(total(self._shared.counters.values())),
+            self._listener,
+            seconds=self._settings.drain_seconds,
+            min_seconds=self._settings.drain_min_seconds,
+            hurry=self._hurry,
+        )
 
     async def _keep(self, child: "_Child") -> None:
         """Starts a process, and starts it again whenever it ends, until the server stops or the process is given up.
@@ -132,19 +143,21 @@ class Supervisor:
 
     async def _start(self, child: "_Child") -> asyncio.subprocess.Process:
         """Starts a process and tells it its configuration. Raises: CannotStart."""
+        is_engine, meeting = child.name == _ENGINE, self._shared.rendezvous
         config = ChildConfig(
             settings=self._settings,
             process=child.name,
-            listener=child.listener.fileno(),
-            folder=child.folder,
+            listener=None if is_engine else self._listener.fileno(),
+            rendezvous=(meeting.engine if is_engine else meeting.front_ends).fileno(),
+            counters=self._shared.counters,
             front_ends=self._front_ends,
             address=self._address,
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", child.module),
+                *(sys.executable, "-m", "app.processes.engine" if is_engine else "app.processes.front_end"),
                 stdin=asyncio.subprocess.PIPE,
-                pass_fds=[child.listener.fileno()],
+                pass_fds=config.descriptors,
                 process_group=0,  # Ctrl-C reaches the supervisor alone, which lets them finish
             )
         except OSError as error:
@@ -172,9 +185,9 @@ class Supervisor:
                     process.kill()
                 await asyncio.wait(late)
 
-    def _signal(self, names: list[str]) -> None:
+    def _signal(self, names: list[str], number: signal.Signals = STOP) -> None:
         for process in self._running(names):
-            process.send_signal(STOP)
+            process.send_signal(number)
 
     def _running(self, names: list[str]) -> list[asyncio.subprocess.Process]:
         processes = [self._processes[name] for name in names if name in self._processes]
@@ -184,11 +197,8 @@ class Supervisor:
 class _Child:
     """What stays the same when a process is started again, and how often it was."""
 
-    def __init__(self, name: str, module: str, listener: socket.socket, folder: Path, numbers: SharedCounters) -> None:
+    def __init__(self, name: str, numbers: SharedCounters) -> None:
         self.name = name
-        self.module = module
-        self.listener = listener
-        self.folder = folder
         self._numbers = numbers
         self._restarts = numbers.slot(series("flambeau_restarts", name))
 

@@ -2,15 +2,15 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from app.telemetry.connections import OPEN, OPENED, Connections, connections
 from app.telemetry.counters import SharedCounters, series, total
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -20,12 +20,14 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_requests": ("Requests answered", ("method", "route", "status")),
     "flambeau_errors": ("Answers that are problems, by code", ("code",)),
+    OPENED: ("Connections opened", ()),
     "flambeau_loads": ("Versions that passed and went live", ("model",)),
     "flambeau_refusals": ("Versions that were refused", ("model",)),
     "flambeau_restarts": ("Restarts of a process that had ended", ("process",)),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "flambeau_requests_in_flight": ("Requests being answered", ()),
+    OPEN: ("Connections that are open", ()),
     "flambeau_waiting_items": ("Images waiting for a batch", ()),
     "flambeau_served_version": ("The version that answers", ("model",)),
 }
@@ -41,15 +43,14 @@ class Metrics:
     """All metrics of one process. Everything here is called on its event loop.
 
     Args:
-        folder: where all processes of this server keep their numbers. None means that this is the only process.
+        memory: where each process of this server keeps its numbers, by its name; see `app.telemetry.counters`. None
+            means that this is the only process.
         process: its name, the same after it was started again.
-
-    Raises: OSError, if there is no room for the numbers in the folder.
     """
 
-    def __init__(self, folder: Path | None = None, process: str = "") -> None:
-        self._folder = folder
-        self._counts = counts = SharedCounters(None if folder is None else folder / process)
+    def __init__(self, memory: Mapping[str, int] | None = None, process: str = "") -> None:
+        self._memory = memory
+        self._counts = counts = SharedCounters(None if memory is None else memory[process])
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Exposed(self._total))
         self._slots: dict[tuple[str, ...], int] = {}
@@ -59,11 +60,25 @@ class Metrics:
         self.waiting_items: Callable[[], float] = lambda: 0
         self._in_flight = self._slot("flambeau_requests_in_flight")
         self._waiting = self._slot("flambeau_waiting_items")
+        self._open, self._opened = self._slot(OPEN), self._slot(OPENED)
         self.upload_seconds = self._histogram("flambeau_stage_seconds", "upload")
         self.decode_seconds = self._histogram("flambeau_stage_seconds", "decode")
         self.answer_seconds = self._histogram("flambeau_stage_seconds", "queue_and_compute")
         self.compute_seconds = self._histogram("flambeau_batch_seconds")
         self.batch_items = self._histogram("flambeau_batch_items")
+
+    def connected(self) -> None:
+        """Counts a connection that has been opened."""
+        self._counts.values[self._open] += 1
+        self._counts.values[self._opened] += 1
+
+    def disconnected(self) -> None:
+        """Counts a connection that has been closed."""
+        self._counts.values[self._open] -= 1
+
+    def connections(self) -> Connections:
+        """Returns how many connections all processes have."""
+        return connections(self._total())
 
     def began(self) -> None:
         """Counts a request that has begun."""
@@ -102,7 +117,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _total(self) -> dict[str, float]:
-        return self._counts.items() if self._folder is None else total(self._folder)
+        return self._counts.items() if self._memory is None else total(self._memory.values())
 
     def _add(self, *name: str) -> None:
         slot = self._slots.get(name)

@@ -10,7 +10,6 @@ microseconds of CPU for one request.
 import argparse
 import asyncio
 import json
-import socket
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +38,7 @@ from app.inference.local_engine import LocalEngine
 from app.inference.verification import verify
 from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
+from app.ipc.rendezvous import rendezvous
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from benchmarks.harness import seeded
@@ -84,7 +84,7 @@ async def _measured(folder: Path, rounds: int) -> dict[str, float]:
         "of that: decode": partial(_decode, _decoder(settings), images),
     }
     figures = {name: await _least(turn, rounds) for name, turn in stages.items()}
-    figures |= await _engine_figures(folder, settings, checkpoint, images, rounds)
+    figures |= await _engine_figures(settings, checkpoint, images, rounds)
     figures |= {
         name: await _least(partial(_each, step, images), rounds) for name, step in _safeguards(settings).items()
     }
@@ -108,16 +108,14 @@ async def _each(step: Callable[[T], object], values: Sequence[T]) -> None:
 
 
 async def _engine_figures(
-    folder: Path, settings: Settings, checkpoint: Path, images: Sequence[bytes], rounds: int
+    settings: Settings, checkpoint: Path, images: Sequence[bytes], rounds: int
 ) -> dict[str, float]:
     """Measures computing, and the way to the engine and back, which is a whole submit less computing."""
     engine = LocalEngine(settings, Metrics(), owns_loop=True)
-    remote = RemoteEngine(folder / "engine", max_waiting=AT_ONCE)
     predictor = verify(checkpoint, device=torch.device("cpu"), max_items=settings.max_batch)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "engine"))
-        listener.listen()
-        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(listener))
+    with rendezvous() as meeting:
+        remote = RemoteEngine(meeting.front_ends, max_waiting=AT_ONCE)
+        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(meeting.engine))
         await engine.start()
         await remote.start()
         await remote.started()

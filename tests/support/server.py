@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,17 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(store: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """Starts a server of `store`, and yields it once it has logged what it serves. The server ends with the block."""
+def serving(
+    store: Path, *flags: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> Iterator[ServerProcess]:
+    """Starts a server of `store`, and yields it once it has logged what it serves. The server ends with the block.
+
+    Args:
+        within: a command that becomes the one behind it, as `env` does.
+    """
+    command = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--log-format", "json", *flags]
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--log-format", "json", *flags],
+        [*within, *command],
         cwd=PROJECT,
         env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import math
 import shutil
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from app.engine.predictions import ItemAnswer, ItemError, Prediction
 from app.inference.local_engine import LocalEngine
 from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
+from app.ipc.rendezvous import rendezvous
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint, Reference
@@ -56,14 +56,11 @@ async def local_engine(settings: Settings, *, owns_loop: bool = False) -> AsyncI
 @asynccontextmanager
 async def remote_engine(settings: Settings) -> AsyncIterator[ControlledEngine]:
     """The engine process's side and the front-end's, on one loop."""
-    path = settings.store.parent / "engine"
     engine = LocalEngine(settings.model_copy(update={"max_queue": 10_000}), Metrics(), owns_loop=True)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(listener))
+    with rendezvous() as meeting:
+        serving = asyncio.create_task(EngineServer(engine, Metrics()).serve(meeting.engine))
         await engine.start()
-        remote = RemoteEngine(path, max_waiting=settings.max_queue)
+        remote = RemoteEngine(meeting.front_ends, max_waiting=settings.max_queue)
         await remote.start()
         try:
             yield remote
@@ -72,7 +69,6 @@ async def remote_engine(settings: Settings) -> AsyncIterator[ControlledEngine]:
             serving.cancel()
             await asyncio.wait([serving])
             await engine.close()
-            path.unlink()
 
 
 @pytest.fixture(params=[local_engine, remote_engine])

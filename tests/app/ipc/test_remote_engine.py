@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from app.inference.local_engine import LocalEngine
 from app.ipc import wire
 from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
+from app.ipc.rendezvous import Rendezvous, accept, connect, rendezvous
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.preprocess import Pixels
@@ -39,10 +39,9 @@ SERVED = (
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    """Of a socket: it may have about 100 characters."""
-    with tempfile.TemporaryDirectory(prefix="f") as folder:
-        yield Path(folder) / "engine"
+def meeting() -> Iterator[Rendezvous]:
+    with rendezvous() as meeting:
+        yield meeting
 
 
 @pytest.fixture
@@ -76,32 +75,23 @@ class Side:
 
 
 @asynccontextmanager
-async def engine_side(path: Path, store: Path, **settings: Any) -> AsyncIterator[Side]:
+async def engine_side(meeting: Rendezvous, store: Path, **settings: Any) -> AsyncIterator[Side]:
     metrics = Metrics()
     local = LocalEngine(Settings(store=store, device="cpu", poll_seconds=600, **settings), metrics, owns_loop=True)
-    with listening(path) as listener:
-        side = Side(local, metrics, asyncio.create_task(EngineServer(local, metrics).serve(listener)))
-        await local.start()
-        try:
-            yield side
-        finally:
-            await side.stop_serving()
-            await local.close()
-
-
-def listening(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen()
-    return listener
+    side = Side(local, metrics, asyncio.create_task(EngineServer(local, metrics).serve(meeting.engine)))
+    await local.start()
+    try:
+        yield side
+    finally:
+        await side.stop_serving()
+        await local.close()
 
 
 @asynccontextmanager
 async def front_end(
-    path: Path, *, max_waiting: int = 10_000, silent_seconds: float = 600
+    meeting: Rendezvous, *, max_waiting: int = 10_000, silent_seconds: float = 600
 ) -> AsyncIterator[RemoteEngine]:
-    remote = RemoteEngine(path, max_waiting=max_waiting, silent_seconds=silent_seconds)
+    remote = RemoteEngine(meeting.front_ends, max_waiting=max_waiting, silent_seconds=silent_seconds)
     await remote.start()
     try:
         yield remote
@@ -140,31 +130,43 @@ class Peer:
         self.writer.transport.abort()
 
 
+async def readable(waited_for: socket.socket) -> None:
+    loop, found = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(waited_for.fileno(), found.set)
+    try:
+        await found.wait()
+    finally:
+        loop.remove_reader(waited_for.fileno())
+
+
 @asynccontextmanager
-async def peers(path: Path) -> AsyncIterator["asyncio.Queue[Peer]"]:
-    """For each connection to the socket, one end that a test speaks for: an engine that does what it is told."""
+async def peers(meeting: Rendezvous) -> AsyncIterator["asyncio.Queue[Peer]"]:
+    """For each connection of a front-end, one end that a test speaks for: an engine that does what it is told."""
     connected: asyncio.Queue[Peer] = asyncio.Queue()
     all_of_them: list[Peer] = []
 
-    def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        all_of_them.append(Peer(reader, writer))
-        connected.put_nowait(all_of_them[-1])
+    async def serve() -> None:
+        while True:
+            await readable(meeting.engine)
+            all_of_them.append(Peer(*await asyncio.open_unix_connection(sock=accept(meeting.engine))))
+            connected.put_nowait(all_of_them[-1])
 
-    server = await asyncio.start_unix_server(connect, path)
+    serving = asyncio.create_task(serve())
     try:
         yield connected
     finally:
-        server.close()
+        serving.cancel()
+        await asyncio.wait([serving])
         for peer in all_of_them:
             peer.hang_up()
 
 
 @asynccontextmanager
 async def engine_that_is_told(
-    path: Path, *, silent_seconds: float = 600
+    meeting: Rendezvous, *, silent_seconds: float = 600
 ) -> AsyncIterator[tuple[RemoteEngine, Peer, "asyncio.Queue[Peer]"]]:
     """It has said that it serves `digits` 1, and not a word since."""
-    async with peers(path) as connected, front_end(path, silent_seconds=silent_seconds) as remote:
+    async with peers(meeting) as connected, front_end(meeting, silent_seconds=silent_seconds) as remote:
         async with asyncio.timeout(PATIENCE):
             peer = await connected.get()
             peer.tell(*SERVED)
@@ -177,10 +179,10 @@ def submit(number: int, entry: int, images: int, *, seconds: float = PATIENCE) -
 
 
 @asynccontextmanager
-async def peer_of(path: Path, side: Side) -> AsyncIterator[tuple[Peer, int]]:
+async def peer_of(meeting: Rendezvous, side: Side) -> AsyncIterator[tuple[Peer, int]]:
     """A front-end that a test speaks for, and the entry that is served."""
     await side.local.started()
-    peer = Peer(*await asyncio.open_unix_connection(path))
+    peer = Peer(*await asyncio.open_unix_connection(sock=connect(meeting.front_ends)))
     try:
         _, told = await peer.hear(wire.CONTROL)
         update = wire.FROM_ENGINE.validate_json(told)
@@ -191,8 +193,8 @@ async def peer_of(path: Path, side: Side) -> AsyncIterator[tuple[Peer, int]]:
         peer.hang_up()
 
 
-async def test_before_there_is_an_engine_process_the_answer_is_not_ready(path: Path) -> None:
-    async with front_end(path) as remote:
+async def test_before_there_is_an_engine_process_the_answer_is_not_ready(meeting: Rendezvous) -> None:
+    async with front_end(meeting) as remote:
         with pytest.raises(NotReady, match="being started"):
             remote.resolve(None, None)
         for question in (remote.models(), remote.reload("digits", deadline=soon())):
@@ -201,8 +203,8 @@ async def test_before_there_is_an_engine_process_the_answer_is_not_ready(path: P
         assert not (await remote.status()).ready
 
 
-async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_no_models(path: Path) -> None:
-    async with peers(path) as connected, front_end(path) as remote:
+async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_no_models(meeting: Rendezvous) -> None:
+    async with peers(meeting) as connected, front_end(meeting) as remote:
 
         async def reload() -> bool:
             try:
@@ -219,8 +221,8 @@ async def test_an_engine_process_that_has_not_spoken_yet_is_not_ready_and_lists_
         asking.cancel()
 
 
-async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(path: Path, store: Path) -> None:
-    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store, max_batch=1) as side, front_end(meeting) as remote:
         await remote.started()
         target = remote.resolve(None, None)
         waiting = [
@@ -234,8 +236,8 @@ async def test_an_engine_process_that_ends_answers_what_waits_with_not_ready(pat
         assert (await remote.status()).waiting_items == 0
 
 
-async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not_hang(path: Path) -> None:
-    async with engine_that_is_told(path) as (remote, peer, _):
+async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not_hang(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting) as (remote, peer, _):
         target = remote.resolve(None, None)
         submits = []
         peer.hang_up()
@@ -247,8 +249,8 @@ async def test_a_submit_at_the_very_moment_that_the_engine_process_ends_does_not
         assert {type(outcome) for outcome in outcomes} == {NotReady}
 
 
-async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(path: Path) -> None:
-    async with engine_that_is_told(path) as (remote, peer, _):
+async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting) as (remote, peer, _):
         waiting = asyncio.create_task(remote.reload("digits", deadline=soon()))
         await peer.hear(wire.CONTROL)
         peer.hang_up()
@@ -256,8 +258,8 @@ async def test_a_reload_that_waits_for_an_engine_process_that_ends_is_not_ready(
             await waiting
 
 
-async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_once(path: Path) -> None:
-    async with engine_that_is_told(path, silent_seconds=-1) as (remote, _, _):
+async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_once(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting, silent_seconds=-1) as (remote, _, _):
         assert (await remote.status()).detail.startswith("the engine process has said nothing")
         target = remote.resolve(None, None)
         for question in (
@@ -269,8 +271,8 @@ async def test_an_engine_process_that_is_silent_for_too_long_is_not_ready_at_onc
                 await question
 
 
-async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_process(path: Path) -> None:
-    async with engine_that_is_told(path, silent_seconds=0.05) as (remote, peer, _):
+async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_process(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting, silent_seconds=0.05) as (remote, peer, _):
 
         async def is_ready() -> bool:
             peer.say(wire.frame(wire.HEARTBEAT))
@@ -283,8 +285,8 @@ async def test_a_front_end_that_was_held_still_itself_does_not_blame_the_engine_
         assert (await remote.status()).ready
 
 
-async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) -> None:
-    async with engine_that_is_told(path, silent_seconds=0.01) as (remote, peer, _):
+async def test_an_engine_process_that_speaks_again_is_ready_again(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting, silent_seconds=0.01) as (remote, peer, _):
 
         async def is_ready() -> bool:
             peer.say(wire.frame(wire.HEARTBEAT))
@@ -298,22 +300,22 @@ async def test_an_engine_process_that_speaks_again_is_ready_again(path: Path) ->
 
 
 @pytest.mark.slow
-async def test_an_engine_process_says_something_now_and_then(path: Path, store: Path) -> None:
-    async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
+async def test_an_engine_process_says_something_now_and_then(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store) as side, peer_of(meeting, side) as (peer, _):
         for _ in range(2):
             assert await peer.hear(wire.HEARTBEAT) == (0, b"")
 
 
-async def test_past_the_deadline_a_silent_engine_is_expired_and_told_that_nobody_waits(path: Path) -> None:
-    async with engine_that_is_told(path) as (remote, peer, _):
+async def test_past_the_deadline_a_silent_engine_is_expired_and_told_that_nobody_waits(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting) as (remote, peer, _):
         with pytest.raises(DeadlineExceeded):
             await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=time.monotonic() + 0.01)
         number, _ = await peer.hear(wire.SUBMIT)
         assert await peer.hear(wire.CANCEL) == (number, b"")
 
 
-async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(path: Path) -> None:
-    async with engine_that_is_told(path) as (remote, peer, _):
+async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(meeting: Rendezvous) -> None:
+    async with engine_that_is_told(meeting) as (remote, peer, _):
         target = remote.resolve(None, None)
         left, stays = (
             asyncio.create_task(remote.submit(target, [image()], top_k=1, deadline=soon())) for _ in range(2)
@@ -330,9 +332,9 @@ async def test_an_answer_that_comes_when_nobody_waits_any_more_harms_nobody(path
 
 
 async def test_a_version_replaced_while_images_are_on_their_way_is_stale_and_its_successor_is_known_by_then(
-    path: Path, store: Path
+    meeting: Rendezvous, store: Path
 ) -> None:
-    async with engine_side(path, store) as side, front_end(path) as remote:
+    async with engine_side(meeting, store) as side, front_end(meeting) as remote:
         await remote.started()
         resolved, tell = remote.resolve(None, None), side.local.on_change
         submits: list[asyncio.Task[Answer]] = []
@@ -351,22 +353,24 @@ async def test_a_version_replaced_while_images_are_on_their_way_is_stale_and_its
         assert answer.version == 2
 
 
-async def test_an_entry_of_another_engine_process_is_stale_though_it_has_the_same_id(path: Path, store: Path) -> None:
-    async with front_end(path) as remote:
-        async with engine_side(path, store):
+async def test_an_entry_of_another_engine_process_is_stale_though_it_has_the_same_id(
+    meeting: Rendezvous, store: Path
+) -> None:
+    async with front_end(meeting) as remote:
+        async with engine_side(meeting, store):
             await until(lambda: is_ready(remote))
             resolved = remote.resolve(None, None)
         publish(store, 1, checkpoint(seed=2))
-        async with engine_side(path, store):
+        async with engine_side(meeting, store):
             await until(lambda: is_ready(remote))
             assert remote.resolve(None, None).entry.id == resolved.entry.id
             with pytest.raises(Stale):
                 await remote.submit(resolved, [image()], top_k=1, deadline=soon())
 
 
-async def test_what_is_known_of_a_model_is_not_read_before_somebody_asks(path: Path) -> None:
+async def test_what_is_known_of_a_model_is_not_read_before_somebody_asks(meeting: Rendezvous) -> None:
     """One odd file in the store must not cost a front-end its connection."""
-    async with engine_that_is_told(path) as (remote, peer, _):
+    async with engine_that_is_told(meeting) as (remote, peer, _):
         peer.tell(wire.ModelUpdate("odd", "no JSON", None, None, ()), SERVED[1])
         await until(lambda: "odd" in remote._connection.infos)  # type: ignore[union-attr]
         assert (await remote.status()).ready
@@ -374,9 +378,9 @@ async def test_what_is_known_of_a_model_is_not_read_before_somebody_asks(path: P
             await remote.models()
 
 
-async def test_a_change_of_one_model_is_said_of_that_model_alone(path: Path, store: Path) -> None:
+async def test_a_change_of_one_model_is_said_of_that_model_alone(meeting: Rendezvous, store: Path) -> None:
     publish(store, 1, checkpoint(model="letters"), model="letters")
-    async with engine_side(path, store) as side, peer_of(path, side) as (peer, _):
+    async with engine_side(meeting, store) as side, peer_of(meeting, side) as (peer, _):
         said: list[wire.FromEngine] = []
 
         async def hear_until(kind: type) -> None:
@@ -394,16 +398,16 @@ async def test_a_change_of_one_model_is_said_of_that_model_alone(path: Path, sto
         assert [version.state for version in info.versions] == ["refused", "ready"]
 
 
-async def test_what_is_cancelled_before_a_batch_is_formed_is_not_computed(path: Path, store: Path) -> None:
-    async with engine_side(path, store) as side, peer_of(path, side) as (peer, entry):
+async def test_what_is_cancelled_before_a_batch_is_formed_is_not_computed(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store) as side, peer_of(meeting, side) as (peer, entry):
         peer.say(submit(1, entry, 2), submit(2, entry, 3), wire.frame(wire.CANCEL, 2), submit(3, entry, 1))
         assert [(await peer.hear(wire.ROWS))[0] for _ in range(2)] == [1, 3]
         assert side.computed() == 3
         assert (await side.local.status()).waiting_items == 0
 
 
-async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(path: Path, store: Path) -> None:
-    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store, max_batch=1) as side, front_end(meeting) as remote:
         await remote.started()
         waiting = asyncio.create_task(
             remote.submit(remote.resolve(None, None), [image()] * 1000, top_k=1, deadline=soon())
@@ -419,11 +423,11 @@ async def test_cancelling_a_submit_drops_what_the_engine_has_not_computed_yet(pa
 
 @pytest.mark.slow
 async def test_when_a_front_end_is_gone_its_images_are_dropped_and_those_of_others_are_not(
-    path: Path, store: Path
+    meeting: Rendezvous, store: Path
 ) -> None:
-    async with engine_side(path, store, max_batch=1) as side, front_end(path) as remote:
+    async with engine_side(meeting, store, max_batch=1) as side, front_end(meeting) as remote:
         await remote.started()
-        async with peer_of(path, side) as (peer, entry):
+        async with peer_of(meeting, side) as (peer, entry):
             peer.say(submit(1, entry, 800))
             await until(lambda: side.computed() > 0)
             other = asyncio.create_task(
@@ -438,8 +442,8 @@ async def nothing_waits(side: Side) -> bool:
     return (await side.local.status()).waiting_items == 0
 
 
-async def test_images_that_were_on_their_way_too_long_are_expired(path: Path, store: Path) -> None:
-    async with engine_side(path, store) as side, peer_of(path, side) as (peer, entry):
+async def test_images_that_were_on_their_way_too_long_are_expired(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store) as side, peer_of(meeting, side) as (peer, entry):
         peer.say(submit(1, entry, 2, seconds=-1))
         number, error = await peer.hear(wire.ERROR)
         assert number == 1
@@ -447,11 +451,11 @@ async def test_images_that_were_on_their_way_too_long_are_expired(path: Path, st
         assert side.computed() == 0
 
 
-async def test_a_front_end_finds_the_next_engine_process_by_itself(path: Path, store: Path) -> None:
-    async with front_end(path) as remote:
+async def test_a_front_end_finds_the_next_engine_process_by_itself(meeting: Rendezvous, store: Path) -> None:
+    async with front_end(meeting) as remote:
         for version in (1, 2):
             publish(store, version, checkpoint(seed=version))
-            async with engine_side(path, store):
+            async with engine_side(meeting, store):
                 await until(lambda: is_ready(remote))
                 answer = await remote.submit(remote.resolve(None, None), [image()], top_k=1, deadline=soon())
                 assert answer.version == version
@@ -463,8 +467,8 @@ async def is_ready(remote: RemoteEngine) -> bool:
     return (await remote.status()).ready
 
 
-async def test_two_front_ends_get_their_own_answers(path: Path, store: Path) -> None:
-    async with engine_side(path, store), front_end(path) as one, front_end(path) as other:
+async def test_two_front_ends_get_their_own_answers(meeting: Rendezvous, store: Path) -> None:
+    async with engine_side(meeting, store), front_end(meeting) as one, front_end(meeting) as other:
         await one.started()
         await other.started()
         submits = [

@@ -6,6 +6,7 @@ import pytest
 
 from app.engine.model_info import Status
 from app.processes.announce import address_of, announce
+from classifier.cores import find_cores
 
 ADDRESS = "http://127.0.0.1:8000"
 
@@ -21,7 +22,12 @@ def test_a_server_that_is_ready_is_one_event(caplog: pytest.LogCaptureFixture) -
     announce(Status(True, "ready", "cpu", {"digits": 2, "letters": 1}, 0), ADDRESS)
     (record,) = caplog.records
     assert record.getMessage() == "ready"
-    assert vars(record)["values"] == {"address": ADDRESS, "models": "digits 2, letters 1", "device": "cpu"}
+    assert vars(record)["values"] == {
+        "address": ADDRESS,
+        "models": "digits 2, letters 1",
+        "device": "cpu",
+        "cores": str(find_cores()),
+    }
 
 
 def test_a_server_that_is_not_says_what_is_missing_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,13 @@ SETTINGS = SettingsWithSecrets(
     api_keys=(SecretStr("one"), SecretStr("two")),
 )
 CONFIG = ConfigWithSecrets(
-    settings=SETTINGS, process="engine", listener=3, folder=Path("folder"), front_ends=2, address="http://[::1]:8000"
+    settings=SETTINGS,
+    process="engine",
+    listener=3,
+    rendezvous=4,
+    counters={"supervisor": 5, "engine": 6},
+    front_ends=2,
+    address="http://[::1]:8000",
 )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the server makes its temporary folder."""
+    """The folder in which a server would make temporary files."""
     folder = tmp_path / "t"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -242,7 +243,6 @@ def test_when_the_supervisor_is_killed_nothing_is_left(store: Path, temporary: P
     with serving(store, "--device", "cpu", "--front-ends", "2") as server:
         processes = children(server.process.pid)
         assert len(processes) == 3
-        assert len(list(temporary.iterdir())) == 1
         server.process.kill()
         server.wait_for(lambda event: event["event"] == "ended")
     assert [state(each) for each in processes] == ["gone"] * 3
@@ -378,27 +378,53 @@ def test_no_front_ends_is_one_process_that_answers_and_needs_no_temporary_folder
 @pytest.mark.slow
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("blocks", [0, 8])
-def test_where_there_is_no_room_for_temporary_files_one_line_says_what_to_do(
-    blocks: int, store: Path, temporary: Path
-) -> None:
-    """A limit of the size of files looks like a full disk, or like one that can only be read."""
+def test_where_there_is_no_room_to_count_in_one_line_says_what_to_do(blocks: int, store: Path, temporary: Path) -> None:
+    """A limit of the size of files bounds memory without a file as well."""
     server = [sys.executable, "-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"]
     ended = run("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *server)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "ulimit" in ended.stderr
     assert "TMPDIR" in ended.stderr
     assert "--front-ends 0" in ended.stderr
     assert list(temporary.iterdir()) == []
 
 
+READ_ONLY = """
+for folder in / /tmp /var/tmp /dev/shm; do
+    mount --bind $folder $folder && mount -o remount,bind,ro $folder || exit 77
+done
+cd "$PWD"  # which is below the mounts now
+exec "$@"
+"""
+
+
 @pytest.mark.slow
-def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_one_line(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = tmp_path / ("x" * 120)
-    deep.mkdir()
-    monkeypatch.setenv("TMPDIR", str(deep))
-    ended = run(sys.executable, *["-m", "app", "--store", str(store), "--port", "0", "--front-ends", "1"])
-    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
-    assert "TMPDIR" in ended.stderr
-    assert "too long" in ended.stderr
-    assert list(deep.iterdir()) == []
+@pytest.mark.usefixtures("unmeasured")
+def test_a_file_system_that_can_only_be_read_is_enough_for_all_processes_and_for_their_restarts(store: Path) -> None:
+    within = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh"]
+    if sys.platform != "linux" or run(*within, "true").returncode:
+        pytest.skip("no file system can be mounted here")
+    assert run(*within, "sh", "-c", "! touch /tmp/x /dev/shm/x x").returncode == 0
+    with serving(store, "--device", "cpu", "--front-ends", "1", within=within) as server:
+        assert predict(server.url).status_code == 200
+        for process in (engine_of(server), *front_ends_of(server)):
+            kill(process)
+        until_it_predicts(server)
+        assert counted(server)[0] >= 2
+
+
+@pytest.mark.slow
+def test_a_folder_of_temporary_files_that_is_cleaned_changes_nothing(store: Path, temporary: Path) -> None:
+    """systemd-tmpfiles does so after ten days."""
+    with serving(store, "--device", "cpu", "--front-ends", "1") as server:
+        assert predict(server.url).status_code == 200
+        before = counted(server)
+        shutil.rmtree(temporary)
+        assert counted(server) == before
+        kill(engine_of(server))
+        until_it_predicts(server)
+        kill(front_ends_of(server)[0])
+        until_it_predicts(server)
+        assert counted(server)[0] == before[0] + 2
+        assert set(restarts(server).values()) == {1}
+        assert server.stop() == 0

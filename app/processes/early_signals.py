@@ -1,0 +1,22 @@
+"""What signals do to a process that has only just begun, before anything that takes long is imported.
+
+Importing takes a second. By default a signal would end the process meanwhile with an error, or do nothing at all: in a
+container the server is process 1, to which the system gives no signal that it has no handler for.
+"""
+
+import os
+import signal
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_on_signals() -> None:
+    """Ends this process with 0 on SIGTERM or SIGINT, until something else handles them. It holds nothing yet."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def ignore_signals() -> None:
+    """Leaves SIGTERM and SIGINT to the parent of this process."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
