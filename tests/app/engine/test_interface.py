@@ -27,6 +27,7 @@ from app.inference.local_engine import LocalEngine
 from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
 from app.ipc.rendezvous import rendezvous
+from app.lifecycle.storage import LocalFolder, VersionFile
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint, Reference
@@ -263,6 +264,33 @@ async def test_a_refused_version_is_reported_and_changes_nothing(start: Start, t
         assert (await engine.status()).ready
         (model,) = await engine.models()
         assert [(v.version, v.state) for v in model.versions] == [(2, "refused"), (1, "ready")]
+
+
+async def test_a_reload_reads_what_is_served_whole(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    read: list[int] = []
+    read_whole = LocalFolder.read_whole
+
+    def noted(storage: LocalFolder, file: VersionFile) -> VersionFile:
+        read.append(file.version)
+        return read_whole(storage, file)
+
+    monkeypatch.setattr(LocalFolder, "read_whole", noted)
+    async with start() as engine:
+        assert read == []
+        assert not (await engine.reload("digits", deadline=soon())).changed
+    assert read == [1]
+
+
+async def test_what_is_passed_over_is_told_of_the_store_and_of_each_model(start: Start, tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint()).with_name("best.pth").touch()
+    (tmp_path / "store" / "ResNet50\udcff").mkdir()
+    async with start() as engine:
+        assert [each.path for each in await engine.passed_over()] == ["ResNet50\\udcff"]
+        (model,) = await engine.models()
+        assert [each.path for each in model.passed_over] == ["digits/best.pth"]
 
 
 async def test_a_reload_past_its_deadline_is_expired_and_the_look_goes_on(start: Start, tmp_path: Path) -> None:

@@ -217,14 +217,20 @@ async def test_the_same_header_over_another_body_is_told_of_once_and_the_served_
     assert shelf.loads == [1]
 
 
-async def test_a_damaged_file_that_becomes_whole_under_its_header_is_loaded(shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["in its place", "under another inode"])
+async def test_a_damaged_file_that_becomes_whole_under_its_header_is_loaded(
+    shelf: Shelf, tmp_path: Path, way: str
+) -> None:
     """A copy that made room for the whole file first, and has its header already."""
     whole = bytes_of(SOUND, tmp_path / "x")
     path = shelf.publish(1, with_a_byte_flipped(whole, -2))
     shelf.faulty[1] = DAMAGED
     assert await shelf.look() == (None, False, [1], True)
     del shelf.faulty[1]
-    path.write_bytes(whole)
+    if way == "in its place":
+        path.write_bytes(whole)
+    else:
+        shelf.publish(1, whole)
     assert await shelf.look() == (1, True, [], False)
 
 
@@ -295,6 +301,21 @@ async def test_a_look_afresh_sees_what_no_fingerprint_tells(tmp_path: Path) -> N
     assert await shelf.look(afresh=True) == (1, False, [1], True)
 
 
+async def test_a_look_afresh_reads_the_headers_of_versions_that_are_not_served(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, OddDisk(tmp_path, constant))
+    for version in (1, 2):
+        shelf.publish(version)
+    whole = (tmp_path / "digits" / "1.safetensors").read_bytes()
+    shelf.publish(3, b"-" * len(whole))
+    await shelf.look()
+    before = shelf.infos()[2].sha256
+    shelf.publish(1, OTHER)
+    shelf.publish(3, whole)
+    assert await shelf.look() == (2, False, [3], True)
+    assert await shelf.look(afresh=True) == (3, True, [], False)
+    assert shelf.infos()[2].sha256 not in (before, None)
+
+
 async def test_a_look_afresh_at_the_same_bytes_reads_what_is_served_and_changes_nothing(shelf: Shelf) -> None:
     for version in (1, 2, 3):
         shelf.publish(version)
@@ -357,12 +378,11 @@ async def test_a_publisher_that_removes_its_temporary_name_meanwhile_changes_not
 
 async def test_what_is_wrong_with_a_file_that_is_still_being_written_is_not_held_against_it(shelf: Shelf) -> None:
     path = shelf.publish(1)
-    whole = path.read_bytes()
     shelf.faulty[1] = CheckpointError("the file has 5 bytes where its header says 6")
     loading, gate = shelf.gated()
     looking = asyncio.create_task(shelf.look())
     await loading.wait()
-    path.write_bytes(whole)
+    renewed(path)
     gate.set()
     assert await looking == (None, False, [1], True)
     del shelf.faulty[1]
