@@ -67,7 +67,8 @@ def written(*, paper: int, ink: int, grain: float = 0.0, shade: int = 0) -> Call
         darkness = (np.cos(angles) * right + np.sin(angles) * down) / np.sqrt(2) + 0.5
         levels = (paper + (ink - paper) * (digits / 255.0)) * (1 - darkness * shade / 255)
         grainy = levels + random.normal(0, grain, digits.shape)
-        return np.clip(np.round(grainy), 0, 255).astype(np.uint8)
+        seen: Images = np.clip(np.round(grainy), 0, 255).astype(np.uint8)
+        return seen
 
     return write
 
