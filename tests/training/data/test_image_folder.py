@@ -333,6 +333,7 @@ def test_what_test_holds_is_neither_scanned_nor_measured_unless_it_is_asked_for(
     for split, count in (("Train", 8), ("Valid", 3), ("Test", 2)):
         write_folder(folder / split, bees=count, ants=count)
     (folder / "Test" / "ants" / "broken.png").touch()
+    (folder / "Test" / "ants" / "folder.png").mkdir()
     dataset = load(folder)
     assert len(dataset.test) == 6
     assert dataset.skipped == ()
@@ -341,7 +342,7 @@ def test_what_test_holds_is_neither_scanned_nor_measured_unless_it_is_asked_for(
     assert names_of(other, folder)["test"] == {
         f"Test/{label}/{i:03}.jpg" for label in ("ants", "bees") for i in range(2)
     }
-    assert other.skipped == ("Test/ants/broken.png: it is empty",)
+    assert other.skipped == ("Test/ants/broken.png: it is empty", "Test/ants/folder.png: it is a folder")
 
 
 def test_a_split_that_is_a_link_to_another_is_said_and_left_out(load: Load, tmp_path: Path) -> None:
