@@ -101,7 +101,7 @@ def accepted_format(data: bytes) -> str:
     known = next((name for signature, name in _NOT_ACCEPTED if data.lstrip().startswith(signature)), None)
     if data[4:8] == b"ftyp":
         known = _BRANDS.get(data[8:12], _VIDEO)
-    elif data[4:8] in _BOXES:
+    elif data[4:8] in _BOXES and data[:1] < b"\t":  # its length stands before it: no text begins so
         known = _VIDEO
     elif data[:4] == b"RIFF" and data[8:12] == b"AVI ":
         known = "video (AVI)"

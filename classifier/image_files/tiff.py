@@ -94,7 +94,7 @@ def _entries(data: bytes, form: _Form) -> dict[int, _Entry]:
     at += 8 if form.big else 2
     view, entries = memoryview(data), dict[int, _Entry]()
     entry = form.entry
-    if count * entry.size > len(data) - at:
+    if count > 0xFFFF or count * entry.size > len(data) - at:
         raise ImageError("the image is damaged: its tags are cut short")
     for _ in range(count):
         tag, kind, number, field = entry.unpack_from(data, at)

@@ -86,7 +86,17 @@ def test_an_empty_file_is_called_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b" \n", b"\x00", b"hello", b"<!doctype html>", b"RIFF\x00\x00\x00\x00WAVE", bytes(range(256)) * 200]
+    "data",
+    [
+        b" \n",
+        b"\x00",
+        b"hello",
+        b"Get free images",
+        b"A   moov",
+        b"<!doctype html>",
+        b"RIFF\x00\x00\x00\x00WAVE",
+        bytes(range(256)) * 200,
+    ],
 )
 def test_bytes_that_are_no_image_are_a_bad_one(data: bytes) -> None:
     with pytest.raises(ImageProblem) as raised:

@@ -1,0 +1,1 @@
+"""The specification of classifier.image_files, one file for each of its modules."""
