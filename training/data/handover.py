@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any
@@ -75,15 +76,15 @@ def receive(pipe: Connection) -> Any:
         first, handles, _, _ = socket.recv_fds(channel, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not first:
         raise EOFError
-    sizes, body = pipe.recv()
-    arrays = [np.empty(size, np.uint8) for size in sizes]
-    if handles:
-        with os.fdopen(handles[0], "rb") as memory:
+    with os.fdopen(handles[0], "rb") if handles else nullcontext() as memory:
+        sizes, body = pipe.recv()
+        if sizes and memory is None:
+            raise HandoverError.because("Too many open files")  # the system drops the descriptor, and says no more
+        arrays = [np.empty(size, np.uint8) for size in sizes]
+        if memory is not None:
             memory.seek(0)
             for array in arrays:
-                memory.readinto(array)
-    elif arrays:
-        raise HandoverError.because("Too many open files")  # the system drops the descriptor, and says no more
+                memory.readinto(array.data)
     return pickle.loads(body, buffers=arrays)  # noqa: S301  from a process of our own
 
 

@@ -138,7 +138,8 @@ def _work(pipe: Connection) -> None:
         while True:
             ticket, function, job = pipe.recv()  # which imports what the function needs
             _compute_in_one_thread()
-            result, problem = None, None
+            result: object = None
+            problem: Exception | None = None
             try:
                 result = function(job)
             except MemoryError:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -109,6 +110,18 @@ def test_an_end_that_is_gone_is_not_taken_for_want_of_memory(ends: Ends) -> None
         send(ends[0], torch.zeros(3))
     with pytest.raises(EOFError):
         receive(ends[0])
+
+
+def test_memory_whose_message_never_came_is_given_back(ends: Ends) -> None:
+    handle = os.memfd_create("half a message")
+    with socket.fromfd(ends[0].fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        socket.send_fds(channel, [b"."], [handle])
+    os.close(handle)
+    ends[0].close()  # as a worker that is killed
+    before = _descriptors()
+    with pytest.raises(EOFError):
+        receive(ends[1])
+    assert _descriptors() == before
 
 
 def _descriptors() -> set[str]:
