@@ -212,6 +212,14 @@ def test_weights_from_elsewhere_are_published_and_go_out_again_as_they_came(
     assert main(["export", "models_store/insects/1.safetensors", "net.pth"]) == 0
     exported = torch.load(tmp_path / "net.pth", weights_only=True)
     assert all(exported[name].equal(tensor) for name, tensor in network.state_dict().items())
+    assert "wrote net.pth and net.pth.json" in capsys.readouterr().out
+    assert main(["import", "net.pth", "--name", "again"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "net.pth: says that it is of mnist_cnn",
+        "published models_store/again/1.safetensors",
+    ]
+    before, after = (Header.read(Path(f"models_store/{name}/1.safetensors")).manifest for name in ("insects", "again"))
+    assert (after.labels, after.preprocess) == (before.labels, before.preprocess)
 
 
 @pytest.mark.slow
