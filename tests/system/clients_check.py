@@ -121,7 +121,7 @@ def _python(folder: Path) -> None:
     _install("pip", [binaries / "python", "-m", "pip", "install", "--quiet", *PIP], folder)
     _run([binaries / "openapi-python-client", "generate", "--path", "openapi.json", "--output-path", "python"], folder)
     (folder / "python" / "use.py").write_text(USE_PY)
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", binaries / "python"]
+    mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--python-executable", binaries / "python"]
     _run([*mypy, "flambeau_client", "use.py"], folder / "python")
 
 
