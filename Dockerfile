@@ -26,7 +26,8 @@ ENV PATH=/opt/flambeau/bin:$PATH \
 WORKDIR /srv
 USER 10001
 EXPOSE 8000
-# Alive, not ready: a store that is still empty makes a server unready, and no restart would fill it.
+# Alive, not ready: a store that is still empty makes a server unready, and no restart would fill it. It asks at the port
+# where the server listens, also if that was said with --port.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as request; request.build_opener(request.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['FLAMBEAU_PORT']}/health/live\", timeout=3)"]
+    CMD ["python", "-m", "app.processes.healthcheck"]
 CMD ["python", "-m", "app"]

@@ -86,7 +86,6 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the port, and then each connection as soon as nothing is lost by that."""
-        self.drain()
         loop = asyncio.get_running_loop()
         for waiting in [each for listener in sockets or () for each in accept_all(listener)]:
             with contextlib.suppress(OSError):  # it is gone already
@@ -98,6 +97,7 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Stops the server. If it is called again, open connections are not waited for any longer."""
+        self.drain()
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True

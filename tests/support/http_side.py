@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.application import create_app
 from app.engine.interface import ControlledEngine
+from app.http.draining import Draining
 from app.http.server import Server
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -20,9 +21,10 @@ from tests.support.raw import PATIENCE, Connection, connection
 class HttpSide:
     """A server on a free loopback port, on this event loop."""
 
-    def __init__(self, port: int, metrics: Metrics, by_asgi: list[str], stop: Callable[[], None]) -> None:
+    def __init__(self, port: int, metrics: Metrics, by_asgi: list[str], server: Server) -> None:
         self.port = port
-        self.stop = stop
+        self.stop: Callable[[], None] = server.stop
+        self.server = server
         self.by_asgi = by_asgi  # the paths that were asked for by ASGI
         self.url = f"http://127.0.0.1:{port}"
         self.metrics = metrics
@@ -37,14 +39,15 @@ class HttpSide:
 @asynccontextmanager
 async def http_side(engine: ControlledEngine, **settings: Any) -> AsyncIterator[HttpSide]:
     given, metrics = Settings(**settings), Metrics()
-    app = create_app(engine, given, metrics)
+    draining = Draining()
+    app = create_app(engine, given, metrics, draining)
     by_asgi: list[str] = []
 
     async def noted(scope: Scope, receive: Receive, send: Send) -> None:
         by_asgi.append(scope.get("path", ""))
         await app.asgi(scope, receive, send)
 
-    server = Server(noted, given, metrics, fast_routes=app.fast_routes)
+    server = Server(noted, given, metrics, fast_routes=app.fast_routes, draining=draining)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         listening = asyncio.create_task(server.listening.wait())
@@ -52,7 +55,7 @@ async def http_side(engine: ControlledEngine, **settings: Any) -> AsyncIterator[
         assert not serving.done()
         try:
             by_asgi.clear()  # the lifespan
-            yield HttpSide(listener.getsockname()[1], metrics, by_asgi, server.stop)
+            yield HttpSide(listener.getsockname()[1], metrics, by_asgi, server)
         finally:
             server.stop()
             await serving

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -36,6 +38,12 @@ class Connection:
         async with asyncio.timeout(PATIENCE):
             self._writer.write(data)
             await self._writer.drain()
+
+    def send_now(self, data: bytes) -> None:
+        """Sends without a turn of the loop. Nothing else may be on its way."""
+        sock = self._writer.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:
+            same.sendall(data)
 
     async def exactly(self, size: int) -> bytes:
         """The next so many bytes."""

@@ -4,7 +4,6 @@ import ast
 import fnmatch
 import importlib.util
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -20,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from app.settings import PREFIX, Settings
-from tests.support.server import PROJECT, serving
+from tests.support.server import PROJECT
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 COMPOSE_TEXT = (PROJECT / "docker-compose.yml").read_text()
@@ -219,15 +218,6 @@ def test_the_gpu_service_is_the_same_with_a_gpu_and_only_on_request() -> None:
     assert "profiles" not in COMPOSE["services"]["app"]
 
 
-@pytest.mark.slow
-def test_the_health_check_passes_while_the_server_lives_and_fails_afterwards(tmp_path: Path) -> None:
-    def healthy(port: int) -> bool:
-        environment = {**os.environ, "FLAMBEAU_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
-        command = [sys.executable, *_health_command()[1:]]
-        return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-    assert _health_command()[0] == "python"
-    with serving(tmp_path) as server:  # an empty store: alive, though not ready
-        assert healthy(server.port)
-        server.stop()
-        assert not healthy(server.port)
+def test_the_health_check_is_a_module_of_the_image() -> None:
+    assert _health_command() == ["python", "-m", "app.processes.healthcheck"]
+    assert importlib.util.find_spec("app.processes.healthcheck") is not None
