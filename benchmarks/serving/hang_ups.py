@@ -77,8 +77,8 @@ def photo() -> bytes:
 
 # What is sent, the checkpoint that it is for, and the seconds of a turn.
 SCENARIOS: dict[str, tuple[Callable[[], bytes], Callable[[Path], Path], float]] = {
-    "digits": (lambda: seeded.drawings(1)[0], seeded.digits, 4.0),
-    "photos": (photo, seeded.photos, 6.0),
+    "digits": (lambda: seeded.drawings(1)[0], seeded.digits, 3.0),
+    "photos": (photo, seeded.photos, 5.0),
 }
 
 

@@ -54,6 +54,7 @@ class Connection:
         """The next one, whole; an interim answer (1xx) has no content. `begun` was read of it before."""
         async with asyncio.timeout(PATIENCE):
             head = begun + await self._reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 "), head
             first, *lines = head.decode("latin-1").split("\r\n")[:-2]
             status = int(first.split()[1])
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

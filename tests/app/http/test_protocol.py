@@ -442,6 +442,28 @@ class TestHalfClosed:
             assert (await client.response(begun=b"H")).status_code == 200
             assert await client.rest() == b""
 
+    async def test_of_many_those_that_wait_get_their_answers_and_those_that_have_gone_are_noticed_at_once(self) -> None:
+        engine = ScriptedEngine()
+        engine.gate.clear()
+        async with http_side(engine) as side, AsyncExitStack() as several:
+            clients = [await several.enter_async_context(side.connection()) for _ in range(40)]
+            for client in clients:
+                await client.send(request(body=png()))
+                await engine.submitted.get()
+            for client in clients:
+                client.send_no_more()
+            starts = [await client.exactly(2) for client in clients]
+            assert starts == [b"HT"] * len(clients)
+            for client in clients[::2]:
+                client.close()
+            for _ in clients[::2]:
+                async with asyncio.timeout(PATIENCE):
+                    await engine.cancelled.get()
+            engine.gate.set()
+            for client in clients[1::2]:
+                assert (await client.response(begun=b"HT")).status_code == 200
+                assert await client.rest() == b""
+
     @pytest.mark.slow
     async def test_very_many_that_have_gone_leave_nothing_behind(self) -> None:
         engine, number = ScriptedEngine(), 200
