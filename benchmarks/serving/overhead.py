@@ -10,6 +10,7 @@ microseconds of CPU for one request.
 import argparse
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -200,7 +201,7 @@ async def _decode(decoder: Decoder, images: Sequence[bytes]) -> list[Any]:
 def _http(settings: Settings, bodies: Sequence[Body], *, below_asgi: bool) -> Turn:
     """Returns a turn of requests through all of a front-end, from bytes to bytes."""
     metrics = Metrics()
-    app = create_app(_Instant(Path(), max_waiting=AT_ONCE), settings, metrics)
+    app = create_app(_Instant(socket.socket(), max_waiting=AT_ONCE), settings, metrics)
     server = Server(app.asgi, settings, metrics, fast_routes=app.fast_routes if below_asgi else ())
     server.config.load()
     connections = []
