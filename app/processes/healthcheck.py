@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,10 +24,12 @@ def main(proc: Path = _PROC) -> int:
     if not addresses:
         return _fail("no server listens here")
     for host, port in addresses:
+        connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
         try:
-            connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
-            connection.request("GET", "/health/live", headers={"connection": "close"})
-            status = connection.getresponse().status
+            with closing(connection):
+                connection.request("GET", "/health/live", headers={"connection": "close"})
+                with connection.getresponse() as answer:
+                    status = answer.status
         except (OSError, http.client.HTTPException) as error:
             return _fail(f"no answer from {host}:{port}: {error}")
         if status != 200:

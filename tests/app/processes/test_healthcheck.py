@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,31 +52,49 @@ def test_it_passes_while_the_server_lives_and_fails_afterwards(
     assert capsys.readouterr().err == "flambeau: no server listens here\n"
 
 
+STAND_IN = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+connection.sendall(sys.argv[2].encode() if connection.recv(4096) else b"")
+connection.close()
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def stand_in(proc: Path, host: str, answer: str) -> Iterator[int]:
+    """Starts another `python -m app`, which gives this answer to one request, and yields its port."""
+    (proc.parent / "app.py").write_text(STAND_IN)
+    command = [sys.executable, "-m", "app", host, answer]
+    with subprocess.Popen(
+        command, cwd=proc.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        (proc / str(process.pid)).symlink_to(f"/proc/{process.pid}")
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.communicate("")
+
+
 @pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::", "::1")])  # noqa: S104
-def test_it_asks_at_the_address_of_the_server(proc: Path, host: str, asked: str, tmp_path: Path) -> None:
-    with serving(tmp_path, "--front-ends", "0", "--host", host) as server:
-        show(proc, server)
-        assert list(find_servers(proc)) == [(asked, server.port)]
+def test_it_asks_at_the_address_of_the_server(proc: Path, host: str, asked: str) -> None:
+    with stand_in(proc, host, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as port:
+        assert list(find_servers(proc)) == [(asked, port)]
         assert main(proc) == 0
 
 
-def test_a_server_that_does_not_answer_and_another_program_that_listens_are_told_apart(
-    proc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "answers 500"), ("", "no answer"), ("no HTTP", "no answer")],
+)
+def test_a_server_that_answers_otherwise_is_not_alive(
+    proc: Path, answer: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listens = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); "
-    (tmp_path / "app.py").write_text(f"{listens} s.accept()[0].close(); input()")
-    command = [sys.executable, "-m", "app"]
-    with (
-        socket.create_server(("127.0.0.1", 0)),
-        subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as silent,
-    ):
-        assert silent.stdout is not None
-        port = int(silent.stdout.readline())
-        (proc / str(silent.pid)).symlink_to(f"/proc/{silent.pid}")
-        assert list(find_servers(proc)) == [("127.0.0.1", port)]
+    with socket.create_server(("127.0.0.1", 0)), stand_in(proc, "127.0.0.1", answer):  # the first one is no server
         assert main(proc) == 1
-        silent.communicate("")
-    assert f"no answer from 127.0.0.1:{port}" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_it_is_a_command_that_needs_nothing_but_the_standard_library() -> None:
