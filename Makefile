@@ -41,6 +41,9 @@ format: $(VENV)/installed ## put the code into the form that `make check` wants
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+clients-check: $(VENV)/installed ## clients generated from /openapi.json, where Node is there; a minute
+	@$(BIN)/python -m tests.system.clients_check
+
 container-check: ## build the image for real and try it; FOLDER=... keeps what it needs for the next time
 	$(PYTHON) -m tests.container $(if $(FOLDER),--folder $(FOLDER))
 
@@ -51,9 +54,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
 	@touch $@
-
-clients-check: $(VENV)/installed ## clients generated from /openapi.json, where Node is there; a minute
-	@$(BIN)/python -m tests.system.clients_check
 
 clean: ## remove the environment, runs and builds
 	rm -rf $(VENV) runs build *.egg-info
