@@ -82,7 +82,7 @@ class _Ending:
             min_seconds=settings.drain_min_seconds,
             hurry=self._hurry,
         )
-        if not self._hurry.is_set():
+        if not self._server.should_exit:  # meanwhile, by a second signal or because the engine has failed
             self._server.stop()
 
 
