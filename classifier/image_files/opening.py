@@ -8,13 +8,19 @@ from PIL import Image
 from classifier.image_files import bmp, gif, jpeg, png, tiff, webp
 from classifier.image_files.work import Work, check_size
 
-_FORMATS = (
-    ((png.SIGNATURE,), "PNG", png.necessary),
-    ((jpeg.SIGNATURE,), "JPEG", jpeg.necessary),
-    (gif.SIGNATURES, "GIF", gif.necessary),
-    ((bmp.SIGNATURE,), "BMP", bmp.necessary),
-    (tiff.SIGNATURES, "TIFF", tiff.necessary),
-)
+# By the first two bytes, which differ: how the signatures begin, Pillow's name, and what finds the necessary.
+_FORMATS = {
+    signatures[0][:2]: (signatures, name, find)
+    for signatures, name, find in (
+        ((png.SIGNATURE,), "PNG", png.necessary),
+        ((jpeg.SIGNATURE,), "JPEG", jpeg.necessary),
+        (gif.SIGNATURES, "GIF", gif.necessary),
+        ((bmp.SIGNATURE,), "BMP", bmp.necessary),
+        (tiff.SIGNATURES[:1], "TIFF", tiff.necessary),
+        (tiff.SIGNATURES[1:], "TIFF", tiff.necessary),
+        ((webp.SIGNATURE,), "WebP", webp.necessary),
+    )
+}
 
 
 def open_file(data: bytes, *, formats: tuple[str, ...] | None, max_pixels: int | None) -> Image.Image:
@@ -41,13 +47,11 @@ def necessary(data: bytes, *, max_pixels: int | None) -> bytes:
 
     Raises: TooLarge, ImageError, as `open_file` does.
     """
-    most = _limit(max_pixels)
-    if webp.is_webp(data):
-        return webp.necessary(data, Work("WebP", most))
-    for signatures, name, find in _FORMATS:
-        if data.startswith(signatures):
-            return find(data, Work(name, most))
-    return data
+    found = _FORMATS.get(data[:2])
+    if found is None:
+        return data
+    signatures, name, find = found
+    return find(data, Work(name, _limit(max_pixels))) if data.startswith(signatures) else data
 
 
 def _limit(max_pixels: int | None) -> float:

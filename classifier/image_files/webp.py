@@ -5,15 +5,13 @@ An ICC profile needs no care here: it is copied as it is. EXIF and XMP hold the 
 
 from classifier.image_files.work import Work
 
+SIGNATURE = b"RIFF"
+_NAME = b"WEBP"  # behind the size of the file
+
 _CHUNKS, _FRAME_HEADER = 12, 16  # where the first chunk is, and what stands before the chunks of a frame
 _NS_CHUNK = 5000.0
 _NS_PIXEL, _NS_ALPHA = 22.0, 12.0
 _NS_BYTE = {b"VP8 ": 85.0, b"VP8L": 9.0, b"ALPH": 9.0}
-
-
-def is_webp(data: bytes) -> bool:
-    """Says whether a file begins as WebP does."""
-    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def necessary(data: bytes, work: Work) -> bytes:
@@ -21,6 +19,8 @@ def necessary(data: bytes, work: Work) -> bytes:
 
     Raises: TooLarge.
     """
+    if data[8:12] != _NAME:
+        return data
     at, size_of_image, has_alpha = _CHUNKS, (0, 0), False
     while at + 8 <= len(data):
         work.add(_NS_CHUNK)
