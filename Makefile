@@ -45,7 +45,7 @@ clients-check: $(VENV)/installed ## clients generated from /openapi.json, where 
 	@$(BIN)/python -m tests.system.clients_check
 
 container-check: ## build the image for real and try it; FOLDER=... keeps what it needs for the next time
-	$(PYTHON) -m tests.container $(if $(FOLDER),--folder $(FOLDER))
+	$(PYTHON) -m tests.system.container $(if $(FOLDER),--folder $(FOLDER))
 
 # The stamp is written last: an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt

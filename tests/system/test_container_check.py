@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.checks import CHECKS
+from tests.system.container.checks import CHECKS
 from tests.support.server import PROJECT
 
 ENGINE = ("dockerd", "containerd", "runc", "iptables")
@@ -43,6 +43,6 @@ def test_help_says_what_it_needs_and_each_check_what_it_checks(tmp_path: Path) -
 
 
 def _check(*words: str, path: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tests.container", *words]
+    command = [sys.executable, "-m", "tests.system.container", *words]
     environment = os.environ | {"PATH": str(path)}
     return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.container.running import LOCKED, WITH_TMP, Container, Image
+from tests.system.container.running import LOCKED, WITH_TMP, Container, Image
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 _STOPS_WITHIN = 10.0  # seconds; docker's own time before it kills
 _MOMENTS = (0.0, 0.2, 0.5, 1.0, 2.0)  # seconds after the start, at which SIGTERM comes
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.container.engine import Engine
+from tests.system.container.engine import Engine
 
 PATIENCE = 180.0  # seconds; a deadline, not a pace
 _LOOK = 0.2  # seconds between two looks at a container

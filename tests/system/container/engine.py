@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.container.errors import CannotCheck
+from tests.system.container.errors import CannotCheck
 
 PATIENCE = 60.0  # seconds until an engine answers, or has ended
 _LOOK = 0.2  # seconds between two looks at it

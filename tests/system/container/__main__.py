@@ -1,6 +1,6 @@
 """Builds the image from the Dockerfile as it is, and tries it.
 
-    python3 -m tests.container [--folder DIR] [--own-engine] [--only NAME]
+    python3 -m tests.system.container [--folder DIR] [--own-engine] [--only NAME]
 
 It uses the docker engine that answers. Where none does, root gets one of our own, whose images lie in a folder, and a
 base image that debootstrap makes: apt-get install docker.io debootstrap. It needs a network to packages, some 25 GB of
@@ -18,17 +18,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.container import image as image_of
-from tests.container.checks import CHECKS, prepare
-from tests.container.engine import engine
-from tests.container.errors import CannotCheck
-from tests.container.running import Image
+from tests.system.container import image as image_of
+from tests.system.container.checks import CHECKS, prepare
+from tests.system.container.engine import engine
+from tests.system.container.errors import CannotCheck
+from tests.system.container.running import Image
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m tests.container", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python3 -m tests.system.container",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--folder", type=Path, help="keep everything here, so that the next time is quicker")
     parser.add_argument("--own-engine", action="store_true", help="start an engine even if another one answers")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.container.engine import Engine
-from tests.container.errors import CannotCheck
+from tests.system.container.engine import Engine
+from tests.system.container.errors import CannotCheck
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PACKAGES = "python3,python3-venv,ca-certificates"
 
