@@ -16,8 +16,8 @@ _FORMATS = {
         ((jpeg.SIGNATURE,), "JPEG", jpeg.necessary),
         (gif.SIGNATURES, "GIF", gif.necessary),
         ((bmp.SIGNATURE,), "BMP", bmp.necessary),
-        (tiff.SIGNATURES[:1], "TIFF", tiff.necessary),
-        (tiff.SIGNATURES[1:], "TIFF", tiff.necessary),
+        (tiff.SIGNATURES_II, "TIFF", tiff.necessary),
+        (tiff.SIGNATURES_MM, "TIFF", tiff.necessary),
         ((webp.SIGNATURE,), "WebP", webp.necessary),
     )
 }
