@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.container.checks import CHECKS
 from tests.support.server import PROJECT
+from tests.system.container.checks import CHECKS
 
 ENGINE = ("dockerd", "containerd", "runc", "iptables")
 
