@@ -16,6 +16,7 @@ from classifier.manifest import Manifest
 
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _MAX_REASON = 500
+_LFS_POINTER = b"version https://git-lfs"
 
 
 class CheckpointError(Exception):
@@ -68,11 +69,14 @@ class Header:
         prefix = file.read(8)
         header_bytes = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
-            raise CheckpointError("not a safetensors file, or cut short")
+            raise CheckpointError(_what_it_is(prefix + file.read(len(_LFS_POINTER))))
         tensors = _json_object(file.read(header_bytes))
         metadata = tensors.pop("__metadata__", None)
         if not isinstance(metadata, dict) or metadata.keys() != {"manifest", "sha256"}:
-            raise CheckpointError("a safetensors file, but no checkpoint: its metadata is not a manifest and a sha256")
+            raise CheckpointError(
+                "a safetensors file, but no checkpoint: its metadata is not a manifest and a sha256; "
+                "python -m training import makes a checkpoint of weights"
+            )
         try:
             manifest = Manifest.model_validate_json(metadata["manifest"])
         except ValidationError as error:
@@ -111,6 +115,15 @@ def content_hash(manifest_json: str, pieces: Iterable[bytes | memoryview]) -> st
     for piece in pieces:
         sha256.update(piece)
     return sha256.hexdigest()
+
+
+def _what_it_is(start: bytes) -> str:
+    """Says what a file is that begins with these bytes and is no safetensors file."""
+    if not start:
+        return "it is empty: cut short, or never written"
+    if start.startswith(_LFS_POINTER):
+        return "it is a pointer of Git LFS, not the file that it stands for: run git lfs pull"
+    return "not a safetensors file, or cut short"
 
 
 def _body_bytes(tensors: Mapping[str, Any]) -> int:

@@ -40,7 +40,11 @@ def ink_brightener(height: int, width: int, *, device: torch.device) -> Callable
 
 
 def _border(height: int, width: int) -> torch.Tensor:
-    """Returns the places of some pixels, spread evenly along the border, in an image that is one row of pixels."""
+    """Returns the places of some pixels, spread evenly along the border, in an image that is one row of pixels.
+
+    Their number is odd. Of an even one torch takes the lower of the two in the middle, which is another in a negative.
+    """
     places = torch.arange(height * width).view(height, width)
     around = torch.cat([places[0], places[1:, -1], places[-1, :-1].flip(0), places[1:-1, 0].flip(0)])
-    return around[:: max(1, len(around) // _SAMPLES)]
+    samples = around[:: max(1, len(around) // _SAMPLES)]
+    return samples[: len(samples) - (len(samples) + 1) % 2]

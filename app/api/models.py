@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from app.api.openapi import problems
 from app.api.schemas import ModelBody, ModelsBody, ReloadBody, model_body
 from app.engine.interface import ModelControl
+from app.engine.model_info import no_such_model
 from app.http.problems import Problem
 
 ModelName = Annotated[str, Path(description="its name, as `GET /models` lists it", examples=["strokes"])]
@@ -45,7 +46,7 @@ def router(engine: ModelControl, *, deadline_seconds: float) -> APIRouter:
         for info in await engine.models():
             if info.name == model:
                 return model_body(info)
-        raise Problem("model_not_found", f"there is no model {model!r}; GET /models lists what there is")
+        raise Problem("model_not_found", no_such_model(model, await engine.passed_over()))
 
     @api.post(
         "/models/{model}/reload",

@@ -160,10 +160,10 @@ class Decoder:
         if not is_small_file(data):
             return None
         try:
-            image = open_image(data, max_pixels=self._max_pixels)
+            image = open_image(data, max_pixels=self._max_pixels, quick=True)
             return to_pixels(image, preprocess) if is_small(image.size) else None
         except ImageProblem as problem:
-            return problem
+            return None if problem.code == "too_many_pixels" else problem
 
     async def _decode_large(self, decoding: Decoding) -> None:
         results = decoding.results

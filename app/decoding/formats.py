@@ -67,10 +67,12 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
+    b"avio": "AVIF",
     b"mif1": "AVIF or HEIF",
     b"msf1": "AVIF or HEIF",
     b"miaf": "AVIF or HEIF",
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIF"),
+    **dict.fromkeys((b"avci", b"avcs", b"j2ki", b"j2is", b"jpeg", b"jpgs"), "HEIF"),  # with other codecs in it
     b"crx ": "a raw image of a camera",
     b"M4A ": "sound (M4A)",
     b"M4B ": "sound (M4B)",

@@ -28,11 +28,12 @@ def decode(data: bytes, preprocess: Preprocess) -> Pixels:
     return to_pixels(open_image(data, max_pixels=None), preprocess)
 
 
-def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
+def open_image(data: bytes, *, max_pixels: int | None, quick: bool = False) -> Image.Image:
     """Opens a file. Then the size is known, and only a small plain PNG is decoded.
 
     Args:
         max_pixels: the limit; None: that of Pillow. Nor may a file be more work than twice a baseline JPEG of so many.
+        quick: a file that may take more than a few milliseconds to decode is said to be too large.
 
     Raises: ImageProblem, MemoryError.
     """
@@ -41,7 +42,7 @@ def open_image(data: bytes, *, max_pixels: int | None) -> Image.Image:
     if plain is not None:
         return plain
     try:
-        return open_file(data, formats=(accepted_format(data),), max_pixels=max_pixels)
+        return open_file(data, formats=(accepted_format(data),), max_pixels=max_pixels, quick=quick)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, TooLarge) as error:
         raise ImageProblem("too_many_pixels", str(error)) from error
     except ImageError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.engine.errors import Ambiguous, NotFound, NotReady
-from app.engine.model_info import PassedOver
+from app.engine.model_info import PassedOver, no_such_model
 from app.engine.rows import RowDecoder
 from classifier.preprocess import Preprocess
 
@@ -97,8 +97,7 @@ class Catalogue:
         if not self.complete:
             return NotReady(self.why_not_ready or NOT_COMPLETE)
         if model not in self.stored:
-            why = next((f": {each.reason}" for each in self.passed_over if each.path == model), "")
-            return NotFound("model_not_found", f"there is no model {model!r}{why}; GET /models lists what there is")
+            return NotFound("model_not_found", no_such_model(model, self.passed_over))
         if version is None:
             return NotReady(self.stored[model].why_not_served)
         if version in self.stored[model].versions:

@@ -1,5 +1,6 @@
 """What there is to know of models, versions and the engine, as plain data."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -37,6 +38,12 @@ class PassedOver:
 
     path: str
     reason: str
+
+
+def no_such_model(name: str, passed_over: Iterable[PassedOver]) -> str:
+    """Says that there is no model of this name, and why not where a folder of that name is passed over."""
+    why = next((f": {each.reason}" for each in passed_over if each.path == name), "")
+    return f"there is no model {name!r}{why}; GET /models lists what there is"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,10 +112,12 @@ def _in_folder(folder: Path, name: str) -> PassedOver | None:
     if weights is None and numbered is None:
         return None
     version = f"{folder.name}/{numbered[1] if numbered else 1}.safetensors"
-    return PassedOver(
-        path if weights is None else f"{path}/{_text(weights)}",
-        f"a version is a file in the folder of its model, as {version}",
-    )
+    reason = f"a version is a file in the folder of its model, as {version}"
+    if weights is None:
+        return PassedOver(path, reason)
+    if numbered is None and re.fullmatch(VERSION_FILE, weights):
+        reason += f"; perhaps the store is the folder {folder.name}"
+    return PassedOver(f"{path}/{_text(weights)}", reason)
 
 
 def _text(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from app.engine.errors import Draining, NotFound
-from app.engine.model_info import ReloadReport
+from app.engine.model_info import ReloadReport, no_such_model
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from app.lifecycle.scanner import Scanner
 from app.lifecycle.storage import Storage, StoreListing, VersionFile
@@ -146,7 +146,7 @@ class Registry:
         if not is_there and model.serving is None:
             if self._models.pop(name, None) is not None:
                 self._on_change(name)
-            raise NotFound("model_not_found", f"there is no model {name!r} in the store")
+            raise NotFound("model_not_found", no_such_model(name, self.store.passed_over))
         if changed or name not in self._models:
             self._models[name] = model
             self._on_change(name)

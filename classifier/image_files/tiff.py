@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from classifier.image_files.work import Work
 from classifier.visible import ImageError
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# TIFF, BigTIFF, and what Pillow takes for a TIFF though its number has the other order.
+SIGNATURES_II = (b"II*\0", b"II+\0", b"II\0*")
+SIGNATURES_MM = (b"MM\0*", b"MM\0+", b"MM*\0")
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _XMP = 322, 323, 324, 325, 700

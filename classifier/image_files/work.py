@@ -10,6 +10,7 @@ from classifier.visible import ImageError
 BASELINE_NS = 16.0  # a pixel: entropy decoding, transform, colour, and the resizing afterwards
 _ALLOWED = 2  # times what a baseline JPEG of the most pixels takes
 _NS_ROW = 60.0  # for what is done once for each row
+_QUICK_NS = 4_000_000.0
 _LEAST_PIXELS = 1_000_000  # below that, what is the same for every file would count for too much
 
 
@@ -29,12 +30,13 @@ class Work:
     Args:
         kind: the name of the file's format, for the message.
         max_pixels: the most pixels that an image may have; infinity where there is no limit.
+        quick: no more than a few milliseconds are allowed.
     """
 
-    def __init__(self, kind: str, max_pixels: float) -> None:
+    def __init__(self, kind: str, max_pixels: float, *, quick: bool = False) -> None:
         self._kind = kind
         self._max_pixels = max_pixels
-        self._left = _ALLOWED * BASELINE_NS * max(max_pixels, _LEAST_PIXELS)
+        self._left = _QUICK_NS if quick else _ALLOWED * BASELINE_NS * max(max_pixels, _LEAST_PIXELS)
 
     def add_pixels(self, width: int, height: int, ns: float) -> None:
         """Counts so many nanoseconds for each pixel of an image.

@@ -292,7 +292,8 @@ def _a_pickle() -> bytes:
 
 
 STRANGERS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "an empty file": (lambda: b"", "not a safetensors file"),
+    "an empty file": (lambda: b"", "it is empty"),
+    "a pointer of Git LFS": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run git lfs pull"),
     "a torch file": (_a_pickle, "not a safetensors file"),
     "a pickle": (lambda: pickle.dumps({"a": 1}), "not a safetensors file"),
     "text": (lambda: b"weights, honestly\n" * 100, "not a safetensors file"),
@@ -305,7 +306,10 @@ STRANGERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: safetensors.torch.save(dict(SMALL.network), metadata={"format": "pt"}),
         "a safetensors file, but no checkpoint",
     ),
-    "safetensors without metadata": (lambda: safetensors.torch.save(dict(SMALL.network)), "no checkpoint"),
+    "safetensors without metadata": (
+        lambda: safetensors.torch.save(dict(SMALL.network)),
+        "no checkpoint: its metadata is not a manifest and a sha256; python -m training import makes",
+    ),
 }
 
 

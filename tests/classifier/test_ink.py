@@ -44,6 +44,13 @@ def test_a_negative_gives_the_same_levels_to_the_last_bit(digits: torch.Tensor) 
     assert torch.equal(brightened(255 - digits), brightened(digits))
 
 
+@pytest.mark.parametrize("edges", [(28, 28), (29, 40), (64, 64), (1, 6), (3, 2)])
+def test_so_does_the_negative_of_a_picture_that_has_no_even_paper(edges: tuple[int, int]) -> None:
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (100, *edges, 1), dtype=torch.uint8, generator=chance)
+    assert torch.equal(brightened(255 - images), brightened(images))
+
+
 @pytest.mark.parametrize(
     ("paper", "ink"),
     [(255, 64), (200, 30), (150, 20), (128, 0), (100, 20), (127, 255), (90, 220), (0, 128), (230, 180), (60, 92)],

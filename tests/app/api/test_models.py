@@ -154,6 +154,11 @@ def test_what_the_store_passes_over_is_told_in_the_list_in_readiness_and_in_the_
             assert beside["reason"] in detail
             assert within["reason"] in detail
             assert "empty" not in detail
+        for answer in (
+            httpx2.get(f"{server.url}/models/ResNet50"),
+            httpx2.post(f"{server.url}/models/ResNet50/reload"),
+        ):
+            assert beside["reason"] in check_problem(answer, "model_not_found")
         told = [(event["path"], event["reason"]) for event in server.events if event["event"] == "passed over"]
         assert told == [(beside["path"], beside["reason"]), (within["path"], within["reason"])]
         (tmp_path / "ResNet50").rename(tmp_path / "resnet50")

@@ -21,6 +21,7 @@ from app.decoding.decoder import Decoder
 from app.decoding.formats import ImageProblem
 from app.decoding.image import decode
 from app.engine.errors import DeadlineExceeded, Overloaded
+from benchmarks.harness.slow_images import jpeg_of_scans, tiff
 from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, png
 from tests.support.gates import gated
@@ -182,6 +183,13 @@ async def turns(until: Callable[[], bool]) -> None:
     assert until()
 
 
+STRIPS = {
+    278: (4, [1]),
+    279: (4, struct.pack("<I", 128) * 3500),
+    273: (4, struct.pack("<I", 8) * 3500),
+}
+
+
 @pytest.mark.anyio
 class TestPool:
     """One thread, in which one image is being decoded until the gate opens."""
@@ -224,6 +232,21 @@ class TestPool:
         gate.set()
         await busy
         assert np.array_equal((await waiting)[0], decode(small, DIGITS))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("data", [jpeg_of_scans(128, 128, 2000), tiff(128, 128, STRIPS, bytes(128))])
+    async def test_a_small_file_of_much_work_is_left_to_the_pool(self, data: bytes) -> None:
+        assert len(data) < 32_000
+        preprocess, gate, begun = gated()
+        pool = decoder()
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        waiting = asyncio.create_task(pool.decode([data], DIGITS, deadline=soon()))
+        await asyncio.sleep(0)
+        assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
+        assert not waiting.done()
+        gate.set()
+        await busy
+        assert np.array_equal((await waiting)[0], decode(data, DIGITS))  # type: ignore[arg-type]
 
     async def test_a_long_thin_image_that_a_resize_would_enlarge_is_left_to_the_pool(self) -> None:
         preprocess, gate, begun = gated()

@@ -44,7 +44,7 @@ def passed_over(storage: LocalFolder) -> dict[str, str]:
         ("mnist/v2/model.pt", "mnist/v2/model.pt", "as mnist/2.safetensors"),
         ("mnist/007/", "mnist/007", "as mnist/7.safetensors"),
         ("mnist/best/weights.safetensors", "mnist/best/weights.safetensors", "as mnist/1.safetensors"),
-        ("store/mnist/1.safetensors", "store/mnist/1.safetensors", "a version is a file in the folder of its model"),
+        ("store/mnist/1.safetensors", "store/mnist/1.safetensors", "perhaps the store is the folder store"),
         ("digits/strokes.safetensors", "digits/strokes.safetensors", "a number from 1"),
         ("digits/01.safetensors", "digits/01.safetensors", "without zeros before it"),
         ("digits/0.safetensors", "digits/0.safetensors", "a number from 1"),

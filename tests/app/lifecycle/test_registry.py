@@ -274,6 +274,13 @@ async def test_a_model_that_is_not_there_is_not_found(shelf: Shelf) -> None:
         await shelf.look()
 
 
+async def test_a_model_whose_folder_is_passed_over_is_not_found_with_the_reason(shelf: Shelf) -> None:
+    (shelf.folder / "ResNet50").mkdir()
+    await shelf.registry.refresh_all()
+    with pytest.raises(NotFound, match="call it resnet50"):
+        await shelf.look("ResNet50")
+
+
 async def test_a_model_whose_folder_went_before_it_was_served_is_forgotten(shelf: Shelf) -> None:
     path = shelf.publish(1, b"junk")
     await shelf.registry.refresh_all()

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from benchmarks.harness.slow_images import bmp_of_runs, jpeg_of_scans, png
 from classifier.image_files.opening import necessary, open_file
@@ -55,3 +55,15 @@ def test_another_format_is_left_to_pillow() -> None:
     assert necessary(data, max_pixels=1) is data
     with pytest.raises(TooLarge):
         open_file(data, formats=("PPM",), max_pixels=1)
+
+
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+def test_work_is_counted_for_every_kind_of_tiff_that_pillow_reads(order: bytes, options: dict[str, bool]) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=order)
+    data = encoded(picture(2000, 1500), "TIFF", tiffinfo=tags, **options)
+    swapped = data[:2] + data[3:1:-1] + data[4:]
+    for each in (data,) if options else (data, swapped):
+        assert necessary(each, max_pixels=3_000_000)
+        with pytest.raises(TooLarge, match="at most 2 million"):
+            necessary(each, max_pixels=2_000_000)
