@@ -60,7 +60,7 @@ def preprocess_with(preprocess: Preprocess, settings: Sequence[str]) -> Preproce
     others = [key for key in values if key != "preprocess"]
     if others or not isinstance(values.get("preprocess", {}), Mapping):
         raise TrainingError(f"--set {(others or ['preprocess'])[0]}: here only preprocess.KEY=VALUE can be set")
-    merged = _merged({"preprocess": preprocess.model_dump()}, _without_old_crop(preprocess, values))
+    merged = _merged({"preprocess": preprocess.model_dump()}, _without_misfits(preprocess, values))
     try:
         return _Preprocessed.model_validate(merged).preprocess
     except ValidationError as error:
@@ -77,6 +77,8 @@ def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
     differ = {key for key, value in ours.items() if key not in theirs or theirs[key] != value}
     if "preprocess.resize" in differ:
         differ.add("preprocess.crop")  # for a new size alone may take the crop away
+    if "preprocess.mode" in differ:
+        differ.add("preprocess.ink_on_paper")
     return [f"{key}={_text(value)}" for key, value in ours.items() if key in differ]
 
 
@@ -86,20 +88,30 @@ def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     source = values.get("source")
     if isinstance(source, Mapping) and "kind" in source:
         raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
-    return changed(recipe, _without_old_crop(recipe.preprocess, values))
+    return changed(recipe, _without_misfits(recipe.preprocess, values))
 
 
-def _without_old_crop(before: Preprocess, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Takes away a crop that nobody named and that is larger than the new (height, width) of all images.
+def _without_misfits(before: Preprocess, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Takes away what nobody named and what does not fit to the new values.
 
-    It was meant for the size before, and would put a black frame around each image.
+    A crop that is larger than the new (height, width) of all images was meant for the size before, and would put a
+    black frame around each image. In colour there is no ink that is dark or bright.
     """
     told = values.get("preprocess")
-    resize = told.get("resize") if isinstance(told, Mapping) and "crop" not in told else None
-    if before.crop is None or not isinstance(resize, list) or len(resize) != len(before.crop):
+    if not isinstance(told, Mapping):
         return values
-    fits = all(isinstance(edge, int) and edge >= crop for edge, crop in zip(resize, before.crop, strict=True))
-    return values if fits else _merged(values, {"preprocess": {"crop": None}})
+    misfits: dict[str, Any] = {}
+    if "crop" not in told and _is_smaller(told.get("resize"), before.crop):
+        misfits["crop"] = None
+    if told.get("mode") == "RGB" and "ink_on_paper" not in told:
+        misfits["ink_on_paper"] = False
+    return _merged(values, {"preprocess": misfits}) if misfits else values
+
+
+def _is_smaller(resize: object, crop: tuple[int, int] | None) -> bool:
+    if crop is None or not isinstance(resize, list) or len(resize) != len(crop):
+        return False
+    return not all(isinstance(edge, int) and edge >= cut for edge, cut in zip(resize, crop, strict=True))
 
 
 def _values(settings: Sequence[str], *, example: str) -> dict[str, Any]:

@@ -228,6 +228,9 @@ async def from_an_engine_that_fails(
     async with side.connection() as garbage:
         await garbage.send(b"garbage\r\n\r\n")
         seen.add(document.check_answer("predict", await garbage.response()))
+    async with side.client() as client:
+        side.server.drain()
+        seen.add(document.check_answer("ready", await client.get("/health/ready")))
     return seen
 
 

@@ -63,6 +63,17 @@ def test_a_new_size_of_all_images_takes_away_a_larger_crop_that_nobody_named(tmp
         assert with_settings(base, settings_from(base, recipe)) == recipe
 
 
+def test_colour_takes_away_the_ink_on_paper_that_nobody_named() -> None:
+    base = builtin("strokes", None)
+    assert base.preprocess.ink_on_paper
+    colour = ["preprocess.mode=RGB", "preprocess.mean=[0.5,0.5,0.5]", "preprocess.std=[0.5,0.5,0.5]"]
+    recipe = with_settings(base, colour)
+    assert (recipe.preprocess.mode, recipe.preprocess.ink_on_paper) == ("RGB", False)
+    assert with_settings(base, settings_from(base, recipe)) == recipe
+    with pytest.raises(TrainingError, match="ink_on_paper needs the mode L"):
+        with_settings(base, [*colour, "preprocess.ink_on_paper=true"])
+
+
 def test_a_preprocess_alone_is_changed_by_the_same_settings() -> None:
     base = builtin("photos", "scratch:resnet18")
     settings = ["preprocess.resize=[64,64]", "preprocess.mean=[0.5,0.5,0.5]"]
