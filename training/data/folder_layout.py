@@ -164,9 +164,7 @@ class _Reading:
             self._said.append(f"left out: {len(loose):,} photos that are in no class folder, e.g. {first}")
         lower = {name.lower() for name in names}
         if "images" in lower and len(lower) > 1 and lower <= {"images", "labels", "annotations", "masks"}:
-            raise TrainingError(
-                f"{where} holds {listed(names, '/')}, as for object detection or segmentation: {_PUT}"
-            )
+            raise TrainingError(f"{where} holds {listed(names, '/')}, as for object detection or segmentation: {_PUT}")
         folders: dict[str, list[str]] = defaultdict(list)
         for name in names:
             if not is_utf8(name):

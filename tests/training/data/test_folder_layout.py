@@ -213,7 +213,10 @@ def test_a_class_may_have_the_word_of_a_split_in_its_name(tmp_path: Path, names:
         (["data/train/", "data/val/", "preview/1.png"], "photos/data"),
         (["data/Train/", "data/Test/", "samples/1.png"], "photos/data"),
         (["archive/insects/train/", "archive/insects/valid/", "figures/1.png"], "photos/archive/insects"),
-        (["train/insects/train/", "train/insects/val/", "train/wasps/1.png", "val/wasps/1.png"], "photos/train/insects"),
+        (
+            ["train/insects/train/", "train/insects/val/", "train/wasps/1.png", "val/wasps/1.png"],
+            "photos/train/insects",
+        ),
     ],
 )
 def test_a_class_in_which_there_are_splits_is_refused(tmp_path: Path, names: list[str], there: str) -> None:
