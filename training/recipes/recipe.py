@@ -87,14 +87,11 @@ class Augment(_Data):
     elastic: float = Field(default=0.0, ge=0)
 
 
-_MOST = 1e30  # of a factor that torch takes as a float of 32 bits; far beyond what makes sense
-
-
 class Unfreeze(_Data):
     """Asks for a second stage, in which the whole network is trained."""
 
     epochs: int = Field(ge=1)
-    lr: float = Field(gt=0, le=_MOST)
+    lr: float = Field(gt=0)
 
 
 class Stage(_Data):
@@ -153,13 +150,13 @@ class Recipe(_Data):
     held_out: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.05
     epochs: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=1, le=1_000_000)
-    lr: float = Field(gt=0, le=_MOST)
-    lr_continued: float | None = Field(default=None, gt=0, le=_MOST)
+    lr: float = Field(gt=0)
+    lr_continued: float | None = Field(default=None, gt=0)
     unfreeze: Unfreeze | None = None
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     warm_up: float = Field(default=0.25, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0, le=_MOST)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1e6)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
