@@ -108,6 +108,8 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["strokes", "--epochs", "many"], "invalid int value: 'many'"),
         (["strokes", "--batch-size", "0"], "batch_size"),
         (["strokes", "--lr", "nan"], "lr"),
+        (["strokes", "--lr", "1e39"], "after a peak rate of 1e+39: try a lower --lr, e.g. 0.05"),
+        (["strokes", "--set", "weight_decay=1e39"], "weight_decay: Input should be less than"),
         (["strokes", "--lr", "1e9"], "try a lower --lr, e.g. 0.05"),
         (["strokes", "--name", "../up"], "--name"),
         (["strokes", "--resume"], "nothing to resume"),

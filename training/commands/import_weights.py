@@ -13,6 +13,7 @@ from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Calibration, Imported, Manifest, OutOfDistribution
 from classifier.preprocess import Preprocess
 from training.commands.preprocess_choice import chosen_preprocess
+from training.data.folder_names import composed
 from training.errors import TrainingError
 from training.networks import foreign
 from training.networks.heads import meta_network
@@ -139,13 +140,16 @@ def import_pretrained(
 
 
 def _agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Returns the labels. Raises: TrainingError if there are none, or if two sources contradict each other."""
+    """Returns the labels. Raises: TrainingError if there are none, or if two sources contradict each other.
+
+    Two forms of Unicode of the same label are no contradiction.
+    """
     every = dict(said) | ({} if labels is None else {"--labels": labels})
     if not every:
         raise TrainingError(f"{path} does not say what its classes are called: --labels is needed")
     first, agreed = next(iter(every.items()))
     for source, others in every.items():
-        if others != agreed:
+        if tuple(map(composed, others)) != tuple(map(composed, agreed)):
             raise TrainingError(f"{path}: {first} and {source} contradict each other: {_difference(agreed, others)}")
     return agreed
 
@@ -153,7 +157,8 @@ def _agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     if len(ours) != len(theirs):
         return f"{len(ours)} labels and {len(theirs)}"
-    i = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    pairs = zip(map(composed, ours), map(composed, theirs), strict=True)
+    i = next(i for i, (one, other) in enumerate(pairs) if one != other)
     return f"class {i} is {ours[i]!r} and {theirs[i]!r}"
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_of, shown
+from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_in, role_of, shown
 from training.data.folder_tree import FolderTree, is_photo, join
 from training.errors import TrainingError
 
@@ -91,9 +91,24 @@ class _Reading:
                 f"{self._title} has {shown(first)}/, which is called like a split, beside {listed(photos, '/')}: "
                 f"move what is no class elsewhere; if all of them are classes, add {_EVERY}"
             )
+        if splits:
+            self._check_no_split_in(photos)
         if self._measure == "test":
             raise TrainingError(f"{self._title} has no test/ to measure on")
         return FolderLayout(self._trained_on("", check=splits), None, tuple(self._said))
+
+    def _check_no_split_in(self, names: list[str]) -> None:
+        """Refuses folders whose names differ in the word of a split, such as `insects_train` and `insects_test`."""
+        alike: dict[str, dict[Role, str]] = defaultdict(dict)
+        for name in names:
+            if (found := role_in(name)) is not None:
+                alike[found[1]][found[0]] = name
+        several = [list(by_role.values()) for by_role in alike.values() if len(by_role) > 1]
+        if several:
+            raise TrainingError(
+                f"{self._title} has {listed(several[0], '/')}, which are called like splits of the same photos: put "
+                f"the class folders of each into train/, val/ or test/; if all of them are classes, add {_EVERY}"
+            )
 
     def _splits(self, called: dict[str, Role], others: list[str]) -> FolderLayout:
         folders: dict[Role, str] = {}
@@ -148,8 +163,8 @@ class _Reading:
             first = shown(join(split, loose[0]))
             self._said.append(f"left out: {len(loose):,} photos that are in no class folder, e.g. {first}")
         lower = {name.lower() for name in names}
-        if "images" in lower and len(lower) > 1 and lower <= {"images", "labels", "annotations"}:
-            raise TrainingError(f"{where} holds {listed(names, '/')}, as for object detection: {_PUT}")
+        if "images" in lower and len(lower) > 1 and lower <= {"images", "labels", "annotations", "masks"}:
+            raise TrainingError(f"{where} holds {listed(names, '/')}, as for object detection or segmentation: {_PUT}")
         folders: dict[str, list[str]] = defaultdict(list)
         for name in names:
             if not is_utf8(name):
@@ -160,6 +175,8 @@ class _Reading:
         _check_alike(folders, where)
         if check:
             self._check_depth(folders, where)
+            if len(folders) > 1:  # of a single one, its own line says what to name
+                self._check_no_splits_below(split, where)
         return ClassFolders(split, dict(sorted(folders.items())))
 
     def _trained_on(self, split: str, *, check: bool = True) -> ClassFolders:
@@ -198,6 +215,20 @@ class _Reading:
             f"{outer} in {where} hold folders of the same names ({listed(inner)}): {how}; "
             f"if {outer} are the classes, add {_EVERY}"
         )
+
+    def _check_no_splits_below(self, split: str, where: str) -> None:
+        """Refuses a class folder in which there is a data set with splits."""
+        for folder, names in self._tree.folders.items():
+            if folder == split or not folder.startswith(join(split, "")):
+                continue
+            called = [name for name in names if role_of(name) and any(self._tree.photos(join(folder, name)))]
+            roles = {role_of(name) for name in called}
+            if "train" in roles and len(roles) > 1:
+                label = folder.removeprefix(join(split, "")).split("/")[0]
+                raise TrainingError(
+                    f"{shown(label)}/ in {where} holds splits ({listed(called)}): to train on these, name "
+                    f"{join(self._title, shown(folder))}; if {shown(label)}/ is a class, add {_EVERY}"
+                )
 
     def _names_below(self, places: list[str]) -> set[str]:
         """Returns the names of the folders in a class that hold most of its files, or that are called like splits.

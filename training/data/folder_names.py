@@ -25,6 +25,16 @@ def role_of(name: str) -> Role | None:
     return next((role for role, pattern in _NAMES.items() if pattern.fullmatch(letters)), None)
 
 
+def role_in(name: str) -> tuple[Role, str] | None:
+    """Returns which split the first or the last word of a folder's name means, and its other words; or None."""
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    words = [word for word in re.findall(r"[^\W\d_]+", parts) if not is_neutral(word)]
+    for first in (True, False):
+        if words and (role := role_of(words[0 if first else -1])) is not None:
+            return role, " ".join(words[1:] if first else words[:-1])
+    return None
+
+
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 

@@ -14,9 +14,11 @@ from training.errors import TrainingError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 # Of folders and files, in lower case. What begins with a dot is passed over as well.
 _SYSTEM_NAMES = {
-    *("__macosx", "network trash folder", "temporary items"),  # macOS
-    *("$recycle.bin", "system volume information", "lost.dir"),  # Windows, Android
+    *("__macosx", "network trash folder", "temporary items", "resource.frk"),  # macOS
+    *("$recycle.bin", "recycler", "system volume information", "lost.dir"),  # Windows, Android
+    *("$windows.~bt", "$windows.~ws", "$winreagent", "msdownld.tmp"),  # Windows
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot"),  # file servers
+    *("@tmp", "@sharebin", "trashbox"),  # file servers
     *("lost+found", "__pycache__"),
     *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"),
 }

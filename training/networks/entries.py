@@ -21,11 +21,14 @@ _USUAL = {
     *("network_state_dict", "weights", "model_weights", "params", "module"),
 }
 _LONGEST = 100  # characters of an architecture's name
-_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt", "opts")
+_SETTINGS = (
+    *("args", "hyper_parameters", "datamodule_hyper_parameters", "hparams"),
+    *("config", "cfg", "opt", "opts", "meta"),
+)
 _ARCHITECTURE = ("architecture", "model", "model_name", "arch")
 _LABELS = (
     *("class_to_idx", "label2id", "label_to_idx", "idx_to_class", "id2label", "idx_to_label"),
-    *("classes", "class_names", "labels", "label_names", "categories"),
+    *("classes", "CLASSES", "class_names", "labels", "label_names", "categories"),
 )
 
 

@@ -27,7 +27,7 @@ _MAGIC = (
     (0, b"\xff\xd8\xff", "a JPEG image", "it holds no weights"),
 )
 _AGAIN = "download or copy it again"
-_PAGE = re.compile(rb"<(!doctype\s+html|html|head|body|script|meta|title|!--)", re.IGNORECASE)
+_PAGE = re.compile(rb"(?:<\?xml[^>]*>\s*)?<(!doctype\s+html|html|head|body|script|meta|title|!--)", re.IGNORECASE)
 # A protobuf whose first field is a small number, and whose next is a text or a message.
 _ONNX = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x2a\x32\x3a\x42]")
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"

@@ -11,7 +11,10 @@ from training.networks.words import listed
 
 Weights = dict[str, torch.Tensor]
 
-_AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged)(?:[._]|$)")  # such as model_ema, ema.module, state_dict_ema
+# Such as model_ema, ema.module, state_dict_ema, modelEMA.
+_AVERAGED = re.compile(
+    r"(?:^|[._])(?i:ema|swa|avg|average|averaged|polyak|shadow)(?:[._]|$)|[a-z](?:EMA|SWA)(?:[._]|$)"
+)
 
 # What DataParallel and torch.compile put into the names; PyTorch's ImageNet example has it in the middle too.
 _WRAPPERS = {"module", "_orig_mod"}

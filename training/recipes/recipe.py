@@ -156,7 +156,7 @@ class Recipe(_Data):
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     warm_up: float = Field(default=0.25, ge=0, lt=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1e6)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)

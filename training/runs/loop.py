@@ -51,7 +51,8 @@ def train_epoch(
     seen = noted = 0
     for number, (images, targets) in enumerate(split.batches(chosen, device=device, draw=draw), start=1):
         for group in learner.optimizer.param_groups:
-            group["lr"] = learning_rate(number - 1, len(chosen))
+            # Of more, torch would raise an error of its own, before the loss can be seen to be not finite.
+            group["lr"] = min(learning_rate(number - 1, len(chosen)), torch.finfo(torch.float32).max)
         with torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32):
             logits = forward(augmented(images, recipe.augment, learner.generator)).float()
         loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import io
+import unicodedata
 from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -248,6 +249,9 @@ def test_the_labels_in_a_file_are_taken_and_others_are_refused(tmp_path: Path) -
         _said_of(path, labels=("ants", "wasps", "bees"))
     with pytest.raises(TrainingError, match="contradict each other: 3 labels and 2"):
         _said_of(path, labels=("ants", "bees"))
+    composed, decomposed = (tuple(unicodedata.normalize(form, label) for label in "éöa") for form in ("NFC", "NFD"))
+    torch.save({"arch": "mnist_cnn", "model": _weights(), "classes": decomposed}, path)
+    assert Checkpoint.load(_said_of(path, labels=composed)[0]).manifest.labels == decomposed
     torch.save({"arch": "mnist_cnn", "model": _weights(), "classes": LABELS, "class_to_idx": {"a": 0, "b": 1}}, path)
     with pytest.raises(TrainingError, match="class_to_idx and classes contradict each other"):
         _said_of(path)

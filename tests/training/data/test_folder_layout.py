@@ -145,6 +145,7 @@ def test_in_a_split_classes_may_be_called_like_splits(tmp_path: Path) -> None:
         (["training_set/training_set/", "test_set/test_set/"], ["in training_set/training_set/", "to training_set/"]),
         (["train/images/1.png", "train/labels/1.txt", "val/images/1.png"], ["object detection", "images/, labels/"]),
         (["images/train/1.png", "labels/train/1.txt"], ["object detection"]),
+        (["train/images/1.png", "train/masks/1.png", "val/images/1.png", "val/masks/1.png"], ["images/, masks/"]),
     ],
 )
 def test_what_may_be_read_in_two_ways_is_refused_in_a_line_that_says_what_to_do(
@@ -177,6 +178,51 @@ def test_folders_of_the_same_names_in_several_folders_are_refused(
 ) -> None:
     message = refused(tmp_path, *names)
     assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["asl_alphabet_train/asl_alphabet_train/", "asl_alphabet_test/asl_alphabet_test/ants_test.png"],
+        ["insects-train/", "insects-test/1.png"],
+        ["trainInsects/ants/1.png", "validInsects/bees/1.png"],
+        ["1.train/ants/1.png", "1.train/bees/1.png", "2.test/1.png"],
+        ["Train (1)/", "Valid (1)/"],
+        ["ants_train/1.png", "ants_val/1.png", "bees_train/1.png", "bees_val/1.png"],
+        ["insects train set/ants/1.png", "insects test set/bees/1.png", "car/1.png"],
+    ],
+)
+def test_folders_of_one_name_with_the_words_of_several_splits_are_refused(tmp_path: Path, names: list[str]) -> None:
+    message = refused(tmp_path, *names)
+    assert "called like splits of the same photos" in message or "folders of the same names" in message
+    assert "add --set source.splits=false" in message
+    tops = {name.split("/")[0] for name in names}
+    assert set(read(tmp_path, splits=False).train.folders) == tops
+
+
+@pytest.mark.parametrize(
+    "names", [["steam train/1.png", "test tube/1.png"], ["freight train/1.png", "train/1.png", "express train/1.png"]]
+)
+def test_a_class_may_have_the_word_of_a_split_in_its_name(tmp_path: Path, names: list[str]) -> None:
+    assert list(read(tmp_path, *names).train.folders) == sorted(name.split("/")[0] for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        (["data/train/", "data/val/", "preview/1.png"], "photos/data"),
+        (["data/Train/", "data/Test/", "samples/1.png"], "photos/data"),
+        (["archive/insects/train/", "archive/insects/valid/", "figures/1.png"], "photos/archive/insects"),
+        (
+            ["train/insects/train/", "train/insects/val/", "train/wasps/1.png", "val/wasps/1.png"],
+            "photos/train/insects",
+        ),
+    ],
+)
+def test_a_class_in_which_there_are_splits_is_refused(tmp_path: Path, names: list[str], there: str) -> None:
+    message = refused(tmp_path, *names)
+    assert f"name {there}" in message
+    assert "add --set source.splits=false" in message
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_of, shown
+from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_in, role_of, shown
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,21 @@ from training.data.folder_names import Role, composed, folded, is_neutral, is_ut
 )
 def test_the_names_of_splits_are_known_in_any_case_and_spelling(role: Role | None, names: list[str]) -> None:
     assert [role_of(name) for name in names] == [role] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("asl_alphabet_train", ("train", "asl alphabet")),
+        ("Val-Ants", ("val", "ants")),
+        ("antsTest", ("test", "ants")),
+        ("01 train (1)", ("train", "")),
+        ("ants train set", ("train", "ants")),
+        *((name, None) for name in ("invalid", "latest ants", "my train car", "images", "", "2017")),
+    ],
+)
+def test_the_word_of_a_split_is_found_at_either_end_of_a_name(name: str, expected: tuple[Role, str] | None) -> None:
+    assert role_in(name) == expected
 
 
 @pytest.mark.parametrize("name", ["images", "Image", "IMGS", "photos", "pictures", "data", "image_data", "dataset"])

@@ -34,6 +34,7 @@ def test_a_name_stands_at_the_same_place_in_both_forms_of_unicode(tmp_path: Path
         *("@eaDir", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot", ".@__thumb", "~snapshot"),
         *("__MACOSX", ".Trashes", ".AppleDouble", ".Spotlight-V100", "Network Trash Folder"),
         *("$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information", "FOUND.000", "LOST.DIR"),
+        *("RECYCLER", "$WINDOWS.~BT", "$WinREAgent", "msdownld.tmp", "resource.frk", "@tmp", "@sharebin", "trashbox"),
         *("lost+found", ".Trash-1000", ".ipynb_checkpoints", "__pycache__"),
     ],
 )

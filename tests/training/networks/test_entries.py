@@ -43,6 +43,7 @@ def test_a_key_inside_a_usual_key_is_found() -> None:
 
 
 AVERAGED = ["model_ema", "ema", "ema_state_dict", "state_dict_ema", "params_ema", "ema_model", "swa_model"]
+AVERAGED += ["EMA", "modelEMA", "model_avg", "averaged_model", "average", "shadow", "polyak_weights"]
 
 
 @pytest.mark.parametrize("key", AVERAGED)
@@ -141,12 +142,17 @@ def test_a_network_that_nobody_knows_or_that_is_named_twice_is_not_named() -> No
         ("id2label", {"0": "ants", "1": "bees"}),
         ("classes", ["ants", "bees"]),
         ("class_names", ("ants", "bees")),
+        ("CLASSES", ("ants", "bees")),
     ],
 )
 def test_labels_in_a_file_are_found(key: str, value: Any) -> None:
     assert labels_in({key: value, "model": WEIGHTS}, ("model",)) == ({key: ("ants", "bees")}, [])
     inside = {"args": _arguments(**{key: value}), "model": WEIGHTS}
     assert labels_in(inside, ("model",)) == ({f"args.{key}": ("ants", "bees")}, [])
+    for settings in ("meta", "datamodule_hyper_parameters"):  # of OpenMMLab, of Lightning
+        assert labels_in({settings: {key: value}, "model": WEIGHTS}, ("model",))[0] == {
+            f"{settings}.{key}": ("ants", "bees")
+        }
     assert labels_in({"run": {key: value, "model": WEIGHTS}}, ("run", "model"))[0] == {f"run.{key}": ("ants", "bees")}
 
 

@@ -64,6 +64,8 @@ _ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x8c\x01" + bytes(200)
         (b"\n\n  <html lang=en><body>404", "is an HTML page"),
         (b"\xef\xbb\xbf<!doctype HTML>", "is an HTML page"),
         (b"<script>{var a}</script>", "is an HTML page"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML"><html>', "is an HTML page"),
+        (b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">', "is an HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is an XML document"),
         (b'{"error": "Repository not found"}', "is a JSON document"),
         (b'{"errors":{"code": 1}}', "is a JSON document"),
