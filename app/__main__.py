@@ -1,11 +1,12 @@
 """`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all."""
 
-from app.processes.early_signals import end_on_signals
+from app.processes.early_signals import end_on_signals, ignore_signals
 
 if __name__ == "__main__":
     end_on_signals()  # before the imports below, which take their time
 
 import asyncio
+import atexit
 import contextlib
 import os
 import resource
@@ -87,4 +88,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    end_on_signals(code)  # the event loop has left no handlers; a signal that comes so late changes no exit code
+    atexit.register(ignore_signals)  # once no thread is left: while Python itself ends, it takes handlers away
+    sys.exit(code)

@@ -57,9 +57,8 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics, d
         draft=settings.jpeg_draft,
     )
     predict = Predict(ImageClassifier(engine, decoder, metrics), admission, settings, metrics)
-    app: ASGIApp = ProblemDocuments(
-        _Dispatch(predict, _api(engine, decoder, settings, metrics, draining or Draining()))
-    )
+    draining = draining or Draining()
+    app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics, draining)))
     if settings.cors_origins:
         app = CORSMiddleware(
             app,
@@ -69,7 +68,7 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics, d
             expose_headers=["x-request-id", "retry-after"],
         )
     fast_path = PredictFastPath(predict, cors=bool(settings.cors_origins))
-    return App(RequestIdAndMetrics(LingeringClose(app), metrics), (fast_path,))
+    return App(RequestIdAndMetrics(LingeringClose(app, draining), metrics), (fast_path,))
 
 
 class _Dispatch:

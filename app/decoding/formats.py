@@ -100,7 +100,8 @@ def accepted_format(data: bytes) -> str:
         return accepted
     if not data:
         raise ImageProblem("bad_image", f"the file is empty; {_SEND}")
-    known = next((name for signature, name in _NOT_ACCEPTED if data.lstrip().startswith(signature)), None)
+    head = data[:1024].lstrip()  # not of megabytes of spaces, once for each signature
+    known = next((name for signature, name in _NOT_ACCEPTED if head.startswith(signature)), None)
     if data[4:8] == b"ftyp":
         known = _BRANDS.get(data[8:12], _VIDEO)
     elif data[4:8] in _BOXES and data[:1] < b"\t":  # its length stands before it: no text begins so

@@ -1,11 +1,13 @@
 """What holds for every request that goes by ASGI: plain ASGI applications around both the hot route and FastAPI."""
 
 import asyncio
+import math
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.connection_limits import LINGER_BYTES, LINGER_SECONDS
 from app.http.disconnect import ClientDisconnect
+from app.http.draining import Draining
 from app.http.guard import enter_request, leave_request
 from app.http.problems import problem_of
 from app.telemetry.metrics import Metrics
@@ -48,22 +50,27 @@ class LingeringClose:
 
     It announces that the connection will be closed, sends the answer, and reads on for a little before the end. A
     connection that is closed while the client sends is reset, and the reset may overtake the answer.
+
+    Args:
+        draining: while the server drains, the protocol ends connections by itself. Then any body is read on.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, draining: Draining) -> None:
         self._app = app
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _announces_much(scope):
+        if scope["type"] != "http" or not (size := _announced_size(scope)):
             await self._app(scope, receive, send)
             return
-        state = scope["state"]
+        state, closes = scope["state"], size > LINGER_BYTES or _ends(scope)
 
         async def send_then_read_on(message: Message) -> None:
-            if state.get("body_read"):
+            if state.get("body_read") or not (closes or self._draining.begun):
                 await send(message)
             elif message["type"] == "http.response.start":
-                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+                headers = [(b"connection", b"close")] if closes else []
+                await send({**message, "headers": [*message.get("headers", ()), *headers]})
             elif message.get("more_body", False):
                 await send(message)
             else:
@@ -102,23 +109,27 @@ async def _answer_if_none_was(error: BaseException, scope: Scope, receive: Recei
         await problem.response(scope)(scope, receive, send)
 
 
-def _announces_much(scope: Scope) -> bool:
-    """Says whether so much of a body is to come that the connection can be neither closed at once nor kept.
-
-    The HTTP server skips what would be read on before a close as well, and then the connection can stay open. Where
-    the client wants it closed anyway, any body is much.
-    """
-    size, ends = 0, scope["http_version"] == "1.0"
+def _announced_size(scope: Scope) -> float:
+    """Returns how many bytes of a body are to come: infinitely many where that is not said."""
+    size = 0.0
     for name, value in scope["headers"]:
         if name == b"content-length":
             size = int(value)
         elif name == b"transfer-encoding":
-            return True
-        elif name == b"connection":
-            ends = ends or b"close" in value.lower()
-        elif name == b"expect":  # whether the body will come at all is the client's choice
-            ends = True
-    return size > (0 if ends else LINGER_BYTES)
+            return math.inf
+    return size
+
+
+def _ends(scope: Scope) -> bool:
+    """Says whether the connection is to end with a request that is answered before its body was read.
+
+    Otherwise the HTTP server skips what would be read on before a close as well, and the connection can stay open.
+    """
+    return scope["http_version"] == "1.0" or any(
+        # Whether a body that is expected will come at all is the client's choice.
+        name == b"expect" or (name == b"connection" and b"close" in value.lower())
+        for name, value in scope["headers"]
+    )
 
 
 async def _read_on(receive: Receive) -> None:

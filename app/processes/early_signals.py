@@ -1,4 +1,4 @@
-"""What signals do to a process that has only just begun, before anything that takes long is imported.
+"""What signals do to a process that has only just begun, before anything that takes long is imported, or that ends.
 
 Importing takes a second. By default a signal would end the process meanwhile with an error, or do nothing at all: in a
 container the server is process 1, to which the system gives no signal that it has no handler for.
@@ -10,13 +10,16 @@ import signal
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def end_on_signals() -> None:
-    """Ends this process with 0 on SIGTERM or SIGINT, until something else handles them. It holds nothing yet."""
+def end_on_signals(code: int = 0) -> None:
+    """Ends this process at once on SIGTERM or SIGINT, until something else handles them.
+
+    It holds nothing yet, or nothing any more.
+    """
     for number in _SIGNALS:
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, lambda *_: os._exit(code))
 
 
 def ignore_signals() -> None:
-    """Leaves SIGTERM and SIGINT to the parent of this process."""
+    """Leaves SIGTERM and SIGINT to the parent of this process, or to nobody."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

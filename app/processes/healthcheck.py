@@ -5,17 +5,18 @@ it of each process. `FLAMBEAU_PORT` would not do, which `--port` overrides, and 
 """
 
 import http.client
+import re
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 
 _PROC = Path("/proc")
 _LISTENING = "0A"  # the state in /proc/net/tcp, as in Linux's <net/tcp_states.h>
 _SECONDS = 3.0
+_COMMAND = re.compile(rb"\0-[A-Za-z]*m\0app\0")  # also -um app
 
 
 def main(proc: Path = _PROC) -> int:
@@ -50,8 +51,7 @@ def find_servers(proc: Path = _PROC) -> Iterator[tuple[str, int]]:
 
 
 def _is_server(process: Path) -> bool:
-    words = (process / "cmdline").read_bytes().split(b"\0")
-    return (b"-m", b"app") in pairwise(words)
+    return _COMMAND.search((process / "cmdline").read_bytes()) is not None
 
 
 def _same_container(process: Path, proc: Path) -> bool:

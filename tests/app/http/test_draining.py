@@ -138,6 +138,30 @@ async def test_so_does_the_answer_to_a_request_that_was_there_before(sent: bytes
         assert await client.rest() == b""
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        request("/predict?model=digits", content_length="300000", content_encoding="gzip"),
+        request("/predict?top_k=0", content_length="300000"),
+        request("/nothing", content_length="300000"),
+        request("/models", content_length="300000"),
+    ],
+)
+async def test_a_client_that_is_answered_before_its_body_has_come_may_finish_it(head: bytes) -> None:
+    """A connection that is closed while the client sends is reset, and the reset may overtake the answer."""
+    async with http_side(ScriptedEngine()) as side, side.connection() as client:
+        side.server.drain()
+        await client.send(head)
+        answer = await client.response()
+        assert (answer.status_code // 100, answer.headers["connection"]) == (4, "close")
+        for _ in range(3):
+            await client.send(bytes(100_000))
+            async with side.connection() as other:  # so that the server has read it
+                await other.send(LIVE)
+                await other.response(method="GET")
+        assert await client.rest() == b""
+
+
 async def test_of_requests_that_come_one_behind_the_other_the_last_one_ends_the_connection() -> None:
     engine = ScriptedEngine()
     engine.gate.clear()

@@ -1,4 +1,7 @@
-"""Signals that come in the first seconds, while much is imported. The import is held up until the test has sent one."""
+"""Signals that come before anything is served, or when nothing is any more.
+
+In the first seconds much is imported. The import is held up until the test has sent one.
+"""
 
 import os
 import signal
@@ -10,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import PATIENCE, PROJECT
+from tests.support.checkpoints import checkpoint, publish
+from tests.support.server import PATIENCE, PROJECT, serving
 from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.process
@@ -108,3 +112,17 @@ def test_a_child_that_is_still_importing_leaves_signals_to_its_parent(
     with importing(held_up, sys.executable, "-m", f"app.processes.{module}") as process:
         process.send_signal(number)
         assert ended(process) == (WENT_ON, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_a_second_signal_that_comes_at_the_very_end_does_not_spoil_the_exit_code(
+    front_ends: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Python takes a while to end. An impatient person, or two service managers, send more than one."""
+    (tmp_path / "sitecustomize.py").write_text(f"import atexit, signal; atexit.register(signal.raise_signal, {number})")
+    publish(tmp_path / "store", 1, checkpoint())
+    environment = {"PYTHONPATH": str(tmp_path), "COVERAGE_PROCESS_CONFIG": ""}
+    flags = ("--device", "cpu", "--front-ends", front_ends)
+    with serving(tmp_path / "store", *flags, environment=environment) as running:
+        assert running.stop(number) == 0

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,10 +64,10 @@ sys.stdin.read()
 
 
 @contextmanager
-def stand_in(proc: Path, host: str, answer: str) -> Iterator[int]:
+def stand_in(proc: Path, host: str, answer: str, *, flags: Sequence[str] = ("-m", "app")) -> Iterator[int]:
     """Starts another `python -m app`, which gives this answer to one request, and yields its port."""
     (proc.parent / "app.py").write_text(STAND_IN)
-    command = [sys.executable, "-m", "app", host, answer]
+    command = [sys.executable, *flags, host, answer]
     with subprocess.Popen(
         command, cwd=proc.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -81,6 +81,13 @@ def stand_in(proc: Path, host: str, answer: str) -> Iterator[int]:
 def test_it_asks_at_the_address_of_the_server(proc: Path, host: str, asked: str) -> None:
     with stand_in(proc, host, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as port:
         assert list(find_servers(proc)) == [(asked, port)]
+        assert main(proc) == 0
+
+
+@pytest.mark.parametrize("flags", [("-um", "app"), ("-X", "utf8", "-Bm", "app")])
+def test_it_finds_the_server_however_python_was_told_to_run_it(proc: Path, flags: tuple[str, ...]) -> None:
+    with stand_in(proc, "127.0.0.1", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", flags=flags) as port:
+        assert list(find_servers(proc)) == [("127.0.0.1", port)]
         assert main(proc) == 0
 
 
