@@ -95,7 +95,7 @@ class Checkpoint:
             OSError: the file cannot be written.
         """
         self._check()
-        manifest_json = self.manifest.model_dump_json()
+        manifest_json = self.manifest.to_json()
         data = safetensors.torch.save(self._tensors(), metadata={"manifest": manifest_json, "sha256": _NO_DIGEST})
         body_offset = 8 + int.from_bytes(data[:8], "little")
         body = memoryview(data)[body_offset:]

@@ -157,6 +157,15 @@ class Manifest(Section):
             raise ValueError(f"per_class has {len(self.per_class)} entries for {len(self.labels)} labels")
         return self
 
+    def to_json(self) -> str:
+        """Writes it as it stands in the file.
+
+        What came to the preprocess after version 0.1.0 is left out where it changes nothing, so that servers from
+        before read the file.
+        """
+        unused = set() if self.preprocess.ink_on_paper else {"ink_on_paper"}
+        return self.model_dump_json(exclude={"preprocess": unused})
+
     @property
     def temperature(self) -> float:
         """What the logits are divided by before the softmax; 1 where nothing was calibrated."""

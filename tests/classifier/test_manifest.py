@@ -84,6 +84,16 @@ def test_an_optional_section_may_be_null_or_left_out(section: str) -> None:
     assert getattr(_read(absent), section) is None
 
 
+@pytest.mark.parametrize("ink", [False, True])
+def test_its_text_names_a_later_field_of_the_preprocess_only_where_that_says_something(ink: bool) -> None:
+    """Servers from before the field refuse what they do not know."""
+    document = _document()
+    document["preprocess"] |= {"mode": "L", "mean": [0.5], "std": [0.5], "ink_on_paper": ink}
+    manifest = _read(document)
+    assert Manifest.model_validate_json(manifest.to_json()) == manifest
+    assert ("ink_on_paper" in json.loads(manifest.to_json())["preprocess"]) == ink
+
+
 def test_without_a_calibration_the_temperature_is_one() -> None:
     assert _read(_changed("calibration", None)).temperature == 1.0
 
