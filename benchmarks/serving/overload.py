@@ -2,11 +2,11 @@
 
     python -m benchmarks.serving.overload [--old TREE] [--edge 2592] [--rounds 3] [--seconds 6] [--json FILE]
 
-Capacity is what 32 clients in a closed loop get, measured in the same turn. After that, requests become due at a fixed
-rate, whatever the server does; the time of each runs from when it was due. The photos are JPEGs of about 120 kB, whose
-decoding costs nearly all of an answer: the network is the small one for digits. The clients are one process on the same
-cores, so the table says how much of a core they took. With `--old`, another tree of this project takes turns with this
-one.
+Capacity is what 32 clients in a closed loop get. It is measured before and after each overload, and the mean counts. At
+a rate, requests become due whatever the server does; the time of each runs from when it was due. The photos are JPEGs
+of about 120 kB, whose decoding costs nearly all of an answer: the network is the small one for digits. The clients are
+one process on the same cores, so the table says how much of a core they took. With `--old`, another tree of this
+project takes turns with this one.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Point:
     Args:
         times: the rate of requests over the capacity; 0 is the closed loop that measures the capacity.
         answers: answers with status 200 per second.
-        of_capacity: that over the capacity of the same turn.
+        of_capacity: that over the capacity.
         refused: the share of the requests that were refused with 503.
         lost: how many requests had neither.
         p50, p99, refused_p50, refused_p99: milliseconds until an answer, and until a refusal. None if there were none.
@@ -119,16 +119,21 @@ def _ask(server: Server, body: Body) -> None:
 
 
 def _turn(server: Server, photos: Path, *, seconds: float) -> Iterator[Point]:
+    plan = Plan(server.port, str(photos), CLOSED_LOOP, None, WARM_UP, seconds)
     with server.turn():
-        plan = Plan(server.port, str(photos), CLOSED_LOOP, None, WARM_UP, seconds)
-        closed = _point(server, 0, plan, None)
-        yield closed
+        before = _point(server, 0, plan)
+        yield before
         for times in TIMES:
-            rate = times * closed.answers
-            yield _point(server, times, replace(plan, clients=OPEN_LOOP, rate=rate), closed.answers)
+            rate = times * before.answers
+            overloaded = _point(server, times, replace(plan, clients=OPEN_LOOP, rate=rate))
+            after = _point(server, 0, plan)
+            capacity = (before.answers + after.answers) / 2
+            yield replace(overloaded, of_capacity=round(overloaded.answers / capacity, 3))
+            yield after
+            before = after
 
 
-def _point(server: Server, times: float, plan: Plan, capacity: float | None) -> Point:
+def _point(server: Server, times: float, plan: Plan) -> Point:
     with _peak_memory(server) as peak:
         (said,) = barrier("benchmarks.harness.clients", [[json.dumps(asdict(plan))]])
     outcome = Outcome(**said)
@@ -138,7 +143,7 @@ def _point(server: Server, times: float, plan: Plan, capacity: float | None) -> 
         server=server.name,
         times=times,
         answers=round(answers, 2),
-        of_capacity=round(answers / (capacity or answers), 3),
+        of_capacity=1.0,
         refused=round(refused / max(outcome.answered, 1), 3),
         lost=sum(outcome.failed.values()),
         p50=_percentile(outcome.latencies, 50),
