@@ -5,6 +5,7 @@ A scan is dark on white, a blackboard is bright on dark, and a photo of paper ha
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 # Contrasts, in levels from the paper to the strongest ink. Below _NONE there is no ink but the grain of the paper.
@@ -28,8 +29,16 @@ def ink_brightener(height: int, width: int, *, device: torch.device) -> Callable
     contrasts = torch.arange(256, dtype=torch.float32)
     faint = (contrasts >= _NONE) & (contrasts < _FULL)
     gains = torch.where(faint, 255 / contrasts, 1.0).to(device)
+    places = border.cpu().numpy()
+
+    def are_bright_on_black(pixels: torch.Tensor) -> bool:
+        levels = pixels.flatten(1).numpy()
+        black = len(places) - np.count_nonzero(levels[:, places], axis=1)
+        return bool((2 * black > len(places)).all() and (levels.max(axis=1) >= _FULL).all())
 
     def brighten(pixels: torch.Tensor) -> torch.Tensor:
+        if device.type == "cpu" and are_bright_on_black(pixels):  # which takes a quarter of the time
+            return pixels.to(torch.float32, copy=True)
         levels = pixels.flatten(1).to(torch.float32)
         levels.sub_(levels.index_select(1, border).median(1, keepdim=True).values)
         levels.mul_(levels.sum(1, keepdim=True).sign_()).relu_()

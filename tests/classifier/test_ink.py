@@ -35,6 +35,15 @@ def grain(deviation: float, *, paper: int = 200) -> torch.Tensor:
     return torch.from_numpy(np.clip(noise, 0, 255).round().astype(np.uint8))
 
 
+def test_what_becomes_of_an_image_does_not_depend_on_those_beside_it(digits: torch.Tensor) -> None:
+    """A batch of bright on black alone is known by a quicker look."""
+    kinds = [on_paper(digits[:4], paper=paper, ink=ink) for paper, ink in [(0, 255), (255, 0), (0, 203), (0, 204)]]
+    beside = brightened(torch.cat([*kinds, level(0), level(255)]))
+    alone = torch.cat([brightened(image[None]) for image in torch.cat([*kinds, level(0), level(255)])])
+    assert torch.equal(beside, alone)
+    assert torch.equal(brightened(torch.cat([kinds[0], kinds[3]])), torch.cat([beside[:4], beside[12:16]]))
+
+
 def test_white_on_black_stays_as_it_is_to_the_last_bit(digits: torch.Tensor) -> None:
     assert torch.equal(brightened(digits), digits.float())
     assert torch.equal(brightened(on_paper(digits, paper=0, ink=204)), on_paper(digits, paper=0, ink=204).float())
