@@ -35,6 +35,7 @@ from training.data.dataset import load_dataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
+from training.recipes.dataset_table import DIGIT
 from training.recipes.recipe import Recipe
 
 PROJECT = Path(__file__).parent.parent
@@ -89,10 +90,10 @@ def main() -> int:
 
 def _demo(store: Path, runs: Path) -> None:
     newest = _newest(store)
-    if newest is None:
+    if newest is None or Checkpoint.load(newest).manifest.preprocess != DIGIT:  # of an earlier demo
         _say("1. Train a small network on digits that the project draws itself, and publish it")
         _train(store, runs)
-        newest = _published(store, after=0)
+        newest = _published(store, after=0 if newest is None else _version(newest))
     else:
         _say(f"1. Train: not needed, {_shown(newest)} is in the store already")
     manifest = Checkpoint.load(newest).manifest
