@@ -5,7 +5,7 @@ from classifier.image_files.work import Work
 SIGNATURE = b"BM"
 _RUN_LENGTHS = (1, 2)  # of 8 and of 4 bits
 _NS_PIXEL = 10.0
-_NS_RUN_LENGTH_PIXEL, _NS_RUN_LENGTH_BYTE = 200.0, 200.0
+_NS_RUN_LENGTH_PIXEL, _NS_RUN_LENGTH_BYTE = 240.0, 240.0
 
 
 def necessary(data: bytes, work: Work) -> bytes:

@@ -38,7 +38,7 @@ _NS_BYTE = 18.0  # entropy decoding
 _NS_COMPONENT = 6.0  # a sample: transform and colour
 _NS_PIXEL = 3.0
 # A block in a scan, for what it costs beside its bytes.
-_NS_DC, _NS_AC, _NS_REFINED, _NS_SEQUENTIAL, _NS_LOSSLESS, _NS_ARITHMETIC = 20.0, 16.0, 45.0, 30.0, 512.0, 1000.0
+_NS_DC, _NS_AC, _NS_REFINED, _NS_SEQUENTIAL, _NS_LOSSLESS, _NS_ARITHMETIC = 20.0, 17.0, 48.0, 30.0, 512.0, 1000.0
 
 
 class _Frame(NamedTuple):

@@ -11,7 +11,7 @@ _NAME = b"WEBP"  # behind the size of the file
 _CHUNKS, _FRAME_HEADER = 12, 16  # where the first chunk is, and what stands before the chunks of a frame
 _NS_CHUNK = 5000.0
 _NS_PIXEL, _NS_ALPHA = 22.0, 12.0
-_NS_BYTE = {b"VP8 ": 85.0, b"VP8L": 9.0, b"ALPH": 9.0}
+_NS_BYTE = {b"VP8 ": 85.0, b"VP8L": 13.0, b"ALPH": 9.0}
 
 
 def necessary(data: bytes, work: Work) -> bytes:
