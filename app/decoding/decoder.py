@@ -189,17 +189,19 @@ class Decoder:
         """
         open_one = partial(open_image, max_pixels=self._max_pixels)
         opened = await _all(self._openers.submit(_or_problem, open_one, data) for data in images)
-        amounts = [0 if isinstance(image, ImageProblem) else image.width * image.height for image in opened]
+        sound = [image for image in opened if not isinstance(image, ImageProblem)]
+        amounts = [image.width * image.height for image in sound]
         self._pixels.acquire(sum(amounts))
         loop = asyncio.get_running_loop()
         make_pixels = partial(to_pixels, preprocess=preprocess, draft=self._draft)
         work: list[Future[DecodeResult]] = []
-        for image, amount in zip(opened, amounts, strict=True):
+        for image, amount in zip(sound, amounts, strict=True):
             done = self._pool.submit(_or_problem, make_pixels, image)
             # When the thread is through, not when the caller stops waiting: until then the memory is held.
             done.add_done_callback(partial(self._through, loop, amount))
             work.append(done)
-        return await _all(work)
+        decoded = iter(await _all(work))
+        return [image if isinstance(image, ImageProblem) else next(decoded) for image in opened]
 
     def _through(self, loop: asyncio.AbstractEventLoop, amount: int, _: Future[DecodeResult]) -> None:
         loop.call_soon_threadsafe(self._pixels.release, amount)
@@ -209,10 +211,8 @@ async def _all(work: Iterable[Future[T]]) -> list[T]:
     return await asyncio.gather(*map(asyncio.wrap_future, work))
 
 
-def _or_problem(step: Callable[[S], T], value: S | ImageProblem) -> T | ImageProblem:
+def _or_problem(step: Callable[[S], T], value: S) -> T | ImageProblem:
     """Takes one step of one image, in a thread. What is wrong with an image is a result like others."""
-    if isinstance(value, ImageProblem):
-        return value
     try:
         return step(value)
     except ImageProblem as problem:

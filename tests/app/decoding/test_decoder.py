@@ -282,6 +282,22 @@ class TestPool:
         gate.set()
         await busy
 
+    async def test_what_is_wrong_with_a_large_image_is_told_while_the_pool_is_busy(self) -> None:
+        preprocess, gate, begun = gated()
+        pool = decoder(max_pixels=self.SIZE)
+        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+        await come(begun)
+        async with asyncio.timeout(20):
+            outcomes = await pool.decode(
+                [png(size=(500, 400)), png(size=LARGE)[:20] + bytes(40_000)], DIGITS, deadline=soon()
+            )
+        assert [outcome.code for outcome in outcomes if isinstance(outcome, ImageProblem)] == [
+            "too_many_pixels",
+            "bad_image",
+        ]
+        gate.set()
+        await busy
+
     async def test_the_images_of_one_request_do_not_refuse_one_another(self) -> None:
         budget = Budget("pixels", self.SIZE * 2)
         images = [png(i, LARGE) for i in range(5)]
