@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from classifier.preprocess import Preprocess
 
@@ -38,7 +38,14 @@ def _inside(value: JsonValue) -> Iterable[JsonValue]:
     return value if isinstance(value, list) else ()
 
 
+def _that_differ(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels):
+        raise ValueError("two classes have the same label")
+    return labels
+
+
 Label = Annotated[str, Field(min_length=1, max_length=256)]
+Labels = Annotated[tuple[Label, ...], Field(description="by class index", min_length=2), AfterValidator(_that_differ)]
 
 
 class Section(BaseModel):
@@ -134,7 +141,7 @@ class Manifest(Section):
     format: Literal[1] = 1
     model: str = Field(pattern=MODEL_NAME)
     architecture: str = Field(min_length=1)
-    labels: tuple[Label, ...] = Field(description="by class index", min_length=2)
+    labels: Labels
     preprocess: Preprocess
     metrics: Metrics | None = None
     per_class: tuple[ClassMetrics, ...] | None = Field(None, description="by class index")
@@ -143,13 +150,6 @@ class Manifest(Section):
     imported: Imported | None = None
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
-
-    @field_validator("labels")
-    @classmethod
-    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) != len(labels):
-            raise ValueError("two classes have the same label")
-        return labels
 
     @model_validator(mode="after")
     def _figures_fit_the_labels(self) -> Self:

@@ -1,6 +1,5 @@
 """Writes a published version as a file that other programs can load."""
 
-import hashlib
 from pathlib import Path
 
 from classifier.architectures import load_weights
@@ -36,6 +35,4 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
     load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
     with atomic_files.atomic_write(target) as file:
         atomic_files.save_to(file, network.state_dict())
-        with Path(file.name).open("rb") as written:
-            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        sidecar.write(target, sidecar.Sidecar.of(own.manifest, sha256))
+        sidecar.write(target, sidecar.Sidecar.of(own.manifest, sidecar.sha256_of(Path(file.name))))

@@ -1,8 +1,7 @@
 """Publishes weights that were trained elsewhere."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def import_weights(
     content = foreign.read(path, entry)
     for line in content.notes:
         note(line)
-    sha256 = _sha256(path)
+    sha256 = sidecar.sha256_of(path)
     beside = None if content.manifest else sidecar.read(path, sha256, note=note)
     known = sidecar.Sidecar.of(content.manifest) if content.manifest else beside
     named = architecture
@@ -97,7 +96,7 @@ def import_weights(
     )
     served = _Served(architecture, weights, labels, chosen)
     if known and known.preprocess == chosen:
-        served = _Served(architecture, weights, labels, chosen, known.calibration, known.out_of_distribution)
+        served = replace(served, calibration=known.calibration, out_of_distribution=known.out_of_distribution)
     elif known and (known.calibration or known.out_of_distribution):
         note("left out the temperature and the threshold for strange images: they belong to another preprocess")
     return _published(served, source=path.name, sha256=sha256, store=store, name=name, examples=examples)
@@ -132,7 +131,7 @@ def import_pretrained(
     return _published(
         _Served(architecture, own.weights, own.labels, own.preprocess),
         source=f"torchvision {own.name}",
-        sha256=_sha256(own.file),
+        sha256=sidecar.sha256_of(own.file),
         store=store,
         name=name,
         examples=examples,
@@ -197,8 +196,3 @@ def _proved(manifest: Manifest, network: nn.Module, weights: Weights, pngs: tupl
     except SIZE_ERRORS as error:
         raise cannot_take(manifest.architecture, manifest.preprocess, error) from error
     return Checkpoint(manifest=manifest, network=weights, reference=proof)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,14 @@
 """The file `<weights>.json` beside exported weights: all that serving them needs, and a state_dict does not say."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
-from classifier.manifest import Calibration, Label, Manifest, OutOfDistribution, Section
+from classifier.manifest import Calibration, Labels, Manifest, OutOfDistribution, Section
 from classifier.preprocess import Preprocess
 from training import atomic_files
 from training.errors import TrainingError
@@ -21,18 +22,11 @@ class Sidecar(Section):
 
     format: Literal["flambeau-weights/1"] = _FORMAT
     architecture: str = Field(min_length=1)
-    labels: tuple[Label, ...] = Field(description="by class index", min_length=2)
+    labels: Labels
     preprocess: Preprocess
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
     sha256: Annotated[str, Field(description="of the file of weights", pattern="^[0-9a-f]{64}$")] | None = None
-
-    @field_validator("labels")
-    @classmethod
-    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) != len(labels):
-            raise ValueError("two classes have the same label")
-        return labels
 
     @classmethod
     def of(cls, manifest: Manifest, sha256: str | None = None) -> Self:
@@ -50,6 +44,12 @@ class Sidecar(Section):
 def path_of(weights: Path) -> Path:
     """Returns where the sidecar of a file of weights lies."""
     return weights.with_name(f"{weights.name}.json")
+
+
+def sha256_of(weights: Path) -> str:
+    """Returns the hash of a file of weights, 64 hexadecimal digits. Raises: OSError."""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(weights: Path, content: Sidecar) -> None:
