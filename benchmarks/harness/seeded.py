@@ -4,6 +4,7 @@ Their manifests have all that costs a server time: a temperature, and a threshol
 """
 
 import io
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,13 @@ def store_of(network: str) -> Iterator[Path]:
         (store / network).mkdir(parents=True)
         of(network, store / network / "1.safetensors")
         yield store
+
+
+def published(checkpoint: Path, store: Path, model: str = "benchmark") -> Path:
+    """Copies a checkpoint into a store, as version 1 of a model, and returns the store."""
+    (store / model).mkdir(parents=True)
+    shutil.copy(checkpoint, store / model / "1.safetensors")
+    return store
 
 
 def drawings(count: int) -> list[bytes]:

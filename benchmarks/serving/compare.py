@@ -154,9 +154,7 @@ def _figures(
     Args:
         folder: where the store, the servers' logs and the files for wrk are written.
     """
-    store = folder / "store"
-    (store / "benchmark").mkdir(parents=True)
-    shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
+    store = seeded.published(checkpoint, folder / "store")
     ask = partial(answers, images=plan.images[:1])
     with ExitStack() as stack:
 

@@ -13,7 +13,6 @@ that left were computed. Small digits and photos are measured. It takes less tha
 import argparse
 import json
 import resource
-import shutil
 import signal
 import socket
 import statistics
@@ -116,13 +115,12 @@ def _measured(scenario: str, rules: Sequence[str], *, rounds: int) -> dict[str, 
     turns: dict[str, list[Turn]] = {rule: [] for rule in rules}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        for each in ("images", "store/benchmark"):
-            (folder / each).mkdir(parents=True)
+        (folder / "images").mkdir()
         image = make_image()
         (folder / "images" / "0").write_bytes(image)
         checkpoint = make_checkpoint(folder / "seeded.safetensors")
-        shutil.copy(checkpoint, folder / "store" / "benchmark" / "1.safetensors")
-        start = partial(running, ask=partial(answers, images=[image]), checkpoint=checkpoint, store=folder / "store")
+        store = seeded.published(checkpoint, folder / "store")
+        start = partial(running, ask=partial(answers, images=[image]), checkpoint=checkpoint, store=store)
         servers = {rule: stack.enter_context(start(RULES[rule], log=folder / f"{rule}.log")) for rule in rules}
         for number in range(rounds):
             for rule in rules[:: -1 if number % 2 else 1]:

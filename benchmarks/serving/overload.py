@@ -11,7 +11,6 @@ project takes turns with this one.
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -32,8 +31,8 @@ from benchmarks.harness import report, seeded
 from benchmarks.harness.barrier import barrier
 from benchmarks.harness.clients import Outcome, Plan
 from benchmarks.harness.contestants import FLAMBEAU
-from benchmarks.harness.load import Body, body_of
 from benchmarks.harness.processes import Server, running
+from benchmarks.harness.rounds import answers
 
 CLOSED_LOOP = 32  # clients
 OPEN_LOOP = 512  # connections at a rate: more than are ever on their way at once
@@ -86,10 +85,8 @@ def main() -> None:
         folder = Path(name)
         photos = _photos(folder / "photos", arguments.edge)
         checkpoint = seeded.digits(folder / "seeded.safetensors")
-        store = folder / "store"
-        (store / "benchmark").mkdir(parents=True)
-        shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
-        ask = partial(_ask, body=body_of(seeded.drawings(1), form=True))
+        store = seeded.published(checkpoint, folder / "store")
+        ask = partial(answers, images=seeded.drawings(1))
         servers = [
             stack.enter_context(running(each, ask, checkpoint=checkpoint, store=store, log=folder / f"{each.name}.log"))
             for each in contestants
@@ -114,10 +111,6 @@ def main() -> None:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _ask(server: Server, body: Body) -> None:
-    server.post(body.data, body.content_type)
-
-
 def _turn(server: Server, photos: Path, *, seconds: float) -> Iterator[Point]:
     plan = Plan(server.port, str(photos), CLOSED_LOOP, None, WARM_UP, seconds)
     with server.turn():
@@ -137,12 +130,12 @@ def _point(server: Server, times: float, plan: Plan) -> Point:
     with _peak_memory(server) as peak:
         (said,) = barrier("benchmarks.harness.clients", [[json.dumps(asdict(plan))]])
     outcome = Outcome(**said)
-    answers = outcome.measured / plan.seconds
+    rate = outcome.measured / plan.seconds
     refused = outcome.failed.pop("503", 0)
     point = Point(
         server=server.name,
         times=times,
-        answers=round(answers, 2),
+        answers=round(rate, 2),
         of_capacity=1.0,
         refused=round(refused / max(outcome.answered, 1), 3),
         lost=sum(outcome.failed.values()),

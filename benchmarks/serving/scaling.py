@@ -8,7 +8,6 @@ Each point is one measurement of wrk on a server with one front-end and seeded w
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -91,8 +90,7 @@ def main() -> None:
 def _serving(checkpoint: Path, folder: Path, *, models: int) -> Iterator[Server]:
     store = folder / f"store-{models}"
     for i in range(models):
-        (store / f"benchmark-{i}").mkdir(parents=True, exist_ok=True)
-        shutil.copy(checkpoint, store / f"benchmark-{i}" / "1.safetensors")
+        seeded.published(checkpoint, store, f"benchmark-{i}")
     last = max(path.name for path in store.iterdir())  # models are loaded in this order
     ask = partial(_ask, body=body_of(seeded.drawings(1), form=True), query=f"?model={last}")
     with running(FLAMBEAU[1], ask, checkpoint=checkpoint, store=store, log=folder / "log") as server:

@@ -61,9 +61,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = seeded.digits(folder / "seeded.safetensors")
-        store = folder / "store"
-        (store / "benchmark").mkdir(parents=True)
-        shutil.copy(checkpoint, store / "benchmark" / "1.safetensors")
+        store = seeded.published(checkpoint, folder / "store")
         start = partial(_started, plan=plan, checkpoint=checkpoint, store=store, folder=folder)
         seconds = _start_seconds(contestants, start)
         with ExitStack() as stack:
