@@ -6,7 +6,8 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ async def come(begun: threading.Semaphore) -> None:
     assert await asyncio.to_thread(begun.acquire, timeout=60)
 
 
+@asynccontextmanager
+async def busy(pool: Decoder) -> AsyncIterator[Decoder]:
+    """Keeps a thread of the pool at one large image until the block is left."""
+    preprocess, gate, begun = gated()
+    decoding = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
+    await come(begun)
+    try:
+        yield pool
+    finally:
+        gate.set()
+        await decoding
+
+
 async def turns(until: Callable[[], bool]) -> None:
     """Lets the event loop do what is due, until something holds."""
     for _ in range(100):
@@ -197,106 +211,66 @@ class TestPool:
     SIZE = LARGE[0] * LARGE[1]
 
     async def test_the_deadline_ends_the_waiting_while_the_pool_is_busy(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder()
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        with pytest.raises(DeadlineExceeded):
-            await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() + 0.01)
-        with pytest.raises(DeadlineExceeded):
-            await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() - 1)
-        gate.set()
-        await busy
+        async with busy(decoder()) as pool:
+            with pytest.raises(DeadlineExceeded):
+                await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() + 0.01)
+            with pytest.raises(DeadlineExceeded):
+                await pool.decode([png(size=LARGE)], DIGITS, deadline=time.monotonic() - 1)
 
     async def test_small_images_do_not_wait_for_the_pool(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder()
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
-        gate.set()
-        await busy
+        async with busy(decoder()) as pool:
+            assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
 
     async def test_a_small_file_that_may_inflate_to_much_is_left_to_the_pool(self) -> None:
         text = png_chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(1 << 19)))
         small = png()
         inflating = small[:33] + text * 20 + small[33:]
         assert len(inflating) < 32_000
-        preprocess, gate, begun = gated()
-        pool = decoder()
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        waiting = asyncio.create_task(pool.decode([inflating], DIGITS, deadline=soon()))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        gate.set()
-        await busy
+        async with busy(decoder()) as pool:
+            waiting = asyncio.create_task(pool.decode([inflating], DIGITS, deadline=soon()))
+            await asyncio.sleep(0)
+            assert not waiting.done()
         assert np.array_equal((await waiting)[0], decode(small, DIGITS))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("data", [jpeg_of_scans(128, 128, 2000), tiff(128, 128, STRIPS, bytes(128))])
     async def test_a_small_file_of_much_work_is_left_to_the_pool(self, data: bytes) -> None:
         assert len(data) < 32_000
-        preprocess, gate, begun = gated()
-        pool = decoder()
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        waiting = asyncio.create_task(pool.decode([data], DIGITS, deadline=soon()))
-        await asyncio.sleep(0)
-        assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
-        assert not waiting.done()
-        gate.set()
-        await busy
+        async with busy(decoder()) as pool:
+            waiting = asyncio.create_task(pool.decode([data], DIGITS, deadline=soon()))
+            await asyncio.sleep(0)
+            assert len(await pool.decode([png()], DIGITS, deadline=soon())) == 1
+            assert not waiting.done()
         assert np.array_equal((await waiting)[0], decode(data, DIGITS))  # type: ignore[arg-type]
 
     async def test_a_long_thin_image_that_a_resize_would_enlarge_is_left_to_the_pool(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder()
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        waiting = asyncio.create_task(pool.decode([png(size=(16, 1024))], DIGITS, deadline=soon()))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        gate.set()
-        await busy
+        async with busy(decoder()) as pool:
+            waiting = asyncio.create_task(pool.decode([png(size=(16, 1024))], DIGITS, deadline=soon()))
+            await asyncio.sleep(0)
+            assert not waiting.done()
         assert len(await waiting) == 1
 
     async def test_what_has_no_room_is_refused_and_what_has_is_not(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder(budget=Budget("pixels", self.SIZE * 2), threads=2)
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        with pytest.raises(Overloaded):
-            await pool.decode([png(size=LARGE)] * 2, DIGITS, deadline=soon())
-        assert len(await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())) == 1
-        gate.set()
-        await busy
+        async with busy(decoder(budget=Budget("pixels", self.SIZE * 2), threads=2)) as pool:
+            with pytest.raises(Overloaded):
+                await pool.decode([png(size=LARGE)] * 2, DIGITS, deadline=soon())
+            assert len(await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())) == 1
 
     async def test_what_has_no_room_is_refused_while_the_pool_is_busy_not_behind_it(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder(budget=Budget("pixels", self.SIZE))
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        async with asyncio.timeout(20):
-            with pytest.raises(Overloaded):
-                await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())
-        gate.set()
-        await busy
+        async with busy(decoder(budget=Budget("pixels", self.SIZE))) as pool:
+            async with asyncio.timeout(20):
+                with pytest.raises(Overloaded):
+                    await pool.decode([png(size=LARGE)], DIGITS, deadline=soon())
 
     async def test_what_is_wrong_with_a_large_image_is_told_while_the_pool_is_busy(self) -> None:
-        preprocess, gate, begun = gated()
-        pool = decoder(max_pixels=self.SIZE)
-        busy = asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon()))
-        await come(begun)
-        async with asyncio.timeout(20):
-            outcomes = await pool.decode(
-                [png(size=(500, 400)), png(size=LARGE)[:20] + bytes(40_000)], DIGITS, deadline=soon()
-            )
-        assert [outcome.code for outcome in outcomes if isinstance(outcome, ImageProblem)] == [
-            "too_many_pixels",
-            "bad_image",
-        ]
-        gate.set()
-        await busy
+        async with busy(decoder(max_pixels=self.SIZE)) as pool:
+            async with asyncio.timeout(20):
+                outcomes = await pool.decode(
+                    [png(size=(500, 400)), png(size=LARGE)[:20] + bytes(40_000)], DIGITS, deadline=soon()
+                )
+            assert [outcome.code for outcome in outcomes if isinstance(outcome, ImageProblem)] == [
+                "too_many_pixels",
+                "bad_image",
+            ]
 
     async def test_the_images_of_one_request_do_not_refuse_one_another(self) -> None:
         budget = Budget("pixels", self.SIZE * 2)
