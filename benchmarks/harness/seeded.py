@@ -58,7 +58,7 @@ def store_of(network: str) -> Iterator[Path]:
 
 def published(checkpoint: Path, store: Path, model: str = "benchmark") -> Path:
     """Copies a checkpoint into a store, as version 1 of a model, and returns the store."""
-    (store / model).mkdir(parents=True)
+    (store / model).mkdir(parents=True, exist_ok=True)
     shutil.copy(checkpoint, store / model / "1.safetensors")
     return store
 
