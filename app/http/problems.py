@@ -51,6 +51,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder each time
 
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()) for status, _ in PROBLEMS.values()
+}
+
 # Seconds after which another try may meet another state.
 _RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
 
@@ -80,27 +84,32 @@ class Problem(Exception):
         return self.code == "upload_too_slow"
 
     def response(self, scope: Scope) -> Response:
-        """Returns the answer to the request of `scope`, and notes the code in the scope's state for the metrics.
-
-        The document is that of RFC 9457, section 3, with `code` and `request_id` as extensions.
-        """
-        status, title = PROBLEMS[self.code]
+        """Returns the answer to the request of `scope`, and notes the code in the scope's state for the metrics."""
         scope["state"]["problem"] = self.code
+        body = self.document(scope["state"]["request_id"])
+        return Response(body, self.status, self.all_headers(), media_type=PROBLEM_TYPE)
+
+    def document(self, request_id: str) -> bytes:
+        """Returns the document of RFC 9457, section 3, with `code` and `request_id` as extensions."""
+        status, title = PROBLEMS[self.code]
         document = {
             "type": "about:blank",
             "title": title,
             "status": status,
             "detail": self.detail,
             "code": self.code,
-            "request_id": scope["state"]["request_id"],
+            "request_id": request_id,
         }
+        return _as_json(document).encode(errors="replace")
+
+    def all_headers(self) -> dict[str, str]:
+        """Returns the answer's headers: its own, and those that belong to the code."""
         headers = dict(self.headers)
         if self.code in _RETRY_AFTER:
             headers["retry-after"] = str(_RETRY_AFTER[self.code])
         if self.closes:
             headers["connection"] = "close"
-        body = _as_json(document).encode(errors="replace")
-        return Response(body, status, headers, media_type=PROBLEM_TYPE)
+        return headers
 
 
 def problem_of(error: BaseException, request_id: bytes) -> Problem:
@@ -122,14 +131,17 @@ def problem_bytes(problem: Problem, request_id: bytes, lines: bytes, *, keep_ali
         lines: more header lines, each with its line end.
         keep_alive: whether the connection stays open; if not, a header says so.
     """
-    response = problem.response({"state": {"request_id": request_id.decode()}})
-    headers = {**dict(response.raw_headers), b"x-request-id": request_id}
+    body = problem.document(request_id.decode())
+    headers = {
+        "content-length": str(len(body)),
+        "content-type": PROBLEM_TYPE,
+        **problem.all_headers(),
+        "x-request-id": request_id.decode(),
+    }
     if not keep_alive:
-        headers[b"connection"] = b"close"
-    status = response.status_code
-    first = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    more = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
-    return b"".join((first, lines, more, b"\r\n", bytes(response.body)))
+        headers["connection"] = "close"
+    more = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
+    return b"".join((_STATUS_LINES[problem.status], lines, more, b"\r\n", body))
 
 
 def from_engine(error: EngineError) -> Problem:

@@ -34,11 +34,11 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _NS_SEGMENT = 10_000.0  # Pillow reads them one by one, and so does this
 _NS_QUANTIZATION = 250.0  # a byte of a table
 _NS_SCAN = 500.0
-_NS_BYTE = 18.0  # entropy decoding
-_NS_COMPONENT = 6.0  # a sample: transform and colour
+_NS_BYTE = 20.0  # entropy decoding
+_NS_COMPONENT = 7.0  # a sample: transform and colour
 _NS_PIXEL = 3.0
 # A block in a scan, for what it costs beside its bytes.
-_NS_DC, _NS_AC, _NS_REFINED, _NS_SEQUENTIAL, _NS_LOSSLESS, _NS_ARITHMETIC = 20.0, 17.0, 48.0, 30.0, 512.0, 1000.0
+_NS_DC, _NS_AC, _NS_REFINED, _NS_SEQUENTIAL, _NS_LOSSLESS, _NS_ARITHMETIC = 20.0, 17.0, 58.0, 30.0, 512.0, 1000.0
 
 
 class _Frame(NamedTuple):

@@ -61,11 +61,13 @@ class TestScans:
     def test_a_small_picture_of_many_scans_has_its_pixels(self) -> None:
         assert seen(jpeg_of_scans(32, 32, 100), "L").shape == (32, 32, 1)
 
-    @pytest.mark.parametrize("subsampling", [0, 2])
-    def test_a_progressive_photo_of_45_million_pixels_is_accepted(self, subsampling: int) -> None:
+    @pytest.mark.parametrize(("subsampling", "height", "width"), [(0, 4900, 7350), (2, 5504, 8256)])
+    def test_a_progressive_photo_of_45_million_pixels_is_accepted_and_of_36_with_all_colours(
+        self, subsampling: int, height: int, width: int
+    ) -> None:
         small = encoded(SEEN, "JPEG", progressive=True, quality=95, subsampling=subsampling)
         at = small.index(b"\xff\xc2") + 5
-        data = small[:at] + struct.pack(">HH", 5504, 8256) + small[at + 4 :]
+        data = small[:at] + struct.pack(">HH", height, width) + small[at + 4 :]
         photo = data[:-2] + bytes(18_000_000) + data[-2:]  # as many bytes as the last scan may have, in an upload
         assert small.count(b"\xff\xda") == 10
         assert accepted(photo)
