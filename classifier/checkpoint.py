@@ -1,6 +1,8 @@
 """One checkpoint file: weights, manifest and the reference batch that proves them, as safetensors.
 
     network.<state_dict name>   the weights
+    program                     uint8, 1-D: the network itself as a JSON document, where it is not known by name
+    constant.<name>             tensors of the program that are no weights
     reference.encoded.<i>       uint8, 1-D: up to 8 images as PNG
     reference.pixels            uint8 [n, height, width, channels]: what training's `to_pixels` made of them
     reference.logits            float32 [n, classes]: what exactly these weights made of those
@@ -13,7 +15,7 @@ written.
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -26,6 +28,9 @@ from torch import nn
 from classifier.architectures import load_weights, meta_network
 from classifier.header import CheckpointError, Header, content_hash
 from classifier.manifest import Manifest
+from classifier.program.check import check
+from classifier.program.document import Program
+from classifier.program.network import ProgramNetwork
 
 __all__ = ["MAX_REFERENCES", "Checkpoint", "CheckpointError", "Header", "Reference"]
 
@@ -58,12 +63,16 @@ class Checkpoint:
     Args:
         network: the weights, by their names in the network's state_dict.
         figures: large figures by name, float32 or int64.
+        program: what the network computes; None: it is known by the name of its architecture.
+        constants: tensors that the program uses beside the weights, by name.
     """
 
     manifest: Manifest
     network: Mapping[str, torch.Tensor]
     reference: Reference
     figures: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    program: Program | None = None
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -108,15 +117,23 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
 
-    def build(self) -> nn.Module:
+    def build(self, max_batch: int = 2) -> nn.Module:
         """Returns the network with these weights, on the CPU, in eval mode, without gradients.
 
         It shares the tensors of this checkpoint; nothing is copied.
 
-        Raises: CheckpointError if the architecture is not known.
+        Args:
+            max_batch: the largest batch that it will be given. Of a program is checked first what that costs.
+
+        Raises: CheckpointError if the architecture is not known, or the program cannot compute such a batch.
         """
-        network = self._meta_network()
-        load_weights(network, self.network, share=True)
+        network: nn.Module
+        if self.program is not None:
+            self._check_program(self.program, sorted({1, 2, max_batch}))
+            network = ProgramNetwork(self.program, self._program_tensors())
+        else:
+            network = self._meta_network()
+            load_weights(network, self.network, share=True)
         return network.eval().requires_grad_(False)
 
     def _meta_network(self) -> nn.Module:
@@ -125,8 +142,22 @@ class Checkpoint:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 
+    def _program_tensors(self) -> dict[str, torch.Tensor]:
+        weights = {f"network.{name}": tensor for name, tensor in self.network.items()}
+        return weights | {f"constant.{name}": tensor for name, tensor in self.constants.items()}
+
+    def _check_program(self, program: Program, batches: list[int]) -> None:
+        height, width, channels = self.manifest.preprocess.shape
+        check(program, (channels, height, width), len(self.manifest.labels), batches)
+
     def _check(self) -> None:
-        _check_network(self._meta_network(), self.network)
+        if self.program is None:
+            if self.manifest.program is not None or self.constants:
+                raise CheckpointError("the program that the network is to be is missing")
+            _check_network(self._meta_network(), self.network)
+        else:
+            self._check_tensors_of(self.program)
+            self._check_program(self.program, [1, 2])
         reference, count = self.reference, len(self.reference.encoded)
         if not 1 <= count <= MAX_REFERENCES:
             raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
@@ -138,6 +169,15 @@ class Checkpoint:
             if figure.dtype not in _FIGURES:
                 raise CheckpointError(f"figures.{name} is {figure.dtype}, where float32 or int64 is expected")
 
+    def _check_tensors_of(self, program: Program) -> None:
+        said = self.manifest.program
+        if said is None or said.operators != program.operators:
+            raise CheckpointError("the manifest does not say which operators its program uses")
+        tensors = self._program_tensors()
+        _check_names(tensors.keys(), program.tensors.keys(), "the program")
+        for name, spec in program.tensors.items():
+            _check_tensor(name, tensors[name], getattr(torch, spec.dtype), spec.shape)
+
     def _tensors(self) -> dict[str, torch.Tensor]:
         encoded = {
             f"reference.encoded.{i}": torch.frombuffer(bytearray(png), dtype=torch.uint8)
@@ -148,7 +188,10 @@ class Checkpoint:
             | encoded
             | {"reference.pixels": self.reference.pixels, "reference.logits": self.reference.logits}
             | {f"figures.{name}": tensor for name, tensor in self.figures.items()}
+            | {f"constant.{name}": tensor for name, tensor in self.constants.items()}
         )
+        if self.program is not None:
+            tensors["program"] = torch.frombuffer(bytearray(self.program.to_json()), dtype=torch.uint8)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     @classmethod
@@ -156,9 +199,11 @@ class Checkpoint:
         network = _take(tensors, "network.")
         encoded = _take(tensors, "reference.encoded.")
         figures = _take(tensors, "figures.")
+        constants = _take(tensors, "constant.")
+        program = tensors.pop("program", None)
         try:
             reference = Reference(
-                encoded=tuple(_png(i, encoded[str(i)]) for i in range(len(encoded))),
+                encoded=tuple(_bytes(f"reference.encoded.{i}", encoded[str(i)]) for i in range(len(encoded))),
                 pixels=tensors.pop("reference.pixels"),
                 logits=tensors.pop("reference.logits"),
             )
@@ -166,7 +211,14 @@ class Checkpoint:
             raise CheckpointError(f"the reference batch lacks {error}") from error
         if tensors:
             raise CheckpointError(f"tensors that do not belong in a checkpoint: {', '.join(sorted(tensors)[:5])}")
-        return cls(manifest=manifest, network=network, reference=reference, figures=figures)
+        return cls(
+            manifest=manifest,
+            network=network,
+            reference=reference,
+            figures=figures,
+            program=None if program is None else Program.from_json(_bytes("program", program)),
+            constants=constants,
+        )
 
 
 def _take(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -176,12 +228,7 @@ def _take(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 
 def _check_network(meta: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     expected = meta.state_dict()
-    missing = sorted(expected.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - expected.keys())
-    if missing or unexpected:
-        raise CheckpointError(
-            f"the weights do not fit the architecture: missing {missing[:5]}, unexpected {unexpected[:5]}"
-        )
+    _check_names(weights.keys(), expected.keys(), "the architecture")
     for name, tensor in expected.items():
         _check_tensor(f"network.{name}", weights[name], tensor.dtype, tuple(tensor.shape))
     left_out = sorted(name for name, _ in meta.named_buffers() if name not in expected)
@@ -189,14 +236,22 @@ def _check_network(meta: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
         raise CheckpointError(f"the architecture has buffers that its state_dict does not save: {left_out[:5]}")
 
 
+def _check_names(given: Set[str], expected: Set[str], what: str) -> None:
+    missing, unexpected = sorted(expected - given), sorted(given - expected)
+    if missing or unexpected:
+        raise CheckpointError(f"the weights do not fit {what}: missing {missing[:5]}, unexpected {unexpected[:5]}")
+
+
 def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     if tensor.dtype != dtype or tuple(tensor.shape) != shape:
         raise CheckpointError(f"{name} is {tensor.dtype} {list(tensor.shape)} where {dtype} {list(shape)} is expected")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    # The masks of an attention are often infinite.
+    finite = torch.isnan(tensor).logical_not() if name.startswith("constant.") else torch.isfinite(tensor)
+    if tensor.is_floating_point() and not bool(finite.all()):
         raise CheckpointError(f"{name} holds values that are not finite")
 
 
-def _png(i: int, tensor: torch.Tensor) -> bytes:
+def _bytes(name: str, tensor: torch.Tensor) -> bytes:
     if tensor.dtype != torch.uint8 or tensor.dim() != 1:
-        raise CheckpointError(f"reference.encoded.{i} is {tensor.dtype} {list(tensor.shape)}, not a row of bytes")
+        raise CheckpointError(f"{name} is {tensor.dtype} {list(tensor.shape)}, not a row of bytes")
     return tensor.numpy().tobytes()

@@ -80,7 +80,7 @@ class Header:
         try:
             manifest = Manifest.model_validate_json(metadata["manifest"])
         except ValidationError as error:
-            raise CheckpointError(f"the manifest is not of format 1: {_problems(error)}") from error
+            raise CheckpointError(f"the manifest is not of format 1 or 2: {_problems(error)}") from error
         if not isinstance(metadata["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", metadata["sha256"]):
             raise CheckpointError("its sha256 is none")
         expected = 8 + header_bytes + _body_bytes(tensors)

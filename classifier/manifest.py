@@ -1,7 +1,8 @@
 """Defines what a checkpoint says of itself: one JSON document in its header. Imports no torch.
 
-A section that is None was not measured, or does not apply. Unknown keys are refused: a reader of format 1 never
-silently ignores what a writer thought important.
+A section that is None was not measured, or does not apply. Unknown keys are refused: a reader never silently ignores
+what a writer thought important. Format 2 is that of a checkpoint which holds its network as a program. Every other
+checkpoint has format 1, and servers that know no programs read it.
 """
 
 import json
@@ -119,6 +120,23 @@ class Imported(Section):
     created: datetime
 
 
+class ProgramInfo(Section):
+    """Says that the network itself is in the checkpoint, as a program. No code is needed to run it."""
+
+    torch: str = Field(description="the version that exported it", min_length=1, max_length=64)
+    operators: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        description="what the program uses", min_length=1
+    )
+
+
+class Code(Section):
+    """Holds the code that the network was made of. It is for people: no server ever runs it."""
+
+    file: str = Field(description="the file's name, or a module's", min_length=1, max_length=256)
+    sha256: str = Field(description="of the text as UTF-8", pattern="^[0-9a-f]{64}$")
+    text: str = Field(max_length=1 << 20)
+
+
 class Calibration(Section):
     """Makes the probabilities honest, as Guo et al. 2017 do it; it was fitted on held-out samples."""
 
@@ -138,7 +156,7 @@ class OutOfDistribution(Section):
 class Manifest(Section):
     """Is all that a checkpoint says of itself."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     model: str = Field(pattern=MODEL_NAME)
     architecture: str = Field(min_length=1)
     labels: Labels
@@ -150,21 +168,25 @@ class Manifest(Section):
     imported: Imported | None = None
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
+    program: ProgramInfo | None = None
+    code: Code | None = None
 
     @model_validator(mode="after")
     def _figures_fit_the_labels(self) -> Self:
         if self.per_class is not None and len(self.per_class) != len(self.labels):
             raise ValueError(f"per_class has {len(self.per_class)} entries for {len(self.labels)} labels")
+        if (self.program is not None) != (self.format == 2):
+            raise ValueError("a manifest with a program has format 2, one without has format 1")
         return self
 
     def to_json(self) -> str:
         """Writes it as it stands in the file.
 
-        What came to the preprocess after version 0.1.0 is left out where it changes nothing, so that servers from
-        before read the file.
+        What came after version 0.1.0 is left out where it changes nothing, so that servers from before read the file.
         """
         unused = set() if self.preprocess.ink_on_paper else {"ink_on_paper"}
-        return self.model_dump_json(exclude={"preprocess": unused})
+        absent = {name for name in ("program", "code") if getattr(self, name) is None}
+        return self.model_dump_json(exclude={"preprocess": unused} | dict.fromkeys(absent, True))
 
     @property
     def temperature(self) -> float:

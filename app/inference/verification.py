@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from app.decoding.formats import ImageProblem
 from app.decoding.image import decode
@@ -19,6 +20,7 @@ from app.inference.optimize.optimize import first_line, optimize
 from app.inference.predictor import PRECISIONS, Predictor, is_out_of_memory
 from app.telemetry.log import event
 from classifier.checkpoint import Checkpoint, CheckpointError
+from classifier.normalize import normalizer
 from classifier.preprocess import Pixels
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,9 @@ def verify(
     """
     try:
         checkpoint = Checkpoint.load(path)
-        network = checkpoint.build()
+        network = checkpoint.build(max_batch=max_items)
+        if checkpoint.program is not None and device.type != "cpu":
+            _run_on_cpu(checkpoint, network)
         optimize(
             network, checkpoint.manifest, device=device, dtype=PRECISIONS[precision], compiled=compile_with is not None
         )
@@ -93,6 +97,16 @@ def _warm_up(predictor: Predictor, *, compiled: bool) -> None:
         event(logger, "compiled", model=predictor.manifest.model, seconds=round(time.perf_counter() - began, 1))
 
 
+def _run_on_cpu(checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Runs a program where an index that is out of range is an error. On a GPU it would end all work there."""
+    normalize = normalizer(checkpoint.manifest.preprocess, device=torch.device("cpu"))
+    try:
+        with torch.inference_mode():
+            network(normalize(checkpoint.reference.pixels[:1]))
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
+
+
 def _check_pixels(checkpoint: Checkpoint) -> None:
     for i, (encoded, saved) in enumerate(
         zip(checkpoint.reference.encoded, checkpoint.reference.pixels.numpy(), strict=True)
@@ -114,15 +128,21 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     images = list(checkpoint.reference.pixels.numpy())
     # One by one and together: both must agree, and both warm up the shapes that serving meets.
     alone = torch.cat([_timed(predictor, image) for image in images])
-    for logits in (alone, predictor.logits(images)):
-        error = float(((logits - saved).abs() / (1 + saved.abs())).nan_to_num(torch.inf, torch.inf).max())
+    tried = [(alone, saved), (predictor.logits(images), saved)]
+    if checkpoint.program is not None:
+        # What a program says of one image may depend on the others of the batch, or on how many there are.
+        for count in sorted({2, 3, predictor.max_items}):
+            several = [i % len(images) for i in range(count)]
+            tried.append((predictor.logits([images[i] for i in several]), saved[several]))
+    for logits, expected in tried:
+        error = float(((logits - expected).abs() / (1 + expected.abs())).nan_to_num(torch.inf, torch.inf).max())
         allowed = MAX_LOGIT_ERROR[predictor.precision]
         if error > allowed:
             raise CheckpointError(
                 f"the reference logits are not repeated on {predictor.device} in {predictor.precision}: the relative "
                 f"difference is up to {error:.2g} where {allowed:g} is allowed"
             )
-        if predictor.precision != "fp32" and not torch.equal(logits.argmax(dim=1), saved.argmax(dim=1)):
+        if predictor.precision != "fp32" and not torch.equal(logits.argmax(dim=1), expected.argmax(dim=1)):
             raise CheckpointError(
                 f"in {predictor.precision} a reference image has another likeliest class than in training: serve this "
                 "model in fp32"

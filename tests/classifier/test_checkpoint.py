@@ -441,7 +441,8 @@ def test_a_manifest_of_a_later_format_is_refused_by_name(tmp_path: Path) -> None
     header, body = _parts(_saved(path))
     manifest = json.loads(header["__metadata__"]["manifest"])
     for change, reason in (
-        ({"format": 2}, "format: Input should be 1"),
+        ({"format": 3}, "format: Input should be 1 or 2"),
+        ({"format": 2}, "a manifest with a program has format 2, one without has format 1"),
         ({"news": [1]}, "news: Extra inputs are not permitted"),
         ({"line\nbreak\x1b[31m": 1}, "line break"),
         ({"labels": ["a", "a"]}, "labels"),

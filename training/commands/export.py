@@ -6,7 +6,7 @@ from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint
 from training import atomic_files
 from training.errors import TrainingError
-from training.networks.heads import meta_network
+from training.networks.spec import NetworkSpec
 from training.publishing import sidecar
 from training.publishing.open_checkpoint import reading
 
@@ -31,7 +31,7 @@ def export(checkpoint: Path, target: Path, *, overwrite: bool = False) -> None:
             raise TrainingError(f"{path} is there already: choose another name, or use --force")
     with reading(checkpoint):
         own = Checkpoint.load(checkpoint)
-    network = meta_network(own.manifest.architecture, len(own.manifest.labels))
+    network = NetworkSpec.of(own.manifest.architecture, own.manifest.preprocess).meta(len(own.manifest.labels))
     load_weights(network, own.network, share=True)  # its state_dict has the layers' versions, too
     with atomic_files.atomic_write(target) as file:
         atomic_files.save_to(file, network.state_dict())

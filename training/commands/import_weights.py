@@ -5,9 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from torch import nn
-
-from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Calibration, Imported, Manifest, OutOfDistribution
 from classifier.preprocess import Preprocess
@@ -15,9 +12,10 @@ from training.commands.preprocess_choice import chosen_preprocess
 from training.data.folder_names import composed
 from training.errors import TrainingError
 from training.networks import foreign
-from training.networks.heads import meta_network
 from training.networks.image_size import SIZE_ERRORS, cannot_take
 from training.networks.pretrained import pretrained, source_of
+from training.networks.served import ServedNetwork, served_network
+from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
 from training.progress import Progress
 from training.publishing import example_images, sidecar
@@ -88,7 +86,7 @@ def import_weights(
             raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
     said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
     labels = _agreed(path, said, labels)
-    weights = adapt_state_dict(content.state_dict, architecture, len(labels), note=note)
+    weights = adapt_state_dict(content.state_dict, NetworkSpec(architecture), len(labels), note=note)
     if named is None:
         note(f"says that it is of {architecture}")
     chosen = chosen_preprocess(
@@ -166,9 +164,8 @@ def _published(
 ) -> Path:
     name = served.architecture if name is None else name
     check_name(name)
-    network = meta_network(served.architecture, len(served.labels))
-    load_weights(network, served.weights, share=True)
     preprocess = served.preprocess
+    own = served_network(NetworkSpec.of(served.architecture, preprocess), served.weights, len(served.labels))
     pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
     try:
         manifest = Manifest(
@@ -184,15 +181,19 @@ def _published(
             ),
             calibration=served.calibration,
             out_of_distribution=served.out_of_distribution,
+            format=1 if own.info is None else 2,
+            program=own.info,
         )
-        return publish(_proved(manifest, network, served.weights, pngs), store)
+        return publish(_proved(manifest, own, pngs), store)
     except CheckpointError as error:
         raise TrainingError(f"{source}: {error}") from error
 
 
-def _proved(manifest: Manifest, network: nn.Module, weights: Weights, pngs: tuple[bytes, ...]) -> Checkpoint:
+def _proved(manifest: Manifest, own: ServedNetwork, pngs: tuple[bytes, ...]) -> Checkpoint:
     try:
-        proof = reference(network.eval(), pngs, manifest.preprocess)
+        proof = reference(own.network, pngs, manifest.preprocess)
     except SIZE_ERRORS as error:
         raise cannot_take(manifest.architecture, manifest.preprocess, error) from error
-    return Checkpoint(manifest=manifest, network=weights, reference=proof)
+    return Checkpoint(
+        manifest=manifest, network=own.weights, reference=proof, program=own.program, constants=own.constants
+    )

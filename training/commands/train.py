@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from classifier.architectures import load_weights, meta_network
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
 from training.data.dataset import load_dataset
@@ -14,6 +13,7 @@ from training.device import device_named
 from training.errors import Interrupted
 from training.evaluation import measure
 from training.networks import heads
+from training.networks.served import served_network
 from training.progress import Progress
 from training.publishing.provenance import code_revision, library_versions
 from training.publishing.publish import check_name, publish
@@ -69,7 +69,7 @@ def train(
     on = device_named(device)
     recipe = recipe.replace(precision=precision(recipe, on))
     for stage in recipe.stages:
-        heads.parts(recipe.architecture, stage.trainable)  # raises now what would be wrong an hour later
+        heads.parts(recipe.spec, stage.trainable)  # raises now what would be wrong an hour later
     published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
@@ -117,9 +117,8 @@ def default_name(recipe: Recipe, data: Path) -> str:
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
     """Returns the weights of the best epoch, calibrated on the held-out samples and measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
-    network = meta_network(recipe.architecture, len(dataset.labels))
-    load_weights(network, best.weights, share=True)
-    network.eval()
+    served = served_network(recipe.spec, best.weights, len(dataset.labels))
+    network = served.network
     proof = reference(network, dataset.examples, recipe.preprocess)
     calibration, out_of_distribution = measure.calibrate(network, dataset.held_out, recipe.preprocess, run.device)
     measured = measure.measured(
@@ -141,9 +140,18 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         provenance=_provenance(run, best),
         calibration=calibration,
         out_of_distribution=out_of_distribution,
+        format=1 if served.info is None else 2,
+        program=served.info,
     )
-    figures = {"confusion": measured.evaluation.confusion}
-    return Checkpoint(manifest=manifest, network=best.weights, reference=proof, figures=figures), measured
+    checkpoint = Checkpoint(
+        manifest=manifest,
+        network=served.weights,
+        reference=proof,
+        figures={"confusion": measured.evaluation.confusion},
+        program=served.program,
+        constants=served.constants,
+    )
+    return checkpoint, measured
 
 
 def _provenance(run: Run, best: Best) -> Provenance:

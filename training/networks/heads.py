@@ -12,6 +12,7 @@ from torch import nn
 
 from classifier import architectures
 from training.errors import TrainingError
+from training.networks.spec import NetworkSpec
 
 WHOLE = ("",)
 
@@ -19,32 +20,32 @@ WHOLE = ("",)
 _ALEXNET_FEATURES = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_finetune": "features."}
 
 
-def parts(architecture: str, trainable: str) -> tuple[str, ...]:
+def parts(spec: NetworkSpec, trainable: str) -> tuple[str, ...]:
     """Returns the names of the modules that train, in the network's order.
 
     Args:
         trainable: "all"; or "head", which is the last layer and the layers without parameters around it, such as a
             dropout; or names of modules, e.g. "layer4,fc".
 
-    Raises: TrainingError if the architecture or a name is not known, or there is nothing in it to train.
+    Raises: TrainingError if the network or a name is not known, or there is nothing in it to train.
     """
     if trainable == "all":
-        check_architecture(architecture)
+        spec.check()
         return WHOLE
-    network = meta_network(architecture, 2)
+    network = spec.meta(2)
     if trainable == "head":
-        return _head(network, architecture)
+        return _head(network, spec)
     chosen = [word.strip() for word in trainable.split(",")]
     modules = [name for name, _ in network.named_modules() if name]
     for word in chosen:
         if word not in modules:
             near = ", ".join(name for name, _ in network.named_children())
             raise TrainingError(
-                f"{architecture} has no part {word!r}: trainable is all, head, or some of {near} or of what is in them"
+                f"{spec} has no part {word!r}: trainable is all, head, or some of {near} or of what is in them"
             )
     found = tuple(name for name in modules if name in chosen and not any(name.startswith(f"{c}.") for c in chosen))
     if not any(list(network.get_submodule(name).parameters()) for name in found):
-        raise TrainingError(f"there is nothing to train in {architecture}'s {trainable}")
+        raise TrainingError(f"there is nothing to train in {spec}'s {trainable}")
     return found
 
 
@@ -128,58 +129,40 @@ def separable(network: nn.Module, parts: tuple[str, ...], example: torch.Tensor)
     return all(map(torch.equal, [*returned[:-1], returned[-1].flatten(1)], [*given, logits]))
 
 
-def check_architecture(architecture: str) -> None:
-    """Checks that there is such a network. Raises: TrainingError if the architecture is not known; TorchvisionError."""
-    try:
-        architectures.check_known(architecture)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-
-
-def meta_network(architecture: str, num_classes: int) -> nn.Module:
-    """Returns what `classifier.architectures.meta_network` returns: names, types and shapes, but no values.
-
-    Raises: TrainingError if the architecture is not known; TorchvisionError.
-    """
-    try:
-        return architectures.meta_network(architecture, num_classes)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-
-
-def head_weights(architecture: str) -> frozenset[str]:
+def head_weights(spec: NetworkSpec) -> frozenset[str]:
     """Returns the names, in the state_dict, of all tensors whose shape depends on the number of classes.
 
-    Raises: TrainingError if the architecture is not known.
+    Raises: TrainingError if the network is not known.
     """
-    return _head_weights(meta_network(architecture, 2), architecture)
+    return _head_weights(spec.meta(2), spec)
 
 
-def load_backbone(network: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], source: str) -> None:
+def load_backbone(network: nn.Module, spec: NetworkSpec, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Loads all weights but those of the head, which stays as it is.
 
     Args:
-        architecture: the network's.
+        spec: the network's.
         source: the architecture of the weights. It is the same one, with any number of classes. For `alexnet_transfer`
             and `alexnet_finetune` it may be another one that has AlexNet's features: then only these are loaded.
 
     Raises: TrainingError if the source is of another kind, or the weights are not all there.
     """
     own = network.state_dict()
-    names = _names_in_source(own, architecture, source)
+    names = _names_in_source(own, spec, source)
     wrong = [there for here, there in names.items() if there not in weights or weights[there].shape != own[here].shape]
     if wrong:
         raise TrainingError(
-            f"the weights do not fill {architecture} as those of {source} should: "
+            f"the weights do not fill {spec} as those of {source} should: "
             f"{len(wrong)} are missing or of another shape, such as {wrong[0]}"
         )
     architectures.load_weights(network, own | {here: weights[there] for here, there in names.items()}, share=False)
 
 
-def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source: str) -> dict[str, str]:
+def _names_in_source(own: Mapping[str, torch.Tensor], spec: NetworkSpec, source: str) -> dict[str, str]:
     """Returns the name in the weights for each name in the network that is to be loaded."""
+    architecture = spec.architecture
     if source == architecture:
-        head = head_weights(architecture)
+        head = head_weights(spec)
         return {name: name for name in own if name not in head}
     if architecture == "alexnet" or not {architecture, source} <= _ALEXNET_FEATURES.keys():
         raise TrainingError(
@@ -190,13 +173,13 @@ def _names_in_source(own: Mapping[str, torch.Tensor], architecture: str, source:
     return {name: there + name.removeprefix(here) for name in own if name.startswith(here)}
 
 
-def _head_weights(of_two: nn.Module, architecture: str) -> frozenset[str]:
-    two, three = of_two.state_dict(), meta_network(architecture, 3).state_dict()
+def _head_weights(of_two: nn.Module, spec: NetworkSpec) -> frozenset[str]:
+    two, three = of_two.state_dict(), spec.meta(3).state_dict()
     return frozenset(name for name in two if two[name].shape != three[name].shape)
 
 
-def _head(of_two: nn.Module, architecture: str) -> tuple[str, ...]:
-    layers = {name.rpartition(".")[0] for name in _head_weights(of_two, architecture)}
+def _head(of_two: nn.Module, spec: NetworkSpec) -> tuple[str, ...]:
+    layers = {name.rpartition(".")[0] for name in _head_weights(of_two, spec)}
     around = {sibling for layer in layers for sibling in _with_bare_siblings(of_two, layer)}
     return tuple(name for name, _ in of_two.named_modules() if name in around)
 

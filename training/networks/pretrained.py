@@ -13,7 +13,7 @@ import torch
 from classifier.preprocess import Preprocess
 from classifier.torchvision_parts import torchvision_part
 from training.errors import TrainingError
-from training.networks.heads import check_architecture
+from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
 
 # For each built-in network the one whose weights it begins with; None: torchvision has none for it.
@@ -59,7 +59,7 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
     return Pretrained(
         name=str(best),
         architecture=source,
-        weights=adapt_state_dict(_downloaded(best, progress=progress), source, len(labels)),
+        weights=adapt_state_dict(_downloaded(best, progress=progress), NetworkSpec(source), len(labels)),
         labels=labels,
         preprocess=as_preprocess(best.transforms()),
         file=_in_cache(best),
@@ -100,7 +100,7 @@ def as_preprocess(transform: Any) -> Preprocess:
 
 def _best(architecture: str) -> Any:
     """Returns torchvision's default weights, an enum member with `url`, `meta`, `transforms` and `get_state_dict`."""
-    check_architecture(architecture)
+    NetworkSpec(architecture).check()
     every = torchvision_part("models").get_model_weights(architecture)
     # Vision transformers have a position for each patch of 224x224 pixels: the weights for larger images do not fit.
     patches = architecture.startswith("vit_")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 from training.errors import TrainingError
-from training.networks.heads import head_weights, meta_network
+from training.networks.heads import head_weights
+from training.networks.spec import NetworkSpec
 from training.networks.words import listed
 
 Weights = dict[str, torch.Tensor]
@@ -58,7 +59,7 @@ def without_wrappers(state_dict: Mapping[str, torch.Tensor]) -> Weights:
 
 def adapt_state_dict(
     state_dict: Mapping[str, torch.Tensor],
-    architecture: str,
+    spec: NetworkSpec,
     num_classes: int,
     *,
     note: Callable[[str], None] = lambda _: None,
@@ -74,15 +75,17 @@ def adapt_state_dict(
 
     Raises: TrainingError, which names what is missing, unexpected, of another shape or type, or not finite.
     """
-    expected = meta_network(architecture, num_classes).state_dict()
+    expected = spec.meta(num_classes).state_dict()
     given = _of_the_network(state_dict, expected, note)
-    auxiliary = [name for name in given if name.startswith(_AUXILIARY.get(architecture, ())) and name not in expected]
+    auxiliary = [
+        name for name in given if name.startswith(_AUXILIARY.get(spec.architecture, ())) and name not in expected
+    ]
     if auxiliary:
         note(f"left out {len(auxiliary)} tensors of auxiliary heads, which only training needs")
     counters = {n: torch.zeros((), dtype=t.dtype, device="cpu") for n, t in expected.items() if n.endswith(_COUNTER)}
     given = counters | {name: tensor for name, tensor in given.items() if name not in auxiliary}
-    _check_names(given, expected, architecture)
-    _check_shapes(given, expected, architecture, num_classes)
+    _check_names(given, expected, spec)
+    _check_shapes(given, expected, spec, num_classes)
     return {name: _converted(name, given[name], like.dtype) for name, like in expected.items()}
 
 
@@ -134,30 +137,30 @@ def _up_to_date(name: str, expected: Mapping[str, torch.Tensor]) -> str:
     return name
 
 
-def _check_names(given: Weights, expected: Weights, architecture: str) -> None:
+def _check_names(given: Weights, expected: Weights, spec: NetworkSpec) -> None:
     missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     if not missing and not unexpected:
         return
-    others = [name for name in _LOOK_ALIKE if meta_network(name, 2).state_dict().keys() == given.keys()]
+    others = [name for name in _LOOK_ALIKE if NetworkSpec(name).meta(2).state_dict().keys() == given.keys()]
     hint = f"; they have the names of {others[0]}'s: --architecture {others[0]}" if others else ""
     differences = [
         f"{len(names)} {what}: {listed(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
-    raise TrainingError(f"the weights do not fit {architecture}: {'; '.join(differences)}{hint}")
+    raise TrainingError(f"the weights do not fit {spec}: {'; '.join(differences)}{hint}")
 
 
-def _check_shapes(given: Weights, expected: Weights, architecture: str, num_classes: int) -> None:
+def _check_shapes(given: Weights, expected: Weights, spec: NetworkSpec, num_classes: int) -> None:
     wrong = [name for name, like in expected.items() if given[name].shape != like.shape]
     if not wrong:
         return
     classes = _classes([given[name] for name in wrong], [expected[name] for name in wrong])
-    if classes is not None and set(wrong) == head_weights(architecture):
+    if classes is not None and set(wrong) == head_weights(spec):
         raise TrainingError(f"the network in the file has {classes} classes, {num_classes} labels were given")
     name = wrong[0]
     raise TrainingError(
-        f"the weights do not fit {architecture}: {len(wrong)} of another shape, such as {name}, "
+        f"the weights do not fit {spec}: {len(wrong)} of another shape, such as {name}, "
         f"which is {list(given[name].shape)} where {list(expected[name].shape)} is needed"
     )
 

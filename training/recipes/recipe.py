@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
 from training.recipes.dataset_table import TORCHVISION_DATASETS
+
+if TYPE_CHECKING:
+    from training.networks.spec import NetworkSpec
 
 
 class _Data(BaseModel):
@@ -118,6 +121,7 @@ class Recipe(_Data):
 
     Args:
         name: the built-in recipe that it is, or that it was made from.
+        network: more keywords for the constructor of a network that is not built in, with their values.
         start: "fresh" weights, or the "backbone": then all but the head comes from a published checkpoint. If none is
             named, it comes from torchvision's own weights.
         trainable: "all", "head", or the names of the network's parts that are trained, e.g. "layer4,fc".
@@ -144,6 +148,7 @@ class Recipe(_Data):
     name: str = Field(min_length=1)
     source: Source
     architecture: str = Field(min_length=1)
+    network: dict[str, JsonValue] = {}
     start: Literal["fresh", "backbone"] = "fresh"
     trainable: str = Field(default="all", min_length=1)
     preprocess: Preprocess
@@ -182,6 +187,14 @@ class Recipe(_Data):
             return (first,)
         second = Stage(first=self.epochs + 1, epochs=self.unfreeze.epochs, lr=self.unfreeze.lr, trainable="all")
         return first, second
+
+    @property
+    def spec(self) -> "NetworkSpec":
+        """The network that it trains."""
+        # Here, not above: it imports torch, and a list of names does without it.
+        from training.networks.spec import NetworkSpec
+
+        return NetworkSpec.of(self.architecture, self.preprocess, self.network)
 
     @property
     def all_epochs(self) -> int:

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from classifier.architectures import build, load_weights
+from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint
 from training.data.folder_names import composed
 from training.errors import TrainingError
@@ -60,10 +60,10 @@ class InitialWeights:
 
         Raises: TrainingError if the weights do not fit.
         """
-        network = build(recipe.architecture, classes)
+        network = recipe.spec.build(classes)
         if self.weights is not None and self.architecture is not None:
             if recipe.start == "backbone":
-                heads.load_backbone(network, recipe.architecture, self.weights, self.architecture)
+                heads.load_backbone(network, recipe.spec, self.weights, self.architecture)
             else:
                 load_weights(network, self.weights, share=False)
         return network

@@ -89,7 +89,7 @@ class Run:
         }
 
     def _learner(self, stage: Stage, network: nn.Module, state: State | None) -> Learner:
-        parts = heads.parts(self.recipe.architecture, stage.trainable)
+        parts = heads.parts(self.recipe.spec, stage.trainable)
         learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr)
         if state is not None:
             state.restore(learner, same_stage=state.epoch >= stage.first)

@@ -51,7 +51,7 @@ def _advice(samples: int) -> str:
 
 
 def _trained_norms(network: nn.Module, recipe: Recipe) -> list[tuple[str, nn.Module]]:
-    parts = {part for stage in recipe.stages for part in heads.parts(recipe.architecture, stage.trainable)}
+    parts = {part for stage in recipe.stages for part in heads.parts(recipe.spec, stage.trainable)}
     return [
         (name, module)
         for name, module in network.named_modules()

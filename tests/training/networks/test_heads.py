@@ -19,6 +19,7 @@ from training.networks.heads import (
     tail,
     train_mode,
 )
+from training.networks.spec import NetworkSpec
 
 # Nothing here says how large an input must be: the smallest that each of these takes.
 EDGE = {"mnist_cnn": 28, "alexnet": 64, "alexnet_transfer": 64, "alexnet_finetune": 64, "squeezenet1_1": 32}
@@ -44,7 +45,7 @@ def _trainable(network: nn.Module) -> set[str]:
 @pytest.mark.parametrize("architecture", known())
 def test_the_head_of_every_architecture_is_its_last_layer(architecture: str) -> None:
     network = meta_network(architecture, 7)
-    head = parts(architecture, "head")
+    head = parts(NetworkSpec(architecture), "head")
     freeze(network, head)
     trainable = _trainable(network)
     assert 1 <= len(trainable) <= 2  # a weight, and mostly a bias
@@ -75,7 +76,7 @@ def test_the_head_of_every_architecture_is_its_last_layer(architecture: str) -> 
 def test_the_head_takes_along_what_stands_around_it_without_parameters(
     architecture: str, head: tuple[str, ...], trainable: int
 ) -> None:
-    assert parts(architecture, "head") == head
+    assert parts(NetworkSpec(architecture), "head") == head
     network = meta_network(architecture, 10)
     freeze(network, head)
     assert sum(network.get_parameter(name).numel() for name in _trainable(network)) == trainable
@@ -83,7 +84,7 @@ def test_the_head_takes_along_what_stands_around_it_without_parameters(
 
 def test_all_trains_all() -> None:
     network = _network("shufflenet_v2_x0_5")
-    assert parts("shufflenet_v2_x0_5", "all") == WHOLE
+    assert parts(NetworkSpec("shufflenet_v2_x0_5"), "all") == WHOLE
     freeze(network, ("fc",))
     freeze(network, WHOLE)
     train_mode(network, WHOLE)
@@ -105,7 +106,7 @@ def test_all_trains_all() -> None:
 def test_parts_are_named_like_modules_and_come_in_the_networks_order(
     architecture: str, trainable: str, names: tuple[str, ...]
 ) -> None:
-    assert parts(architecture, trainable) == names
+    assert parts(NetworkSpec(architecture), trainable) == names
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_parts_are_named_like_modules_and_come_in_the_networks_order(
 )
 def test_what_is_no_part_is_refused_in_one_line(architecture: str, trainable: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message) as caught:
-        parts(architecture, trainable)
+        parts(NetworkSpec(architecture), trainable)
     assert "\n" not in str(caught.value)
 
 
@@ -129,16 +130,16 @@ def test_what_is_no_part_is_refused_in_one_line(architecture: str, trainable: st
 @pytest.mark.parametrize("architecture", ["squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
 def test_training_a_head_changes_the_head_alone_parameters_and_buffers(architecture: str) -> None:
     torch.manual_seed(0)
-    network, head = build(architecture, 3), parts(architecture, "head")
+    network, head = build(architecture, 3), parts(NetworkSpec(architecture), "head")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     _train(network, head, _images(architecture))
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == head_weights(architecture)
+    assert changed == head_weights(NetworkSpec(architecture))
 
 
 def test_training_some_parts_changes_these_alone_with_their_norms_statistics() -> None:
     torch.manual_seed(0)
-    network, trained = build("shufflenet_v2_x0_5", 3), parts("shufflenet_v2_x0_5", "conv5,fc")
+    network, trained = build("shufflenet_v2_x0_5", 3), parts(NetworkSpec("shufflenet_v2_x0_5"), "conv5,fc")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     _train(network, trained, _images("shufflenet_v2_x0_5"))
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -167,7 +168,7 @@ HEADS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "trainable"), HEADS)
 def test_a_network_cut_at_its_head_computes_what_it_computes_whole(architecture: str, trainable: str) -> None:
-    network, cut, images = _network(architecture), parts(architecture, trainable), _images(architecture, 2)
+    network, cut, images = _network(architecture), parts(NetworkSpec(architecture), trainable), _images(architecture, 2)
     assert separable(network, cut, images)
     network.eval()
     with torch.inference_mode():
@@ -184,7 +185,7 @@ def test_a_network_cut_at_its_head_computes_what_it_computes_whole(architecture:
 @pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "alexnet_finetune"])
 def test_training_the_tail_leaves_its_features_alone_and_trains_the_network(architecture: str) -> None:
     torch.manual_seed(0)
-    network, cut = _network(architecture), parts(architecture, "head")
+    network, cut = _network(architecture), parts(NetworkSpec(architecture), "head")
     freeze(network, cut)
     network.eval()
     with torch.inference_mode():
@@ -193,7 +194,7 @@ def test_training_the_tail_leaves_its_features_alone_and_trains_the_network(arch
     head.train()
     F.cross_entropy(head(below), torch.tensor([0, 1, 2, 0])).backward()  # type: ignore[no-untyped-call]
     assert torch.equal(below, kept)  # though the dropout in it works in place
-    assert {n for n, p in network.named_parameters() if p.grad is not None} == head_weights(architecture)
+    assert {n for n, p in network.named_parameters() if p.grad is not None} == head_weights(NetworkSpec(architecture))
 
 
 @pytest.mark.slow
@@ -211,7 +212,7 @@ def test_training_the_tail_leaves_its_features_alone_and_trains_the_network(arch
 )
 def test_parts_that_are_not_a_chain_to_the_logits_cannot_be_cut_off(architecture: str, trainable: str) -> None:
     network = _network(architecture)
-    assert not separable(network, parts(architecture, trainable), _images(architecture, 2))
+    assert not separable(network, parts(NetworkSpec(architecture), trainable), _images(architecture, 2))
 
 
 def test_a_head_that_still_answers_zero_hides_no_wrong_cut() -> None:
@@ -232,7 +233,7 @@ def test_a_head_that_still_answers_zero_hides_no_wrong_cut() -> None:
 
 
 def test_asking_whether_it_can_be_cut_leaves_the_network_as_it_was() -> None:
-    network, cut = _network("shufflenet_v2_x0_5"), parts("shufflenet_v2_x0_5", "head")
+    network, cut = _network("shufflenet_v2_x0_5"), parts(NetworkSpec("shufflenet_v2_x0_5"), "head")
     train_mode(network, cut)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert separable(network, cut, _images("shufflenet_v2_x0_5"))
@@ -249,8 +250,8 @@ def test_asking_whether_it_can_be_cut_leaves_the_network_as_it_was() -> None:
 def test_a_backbone_comes_from_the_same_architecture_and_the_head_stays_fresh(architecture: str, classes: int) -> None:
     network, weights = _network(architecture), hub.random_weights(meta_network(architecture, classes), seed=9)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    load_backbone(network, architecture, weights, architecture)
-    head = head_weights(architecture)
+    load_backbone(network, NetworkSpec(architecture), weights, architecture)
+    head = head_weights(NetworkSpec(architecture))
     for name, tensor in network.state_dict().items():
         expected = before if name in head else weights
         assert torch.equal(tensor, expected[name]), name
@@ -271,7 +272,7 @@ FAMILY = {"alexnet": "features.", "alexnet_transfer": "0.", "alexnet_finetune": 
 def test_alexnets_features_go_from_one_of_its_family_to_another(source: str, architecture: str) -> None:
     network, weights = _network(architecture), hub.random_weights(meta_network(source, 5), seed=9)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    load_backbone(network, architecture, weights, source)
+    load_backbone(network, NetworkSpec(architecture), weights, source)
     after = network.state_dict()
     here, there = FAMILY[architecture], FAMILY[source]
     assert {n for n in after if not torch.equal(after[n], before[n])} == {n for n in after if n.startswith(here)}
@@ -285,7 +286,7 @@ def test_alexnets_features_go_from_one_of_its_family_to_another(source: str, arc
 def test_a_backbone_of_another_kind_is_refused_by_both_names(architecture: str, source: str) -> None:
     network = meta_network(architecture, 3)
     with pytest.raises(TrainingError, match=f"{architecture} cannot start from weights of {source}"):
-        load_backbone(network, architecture, {}, source)
+        load_backbone(network, NetworkSpec(architecture), {}, source)
 
 
 def test_a_backbone_with_something_missing_or_of_another_shape_is_refused_and_changes_nothing() -> None:
@@ -294,5 +295,5 @@ def test_a_backbone_with_something_missing_or_of_another_shape_is_refused_and_ch
     weights |= {"conv2.weight": torch.zeros(3, 3)}
     del weights["fc1.bias"]
     with pytest.raises(TrainingError, match=r"2 are missing or of another shape, such as conv2\.weight"):
-        load_backbone(network, "mnist_cnn", weights, "mnist_cnn")
+        load_backbone(network, NetworkSpec("mnist_cnn"), weights, "mnist_cnn")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

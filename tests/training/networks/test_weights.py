@@ -11,6 +11,7 @@ from torchvision import models
 from classifier.architectures import meta_network
 from tests.support import hub
 from training.errors import TrainingError
+from training.networks.spec import NetworkSpec
 from training.networks.weights import adapt_state_dict, without_wrappers
 
 DIGITS = hub.random_weights(meta_network("mnist_cnn", 10))
@@ -36,18 +37,18 @@ def test_no_architecture_has_parts_that_are_called_like_wrappers() -> None:
 
 def _unfit(weights: Mapping[str, torch.Tensor], architecture: str = "mnist_cnn", num_classes: int = 10) -> str:
     with pytest.raises(TrainingError) as caught:
-        adapt_state_dict(weights, architecture, num_classes)
+        adapt_state_dict(weights, NetworkSpec(architecture), num_classes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_weights_that_fit_come_as_they_are() -> None:
-    assert _same(adapt_state_dict(DIGITS, "mnist_cnn", 10), DIGITS)
+    assert _same(adapt_state_dict(DIGITS, NetworkSpec("mnist_cnn"), 10), DIGITS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(dtype: torch.dtype) -> None:
-    fitted = adapt_state_dict({name: tensor.to(dtype) for name, tensor in DIGITS.items()}, "mnist_cnn", 10)
+    fitted = adapt_state_dict({name: tensor.to(dtype) for name, tensor in DIGITS.items()}, NetworkSpec("mnist_cnn"), 10)
     assert all(tensor.dtype == torch.float32 for tensor in fitted.values())
     assert _same(fitted, {name: tensor.to(dtype).float() for name, tensor in DIGITS.items()})
 
@@ -104,7 +105,7 @@ def test_auxiliary_heads_are_left_out_with_a_note(architecture: str) -> None:
         whole = models.get_model(architecture, weights=None, num_classes=4, aux_logits=True, init_weights=False)
     notes: list[str] = []
     weights = hub.random_weights(whole)
-    fitted = adapt_state_dict(weights, architecture, 4, note=notes.append)
+    fitted = adapt_state_dict(weights, NetworkSpec(architecture), 4, note=notes.append)
     assert fitted.keys() == meta_network(architecture, 4).state_dict().keys()
     assert notes == [f"left out {len(weights) - len(fitted)} tensors of auxiliary heads, which only training needs"]
 
@@ -113,7 +114,7 @@ def test_norms_of_files_that_do_not_count_their_batches_start_at_zero() -> None:
     weights = hub.random_weights(meta_network("resnet18", 4))
     old = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
     assert len(old) < len(weights)
-    for name, tensor in adapt_state_dict(old, "resnet18", 4).items():
+    for name, tensor in adapt_state_dict(old, NetworkSpec("resnet18"), 4).items():
         assert torch.equal(tensor, old[name] if name in old else torch.tensor(0)), name
 
 
@@ -129,7 +130,8 @@ def test_the_names_in_torchvisions_file_of_densenet_are_read_as_torchvision_read
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     hub.cache("densenet121", old)
     assert _same(
-        adapt_state_dict(old, "densenet121", 1000), models.get_model("densenet121", weights="DEFAULT").state_dict()
+        adapt_state_dict(old, NetworkSpec("densenet121"), 1000),
+        models.get_model("densenet121", weights="DEFAULT").state_dict(),
     )
 
 
@@ -140,7 +142,7 @@ def test_the_names_in_torchvisions_files_of_vit_are_read_as_torchvision_reads_th
     assert "encoder.layers.encoder_layer_0.mlp.linear_2.bias" in old
     theirs = meta_network("vit_b_32", 1000)
     theirs.load_state_dict(old, assign=True)
-    assert _same(adapt_state_dict(old, "vit_b_32", 1000), theirs.state_dict())
+    assert _same(adapt_state_dict(old, NetworkSpec("vit_b_32"), 1000), theirs.state_dict())
 
 
 @pytest.mark.slow
@@ -152,12 +154,12 @@ def test_a_prefix_is_found_for_each_kind_of_network(architecture: str) -> None:
     real = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in weights.items()}
     notes: list[str] = []
     given = {f"model.{name}": tensor for name, tensor in real.items()} | {"criterion.weight": torch.ones(2)}
-    assert adapt_state_dict(given, architecture, 2, note=notes.append).keys() == weights.keys()
+    assert adapt_state_dict(given, NetworkSpec(architecture), 2, note=notes.append).keys() == weights.keys()
     assert notes == [
         "took off the prefix 'model.' of the names",
         "left out 'criterion.weight': 1 tensors that are not of the network",
     ]
-    assert adapt_state_dict(real, architecture, 2, note=notes.append).keys() == weights.keys()
+    assert adapt_state_dict(real, NetworkSpec(architecture), 2, note=notes.append).keys() == weights.keys()
     assert len(notes) == 2
 
 
@@ -170,7 +172,7 @@ DOUBLED = {name: tensor * 2 for name, tensor in DIGITS.items()}
 
 def _adapted(weights: Mapping[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], list[str]]:
     notes: list[str] = []
-    return adapt_state_dict(without_wrappers(weights), "mnist_cnn", 10, note=notes.append), notes
+    return adapt_state_dict(without_wrappers(weights), NetworkSpec("mnist_cnn"), 10, note=notes.append), notes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Makes of weights the network that will be served: known by its name, or as a program."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from classifier.architectures import load_weights
+from classifier.manifest import ProgramInfo
+from classifier.program.document import Program
+from classifier.program.network import ProgramNetwork
+from training.networks.export_program import export_program
+from training.networks.spec import NetworkSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ServedNetwork:
+    """Holds a network as a checkpoint has it.
+
+    Args:
+        network: what the server will run, in eval mode.
+        weights: by their names in the state_dict of the network that was trained.
+        program: None: the server knows the network by name.
+        constants: tensors of the program that are no weights.
+        info: what the manifest says of the program.
+    """
+
+    network: nn.Module
+    weights: Mapping[str, torch.Tensor]
+    program: Program | None = None
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    info: ProgramInfo | None = None
+
+
+def served_network(spec: NetworkSpec, weights: Mapping[str, torch.Tensor], num_classes: int) -> ServedNetwork:
+    """Returns the network with these weights, as it will be served.
+
+    Raises: TrainingError if it is to be exported and cannot be.
+    """
+    if spec.is_built_in:
+        network = spec.meta(num_classes)
+        load_weights(network, weights, share=True)
+        return ServedNetwork(network.eval(), weights)
+    network = spec.build(num_classes)
+    load_weights(network, weights, share=False)
+    exported = export_program(network.eval(), spec.shape, spec.architecture)
+    return ServedNetwork(
+        network=ProgramNetwork(exported.program, exported.tensors).eval(),
+        weights=_below(exported.tensors, "network."),
+        program=exported.program,
+        constants=_below(exported.tensors, "constant."),
+        info=ProgramInfo(torch=exported.torch, operators=exported.program.operators),
+    )
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,76 @@
+"""Says which network is meant, and makes it: one that the server knows by name, timm's, or a person's own."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from pydantic import JsonValue
+from torch import nn
+
+from classifier import architectures
+from classifier.preprocess import Preprocess
+from training.errors import TrainingError
+from training.networks import own_code
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Names a network, with all that decides its shapes but the number of classes.
+
+    Args:
+        architecture: `resnet18`, or another name that `classifier.architectures` knows; or `my_net.py:Net`, or
+            `package.module:factory`.
+        shape: of an image as the network takes it: (channels, height, width).
+        options: more keywords of its constructor, with their values.
+    """
+
+    architecture: str
+    shape: tuple[int, int, int] = (3, 224, 224)
+    options: tuple[tuple[str, JsonValue], ...] = ()
+
+    @classmethod
+    def of(cls, architecture: str, preprocess: Preprocess, options: dict[str, JsonValue] | None = None) -> Self:
+        """Returns the spec of a network that takes the images of a preprocess."""
+        height, width, channels = preprocess.shape
+        return cls(architecture, (channels, height, width), tuple((options or {}).items()))
+
+    def __str__(self) -> str:
+        return self.architecture
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether a server makes this network by its name. Any other is published as a program."""
+        return not (":" in self.architecture or self.architecture.startswith("timm/"))
+
+    def check(self) -> None:
+        """Checks that there is such a network. Raises: TrainingError if not; TorchvisionError."""
+        if not self.is_built_in:
+            return
+        try:
+            architectures.check_known(self.architecture)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Returns the network with fresh weights, by torch's own random numbers.
+
+        It maps float [n, channels, height, width] to logits [n, num_classes].
+
+        Raises: TrainingError if there is none such; TorchvisionError.
+        """
+        if not self.is_built_in:
+            return own_code.build(self.architecture, num_classes, self.shape, dict(self.options))
+        self.check()
+        return architectures.build(self.architecture, num_classes)
+
+    def meta(self, num_classes: int) -> nn.Module:
+        """Returns what `build` returns, with names, types and shapes, but without values. It draws no random number.
+
+        Raises: TrainingError if there is none such; TorchvisionError.
+        """
+        if not self.is_built_in:
+            # Its constructor may compute with tensors, which needs values.
+            with torch.random.fork_rng(devices=[]):
+                return self.build(num_classes).to("meta")
+        self.check()
+        return architectures.meta_network(self.architecture, num_classes)
