@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
@@ -97,6 +98,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    from training.commands.import_exported import import_exported
     from training.commands.import_weights import import_pretrained, import_weights
     from training.networks.labels import labels_from
     from training.progress import Progress
@@ -117,18 +119,24 @@ def _import(arguments: argparse.Namespace) -> None:
         )
     else:
         prepared = arguments.preprocess_from
-        path = import_weights(
-            arguments.file,
-            architecture=arguments.architecture,
-            labels=None if arguments.labels is None else labels_from(arguments.labels),
-            store=arguments.store,
-            name=arguments.name,
-            entry=arguments.weights,
-            preprocess=None if prepared is None else header_of(prepared).manifest.preprocess,
-            settings=arguments.settings,
-            examples=arguments.examples,
-            progress=progress,
-        )
+        common: dict[str, Any] = {
+            "labels": None if arguments.labels is None else labels_from(arguments.labels),
+            "store": arguments.store,
+            "name": arguments.name,
+            "preprocess": None if prepared is None else header_of(prepared).manifest.preprocess,
+            "settings": arguments.settings,
+            "examples": arguments.examples,
+            "progress": progress,
+        }
+        if arguments.exported is not None:
+            for flag in ("architecture", "weights"):
+                if getattr(arguments, flag):
+                    raise TrainingError(f"--{flag}: an exported program holds both; name it for weights in a file only")
+            path = import_exported(arguments.exported, **common)
+        else:
+            path = import_weights(
+                arguments.file, architecture=arguments.architecture, entry=arguments.weights, **common
+            )
     progress.say(f"published {path}")
 
 

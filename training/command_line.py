@@ -16,7 +16,7 @@ _GROUPS = {
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
-            "publish a .pth, .pth.tar or .safetensors file, or torchvision's own weights",
+            "publish weights of a file, torchvision's own, or a network that torch.export.save wrote",
             "import --pretrained resnet50",
         ),
         "export": (
@@ -133,6 +133,9 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         "--pretrained",
         metavar="ARCHITECTURE",
         help="publish torchvision's own weights of this architecture, with their labels",
+    )
+    what.add_argument(
+        "--exported", type=Path, metavar="FILE", help="publish a network that torch.export.save wrote, e.g. model.pt2"
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
     labels = "a text file with one label per line, or JSON (default: what the file says)"
