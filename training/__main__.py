@@ -1,5 +1,10 @@
 """Runs `python -m training`: calls what a person asks for, and says what goes wrong in one line and an exit code."""
 
+from training import import_path
+
+if __name__ == "__main__":
+    import_path.current_folder_behind_the_standard_library()
+
 import argparse
 import errno
 import os
@@ -78,11 +83,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
+    network = None if arguments.network is None else _own_network(arguments.network)
     from training.recipes.builtin import builtin
     from training.recipes.overrides import changed, from_file, with_settings
 
+    data: str = arguments.command
     named: str | Path | None = arguments.recipe
-    recipe = from_file(arguments.command, named) if isinstance(named, Path) else builtin(arguments.command, named)
+    recipe = (
+        from_file(data, named, network=network) if isinstance(named, Path) else builtin(data, named, network=network)
+    )
     if arguments.parent is not None and recipe.start == "backbone":
         from training.publishing.open_checkpoint import header_of
 
@@ -95,6 +104,16 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     if arguments.compile:
         changes["compiled"] = True
     return with_settings(changed(recipe, changes), arguments.settings)
+
+
+def _own_network(typed: str) -> str:
+    """Loads a person's own code, and returns what it is called as an architecture."""
+    file = typed.rpartition(":")[0]
+    if file.endswith(".py"):
+        import_path.check_name(file)  # before torch is imported, which may be what the file is called like
+    from training.networks import own_code
+
+    return own_code.load(typed).architecture
 
 
 def _import(arguments: argparse.Namespace) -> None:

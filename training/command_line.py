@@ -93,6 +93,12 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
+    recipe.add_argument(
+        "--network",
+        metavar="FILE.py:CLASS",
+        help="a network of your own, also as package.module:function; --recipe is then scratch (the default), "
+        "transfer, finetune or a .toml file, and --set network.width=32 gives it more values",
+    )
     default = default_values(data)
     epochs = f"passes over the training set, in the first stage (default: {default['epochs']})"
     recipe.add_argument("--epochs", type=int, help=epochs)

@@ -70,6 +70,11 @@ def train(
     recipe = recipe.replace(precision=precision(recipe, on))
     for stage in recipe.stages:
         heads.parts(recipe.spec, stage.trainable)  # raises now what would be wrong an hour later
+    InitialWeights.check_named(recipe, parent)
+    code = recipe.spec.code
+    if code is not None and code.file.beside:
+        names = ", ".join(path.name for path in code.file.beside.values())
+        progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
@@ -142,6 +147,7 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         out_of_distribution=out_of_distribution,
         format=1 if served.info is None else 2,
         program=served.info,
+        code=None if recipe.spec.code is None else recipe.spec.code.manifest(),
     )
     checkpoint = Checkpoint(
         manifest=manifest,
