@@ -111,13 +111,14 @@ def _file(path: Path) -> CodeFile:
 
 
 def _module(name: str) -> CodeFile:
+    nothing = TrainingError(f"there is no module {name}; the name of a file ends in .py, as in --network my_net.py:Net")
+    if name.startswith("."):  # Python would ask: beside which package?
+        raise nothing
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise TrainingError(
-                f"there is no module {name}; the name of a file ends in .py, as in --network my_net.py:Net"
-            ) from error
+            raise nothing from error
         raise _cannot_load(name, None, error) from error
     except (Exception, SystemExit) as error:
         raise _cannot_load(name, None, error) from error
@@ -149,14 +150,16 @@ def _cannot_load(typed: str, file: Path | None, error: BaseException) -> Trainin
         where = typed if file is not None and error.filename == str(file) else Path(error.filename).name
         return TrainingError(f"{where}:{error.lineno}: {in_words(error)}")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-    inside = [frame for frame in frames if file is not None and frame.filename == str(file)]
-    if inside:
-        where = f"{typed}:{inside[-1].lineno}"
-    else:
-        where = f"{typed} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else typed
+    inside = [frame.lineno for frame in frames if file is not None and frame.filename == str(file)]
+    where = f"{typed}:{inside[-1]}" if inside else typed
+    deepest = "" if not frames or (inside and frames[-1].filename == str(file)) else _short(frames[-1])
     if isinstance(error, SystemExit):
-        return TrainingError(f"{where}: it ends Python where it should only define the network")
-    return TrainingError(f"{where}: {in_words(error)}")
+        return TrainingError(f"{where}: it ends Python where it should only define the network{deepest}")
+    return TrainingError(f"{where}: {in_words(error)}{deepest}")
+
+
+def _short(frame: traceback.FrameSummary) -> str:
+    return f" ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _is_ours(filename: str) -> bool:

@@ -224,7 +224,7 @@ def _keywords(
             parameter.VAR_KEYWORD,
         ):
             if parameter.kind is parameter.POSITIONAL_ONLY:
-                raise TrainingError(f"{code.place}: {name} of {code.architecture} can't be given by its name")
+                raise TrainingError(f"{code.place}: {name} of {code.architecture} cannot be given by its name")
             if name not in keywords:
                 raise TrainingError(
                     f"{code.place}: {code.architecture} wants {name}, which is not given "
