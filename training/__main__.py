@@ -3,7 +3,7 @@
 from training import import_path
 
 if __name__ == "__main__":
-    import_path.current_folder_behind_the_standard_library()
+    import_path.current_folder_last()
 
 import argparse
 import errno

@@ -9,16 +9,26 @@ import sys
 from training.errors import TrainingError
 
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120  pathlib is not imported yet
+_PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+_OURS = ("classifier", "training")
 
 
-def current_folder_behind_the_standard_library() -> None:
-    """Moves the current folder, where `python -m` looks first, behind Python's own modules.
+def current_folder_last() -> None:
+    """Moves the current folder, where `python -m` looks first, behind everything else.
 
-    A file there that is called like one of them, such as `http.py` or `random.py`, then does not take its place.
+    A file there that is called like a module of Python's own or of a package, such as `http.py` or `classifier.py`,
+    then does not take its place. If the project is not installed but in this folder, packages only come after it.
     """
     here = os.getcwd()  # noqa: PTH109
-    if sys.path and sys.path[0] in ("", here):
+    if not sys.path or sys.path[0] not in ("", here):
+        return
+    del sys.path[0]
+    if here == _PROJECT:
         look_in(here)
+    else:
+        import classifier  # noqa: F401  an installation for developers is asked last of all: now, or too late
+
+        sys.path.append(here)
 
 
 def look_in(folder: str) -> None:
@@ -35,13 +45,13 @@ def check_name(file: str) -> None:
 
     Raises: TrainingError if it is.
     """
+    import site
     from importlib.machinery import PathFinder
     from pathlib import Path
 
-    path = Path(file)
-    elsewhere = [entry for entry in sys.path if Path(entry).resolve() != path.parent.resolve()]
-    found = None if path.stem in sys.stdlib_module_names else PathFinder.find_spec(path.stem, elsewhere)
-    if found is not None and found.loader is not None:
+    name = Path(file).stem
+    installed = PathFinder.find_spec(name, [*site.getsitepackages(), site.getusersitepackages()])
+    if name in _OURS or (installed is not None and installed.loader is not None):
         raise TrainingError(
-            f"{file} is called like the package {path.stem}, which could not be imported any more: rename the file"
+            f"{file} is called like the package {name}, which could not be imported any more: rename the file"
         )

@@ -73,7 +73,7 @@ def train(
     InitialWeights.check_named(recipe, parent)
     code = recipe.spec.code
     if code is not None and code.file.beside:
-        names = ", ".join(path.name for path in code.file.beside.values())
+        names = ", ".join(code.file.beside)
         progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,8 @@ class CodeFile:
         name: the same without a folder, as manifests have it.
         module: after its code was run.
         text: of the file; None: there is none, as for a module that is compiled.
-        hashes: the SHA-256 of the text, and of each file beside it, by the files' names.
-        beside: files in the file's own folder that it imports, by the names of the modules.
+        hashes: the SHA-256 of the text, and of each file beside it, by the paths in the folder.
+        beside: files that it imports from its own folder, by their paths there.
     """
 
     typed: str
@@ -106,7 +106,7 @@ def _file(path: Path) -> CodeFile:
     except (Exception, SystemExit) as error:
         raise _cannot_load(str(path), path_in_full, error) from error
     beside = _beside(path_in_full, set(sys.modules) - before)
-    hashes = _hashes({path.name: text.encode()} | {each.name: each.read_bytes() for each in beside.values()})
+    hashes = _hashes({path.name: text.encode()} | {name: each.read_bytes() for name, each in beside.items()})
     return CodeFile(str(path), path.name, module, text, hashes, beside)
 
 
@@ -167,7 +167,7 @@ def _is_ours(filename: str) -> bool:
 
 
 def _beside(file: Path, imported: set[str]) -> dict[str, Path]:
-    """Returns those modules among the imported ones that lie in the folder of the file."""
+    """Returns the files of those imported modules that lie in the folder of the file, by their paths there."""
     found = {}
     for name in sorted(imported):
         origin = getattr(sys.modules.get(name), "__file__", None)
@@ -176,7 +176,7 @@ def _beside(file: Path, imported: set[str]) -> dict[str, Path]:
         path = Path(origin)
         top = path.parents[name.count(".") + (path.name == "__init__.py")] if path.suffix == ".py" else None
         if top is not None and top.resolve() == file.parent and path.resolve() != file:
-            found[name] = path
+            found[path.resolve().relative_to(file.parent).as_posix()] = path
     return found
 
 

@@ -73,7 +73,7 @@ class OwnCode:
         text = self.file.text
         if text is None:
             return None
-        names = tuple(path.name for path in self.file.beside.values())
+        names = tuple(self.file.beside)
         return Code(file=self.file.name, sha256=self.file.hashes[self.file.name], text=text, imports=names or None)
 
 
