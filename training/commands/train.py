@@ -68,9 +68,10 @@ def train(
     check_name(name)
     on = device_named(device)
     recipe = recipe.replace(precision=precision(recipe, on))
+    recipe.spec.check()
+    InitialWeights.check_named(recipe, parent)
     for stage in recipe.stages:
         heads.parts(recipe.spec, stage.trainable)  # raises now what would be wrong an hour later
-    InitialWeights.check_named(recipe, parent)
     code = recipe.spec.code
     if code is not None and code.file.beside:
         names = ", ".join(code.file.beside)

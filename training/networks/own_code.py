@@ -25,6 +25,8 @@ from training.networks import code_files
 from training.networks.code_files import CodeFile, in_words
 
 _KNOWN: "dict[str, OwnCode]" = {}  # by architecture
+_GIVEN = ("num_classes", "in_channels", "image_size")
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _MISFIT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)")
 
@@ -50,7 +52,12 @@ class OwnCode:
     @property
     def takes_num_classes(self) -> bool:
         """Whether the number of classes can be chosen. If not, the code alone decides it."""
-        return self.takes("num_classes") or any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
+        return self.takes("num_classes") or self.takes_any
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether the signature has `**kwargs`."""
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self.parameters.values())
 
     def takes(self, keyword: str) -> bool:
         """Tells whether the signature has this keyword itself."""
@@ -108,6 +115,32 @@ def known(architecture: str) -> OwnCode:
     return _KNOWN.get(architecture) or load(architecture)
 
 
+def check(architecture: str, options: Mapping[str, Any]) -> None:
+    """Checks that the signature has these options, and that nothing else that it wants is missing. It runs nothing.
+
+    Raises: TrainingError if not, and what `load` raises.
+    """
+    code = known(architecture)
+    takes = [name for name in code.parameters if code.takes(name)]
+    for name in options:
+        if name in _GIVEN:
+            raise TrainingError(f"network.{name}: the data and the preprocess decide it; set other values only")
+        if name not in takes and not code.takes_any:
+            raise TrainingError(
+                f"network.{name}: {code.place}: {code.architecture} takes {', '.join(takes) or 'nothing'}"
+            )
+    for name, parameter in code.parameters.items():
+        if parameter.default is not parameter.empty or parameter.kind in _ANY:
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TrainingError(f"{code.place}: {name} of {code.architecture} cannot be given by its name")
+        if name not in _GIVEN and name not in options:
+            raise TrainingError(
+                f"{code.place}: {code.architecture} wants {name}, which is not given ({', '.join(_GIVEN)} are): "
+                f"rename it, give it a default, or --set network.{name}=VALUE"
+            )
+
+
 def build(architecture: str, num_classes: int, shape: tuple[int, int, int], options: Mapping[str, Any]) -> nn.Module:
     """Returns the network with fresh weights, on the CPU.
 
@@ -118,10 +151,10 @@ def build(architecture: str, num_classes: int, shape: tuple[int, int, int], opti
 
     Raises: TrainingError, which says what is wrong with the code, and in which line.
     """
+    check(architecture, options)
     code = known(architecture)
-    keywords = _keywords(code, num_classes, shape, options)
     try:
-        network = code.factory(**keywords)
+        network = code.factory(**_keywords(code, num_classes, shape, options))
     except (Exception, SystemExit) as error:
         raise TrainingError(f"{_blame(code, error)}: {in_words(error)}") from error
     if not isinstance(network, nn.Module):
@@ -202,35 +235,12 @@ def _keywords(
     code: OwnCode, num_classes: int, shape: tuple[int, int, int], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     channels, height, width = shape
-    given = {
-        "num_classes": num_classes,
-        "in_channels": channels,
-        "image_size": height if height == width else (height, width),
-    }
-    ours = [name for name in options if name in given]
-    if ours:
-        raise TrainingError(f"network.{ours[0]}: the data and the preprocess decide it; set other values only")
-    others = [name for name in options if not code.takes(name)]
-    if others and not any(p.kind is p.VAR_KEYWORD for p in code.parameters.values()):
-        takes = ", ".join(name for name in code.parameters if code.takes(name)) or "nothing"
-        raise TrainingError(f"network.{others[0]}: {code.place}: {code.architecture} takes {takes}")
+    size = height if height == width else (height, width)
+    given = dict(zip(_GIVEN, (num_classes, channels, size), strict=True))
     keywords = {name: value for name, value in given.items() if code.takes(name)}
     if code.takes_num_classes:
         keywords["num_classes"] = num_classes
-    keywords |= options
-    for name, parameter in code.parameters.items():
-        if parameter.default is parameter.empty and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                raise TrainingError(f"{code.place}: {name} of {code.architecture} cannot be given by its name")
-            if name not in keywords:
-                raise TrainingError(
-                    f"{code.place}: {code.architecture} wants {name}, which is not given "
-                    f"({', '.join(given)} are): rename it, give it a default, or --set network.{name}=VALUE"
-                )
-    return keywords
+    return keywords | options
 
 
 def _give_shapes(network: nn.Module, code: OwnCode, shape: tuple[int, int, int]) -> None:

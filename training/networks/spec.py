@@ -53,9 +53,12 @@ class NetworkSpec:
         return own_code.known(self.architecture) if self.is_own_code else None
 
     def check(self) -> None:
-        """Checks that there is such a network. Raises: TrainingError if not; TorchvisionError."""
+        """Checks that there is such a network, and that it takes the options.
+
+        Raises: TrainingError if not; TorchvisionError.
+        """
         if self.is_own_code:
-            own_code.known(self.architecture)
+            own_code.check(self.architecture, dict(self.options))
             return
         if self.options:
             raise TrainingError(f"network.{self.options[0][0]}: {self.architecture} takes no such values")
