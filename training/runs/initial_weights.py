@@ -14,6 +14,7 @@ from training.errors import TrainingError
 from training.networks import heads
 from training.networks.code_files import is_own_code
 from training.networks.pretrained import pretrained
+from training.networks.tied import with_tied_names
 from training.publishing.open_checkpoint import header_of, reading
 from training.recipes.recipe import Recipe, Stage
 
@@ -72,11 +73,12 @@ class InitialWeights:
         """
         network = recipe.spec.build(classes)
         if self.weights is not None and self.architecture is not None:
+            weights = with_tied_names(self.weights, network)
             if recipe.start == "backbone":
-                heads.load_backbone(network, recipe.spec, self.weights, self.architecture)
+                heads.load_backbone(network, recipe.spec, weights, self.architecture)
             else:
                 try:
-                    load_weights(network, self.weights, share=False)
+                    load_weights(network, weights, share=False)
                 except RuntimeError as error:
                     reason = " ".join(str(error).split())[:300]
                     raise TrainingError(

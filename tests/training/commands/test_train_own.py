@@ -152,6 +152,18 @@ def test_weights_of_another_network_are_refused(
         run(own(file, tiny, family, **changes), parent=first)
 
 
+def test_tied_weights_are_trained_averaged_and_taken_over(run: Train, tiny: Recipe, file: Path) -> None:
+    tied = "        self.again = nn.Conv2d(width, width, 1)\n        self.more = self.again\n"
+    used = "self.more(self.again(self.body(images)))"
+    file.write_text(SMALL.replace("        self.pool", f"{tied}        self.pool").replace("self.body(images)", used))
+    first = run(own(file, tiny, ema=0.9))
+    with pytest.raises(Interrupted):
+        run(own(file, tiny, ema=0.9), progress=CtrlC(Progress.silent().console, "epoch 2/"))
+    assert same_weights(run(own(file, tiny, ema=0.9), resume=True), first)
+    for recipe in (own(file, tiny, epochs=1), own(file, tiny, "transfer", epochs=1)):
+        assert run(recipe, parent=first).is_file()
+
+
 @pytest.mark.parametrize("family", ["transfer", "finetune"])
 def test_what_starts_from_weights_needs_a_checkpoint(run: Train, tiny: Recipe, file: Path, family: str) -> None:
     with pytest.raises(TrainingError, match=r"name a checkpoint of my_net\.py:Small by --from"):

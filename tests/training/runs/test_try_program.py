@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.support.own_code import LOG_PROBABILITIES, SMALL, TUTORIAL
+from tests.support.runs import Said
 from training.data.batches import InMemorySplit
 from training.errors import TrainingError
 from training.networks import own_code
@@ -24,13 +24,19 @@ pytestmark = pytest.mark.slow  # each network is exported
 def attempt(tmp_path: Path) -> Try:
     """Tries the class of that name in a file with that text. Gives the network."""
 
-    def attempt(text: str, name: str = "Net", classes: int = 10, samples: int = 5, **recipe: Any) -> torch.nn.Module:
+    def attempt(
+        text: str,
+        name: str = "Net",
+        classes: int = 10,
+        samples: int = 5,
+        progress: Progress = Progress.silent(),  # noqa: B008  it has no state
+    ) -> torch.nn.Module:
         (tmp_path / "my_net.py").write_text(text)
-        own = builtin("strokes", network=own_code.load(f"{tmp_path}/my_net.py:{name}").architecture).replace(**recipe)
+        own = builtin("strokes", network=own_code.load(f"{tmp_path}/my_net.py:{name}").architecture)
         network = own.spec.build(classes)
         images = torch.randint(0, 256, (samples, *own.preprocess.shape), dtype=torch.uint8)
         split = InMemorySplit(images, torch.arange(samples) % classes)
-        try_program(network, split, own, classes, Progress.silent())
+        try_program(network, split, own, classes, progress)
         return network
 
     return attempt
@@ -38,9 +44,9 @@ def attempt(tmp_path: Path) -> Try:
 
 @pytest.fixture
 def refused(attempt: Try, tmp_path: Path) -> Callable[..., str]:
-    def refused(text: str, **options: Any) -> str:
+    def refused(text: str, classes: int = 10) -> str:
         with pytest.raises(TrainingError) as caught:
-            attempt(text, **options)
+            attempt(text, classes=classes)
         assert "\n" not in str(caught.value)
         return str(caught.value).replace(f"{tmp_path}/", "")
 
@@ -139,4 +145,11 @@ def test_logarithms_of_probabilities_whose_last_step_cannot_be_taken_off_are_ref
     refused: Callable[..., str],
 ) -> None:
     said = refused(a_class("torch.cat([F.log_softmax(y, 1)[:, :3], F.log_softmax(y, 1)[:, 3:]], 1)"))
-    assert said.startswith("my_net.py:10: my_net.py:Net returns logarithms of probabilities")
+    assert "its outputs are probabilities, or their logarithms, and no logits: delete the softmax at its end" in said
+    assert "my_net.py, line 12" in said
+
+
+def test_what_is_left_out_of_the_served_network_is_said(attempt: Try, said: Said) -> None:
+    attempt(LOG_PROBABILITIES, name="Digits", progress=said.progress)
+    assert "trying whether my_net.py:Digits can be trained and served" in str(said)
+    assert "my_net.py:Digits: left out the log_softmax at its end" in str(said)
