@@ -135,6 +135,9 @@ class Code(Section):
     file: str = Field(description="the file's name, or a module's", min_length=1, max_length=256)
     sha256: str = Field(description="of the text as UTF-8", pattern="^[0-9a-f]{64}$")
     text: str = Field(max_length=1 << 20)
+    imports: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] | None = Field(
+        None, description="files of its folder that it imports, and that are not here", max_length=1000
+    )
 
 
 class Calibration(Section):

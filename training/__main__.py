@@ -1,11 +1,17 @@
 """Runs `python -m training`: calls what a person asks for, and says what goes wrong in one line and an exit code."""
 
+from training import import_path
+
+if __name__ == "__main__":
+    import_path.current_folder_last()
+
 import argparse
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
@@ -77,11 +83,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
+    network = None if arguments.network is None else _own_network(arguments.network)
     from training.recipes.builtin import builtin
     from training.recipes.overrides import changed, from_file, with_settings
 
+    data: str = arguments.command
     named: str | Path | None = arguments.recipe
-    recipe = from_file(arguments.command, named) if isinstance(named, Path) else builtin(arguments.command, named)
+    recipe = (
+        from_file(data, named, network=network) if isinstance(named, Path) else builtin(data, named, network=network)
+    )
     if arguments.parent is not None and recipe.start == "backbone":
         from training.publishing.open_checkpoint import header_of
 
@@ -96,7 +106,18 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return with_settings(changed(recipe, changes), arguments.settings)
 
 
+def _own_network(typed: str) -> str:
+    """Loads a person's own code, and returns what it is called as an architecture."""
+    file = typed.rpartition(":")[0]
+    if file.endswith(".py"):
+        import_path.check_name(file)  # before torch is imported, which may be what the file is called like
+    from training.networks import own_code
+
+    return own_code.load(typed).architecture
+
+
 def _import(arguments: argparse.Namespace) -> None:
+    from training.commands.import_exported import import_exported
     from training.commands.import_weights import import_pretrained, import_weights
     from training.networks.labels import labels_from
     from training.progress import Progress
@@ -117,18 +138,24 @@ def _import(arguments: argparse.Namespace) -> None:
         )
     else:
         prepared = arguments.preprocess_from
-        path = import_weights(
-            arguments.file,
-            architecture=arguments.architecture,
-            labels=None if arguments.labels is None else labels_from(arguments.labels),
-            store=arguments.store,
-            name=arguments.name,
-            entry=arguments.weights,
-            preprocess=None if prepared is None else header_of(prepared).manifest.preprocess,
-            settings=arguments.settings,
-            examples=arguments.examples,
-            progress=progress,
-        )
+        common: dict[str, Any] = {
+            "labels": None if arguments.labels is None else labels_from(arguments.labels),
+            "store": arguments.store,
+            "name": arguments.name,
+            "preprocess": None if prepared is None else header_of(prepared).manifest.preprocess,
+            "settings": arguments.settings,
+            "examples": arguments.examples,
+            "progress": progress,
+        }
+        if arguments.exported is not None:
+            for flag in ("architecture", "weights"):
+                if getattr(arguments, flag):
+                    raise TrainingError(f"--{flag}: an exported program holds both; name it for weights in a file only")
+            path = import_exported(arguments.exported, **common)
+        else:
+            path = import_weights(
+                arguments.file, architecture=arguments.architecture, entry=arguments.weights, **common
+            )
     progress.say(f"published {path}")
 
 

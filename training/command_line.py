@@ -16,7 +16,7 @@ _GROUPS = {
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
-            "publish a .pth, .pth.tar or .safetensors file, or torchvision's own weights",
+            "publish weights of a file, torchvision's own, or a network that torch.export.save wrote",
             "import --pretrained resnet50",
         ),
         "export": (
@@ -93,6 +93,12 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
+    recipe.add_argument(
+        "--network",
+        metavar="FILE.py:CLASS",
+        help="a network of your own, also as package.module:function; --recipe is then scratch (the default), "
+        "transfer, finetune or a .toml file, and --set network.width=32 gives it more values",
+    )
     default = default_values(data)
     epochs = f"passes over the training set, in the first stage (default: {default['epochs']})"
     recipe.add_argument("--epochs", type=int, help=epochs)
@@ -133,6 +139,9 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         "--pretrained",
         metavar="ARCHITECTURE",
         help="publish torchvision's own weights of this architecture, with their labels",
+    )
+    what.add_argument(
+        "--exported", type=Path, metavar="FILE", help="publish a network that torch.export.save wrote, e.g. model.pt2"
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
     labels = "a text file with one label per line, or JSON (default: what the file says)"

@@ -6,6 +6,7 @@ memory which was not written, and that draw random numbers. None of those is her
 """
 
 import operator
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,6 +58,16 @@ def _attention(
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, scale=scale)
 
 
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase
+
+
+def _einsum(tensors: Sequence[torch.Tensor], *subscripts: Sequence[int]) -> torch.Tensor:
+    """Sums products as torch.einsum does; the subscripts are numbers from 0 to 51: of each tensor, and of the sum."""
+    *terms, result = ("".join(_LETTERS[number] for number in each) for each in subscripts)
+    summed: torch.Tensor = torch.ops.aten.einsum.default(f"{','.join(terms)}->{result}", list(tensors))
+    return summed
+
+
 # As they are in aten, with the same arguments.
 _PLAIN = """
     abs add.Scalar add.Tensor addmm amax amin baddbmm bmm ceil celu clamp clamp.Tensor clamp_max clamp_min cos cumsum
@@ -75,6 +86,7 @@ _PLAIN = """
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
+    max min select_scatter slice_scatter
     ones_like zeros_like full_like new_ones new_zeros new_full
 """
 _MAKERS = "arange arange.start arange.start_step eye full linspace ones scalar_tensor zeros"
@@ -150,6 +162,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # A view may be impossible where values lie in another order than in training, as they do in channels_last.
         "view": Operator(_aten.reshape.default),
         "batch_norm": Operator(_batch_norm),
+        "einsum": Operator(_einsum),
         "scaled_dot_product_attention": Operator(_attention),
         "embedding": Operator(_aten.embedding.default, indices=(1,)),
         "gather": Operator(_aten.gather.default, indices=(2,)),

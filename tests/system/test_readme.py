@@ -11,6 +11,7 @@ import pytest
 
 from classifier.manifest import OutOfDistribution
 from tests.support.checkpoints import checkpoint, png, publish, saying
+from tests.support.own_code import TUTORIAL
 from tests.support.server import PATIENCE, PROJECT, serving
 from training.command_line import parser
 
@@ -61,6 +62,11 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
         assert "python -m training photos" in capsys.readouterr().out
     else:
         assert parser().parse_args(arguments).command == arguments[0]
+
+
+def test_the_network_of_one_s_own_is_the_one_that_is_tried() -> None:
+    """In `test_bring_your_own`, on real digits."""
+    assert re.findall(r"```python\n(.*?)```", README, re.DOTALL) == [TUTORIAL]
 
 
 @pytest.mark.slow

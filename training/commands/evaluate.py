@@ -83,7 +83,9 @@ def _recipe(checkpoint: Checkpoint) -> Recipe:
     manifest = checkpoint.manifest
     if manifest.provenance is not None:
         return recipe_of(manifest.provenance)
-    return builtin("photos", f"scratch:{manifest.architecture}").replace(preprocess=manifest.preprocess.model_dump())
+    return builtin("photos", "scratch", network=manifest.architecture).replace(
+        preprocess=manifest.preprocess.model_dump()
+    )
 
 
 def _table(before: Metrics | None, now: Metrics, *, comparable: bool) -> Table:

@@ -25,7 +25,7 @@ from training.publishing.reference import reference
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class Served:
     """Holds what is published, but its source and its name."""
 
     architecture: str
@@ -85,14 +85,14 @@ def import_weights(
         if architecture is None:
             raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
     said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
-    labels = _agreed(path, said, labels)
+    labels = agreed(path, said, labels)
     weights = adapt_state_dict(content.state_dict, NetworkSpec(architecture), len(labels), note=note)
     if named is None:
         note(f"says that it is of {architecture}")
     chosen = chosen_preprocess(
         architecture, named=preprocess, said=known.preprocess if known else None, settings=settings, note=note
     )
-    served = _Served(architecture, weights, labels, chosen)
+    served = Served(architecture, weights, labels, chosen)
     if known and known.preprocess == chosen:
         served = replace(served, calibration=known.calibration, out_of_distribution=known.out_of_distribution)
     elif known and (known.calibration or known.out_of_distribution):
@@ -127,7 +127,7 @@ def import_pretrained(
         )
     own = pretrained(architecture, progress=progress is not None and progress.console.is_terminal)
     return _published(
-        _Served(architecture, own.weights, own.labels, own.preprocess),
+        Served(architecture, own.weights, own.labels, own.preprocess),
         source=f"torchvision {own.name}",
         sha256=sidecar.sha256_of(own.file),
         store=store,
@@ -136,7 +136,7 @@ def import_pretrained(
     )
 
 
-def _agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, ...] | None) -> tuple[str, ...]:
+def agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, ...] | None) -> tuple[str, ...]:
     """Returns the labels. Raises: TrainingError if there are none, or if two sources contradict each other.
 
     Two forms of Unicode of the same label are no contradiction.
@@ -160,19 +160,39 @@ def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
 
 
 def _published(
-    served: _Served, *, source: str, sha256: str, store: Path, name: str | None, examples: Path | None
+    served: Served, *, source: str, sha256: str, store: Path, name: str | None, examples: Path | None
 ) -> Path:
     name = served.architecture if name is None else name
     check_name(name)
-    preprocess = served.preprocess
-    own = served_network(NetworkSpec.of(served.architecture, preprocess), served.weights, len(served.labels))
-    pngs = example_images.drawn(preprocess) if examples is None else example_images.from_folder(examples, preprocess)
+    own = served_network(NetworkSpec.of(served.architecture, served.preprocess), served.weights, len(served.labels))
+    pngs = example_pngs(examples, served.preprocess)
+    return publish_served(served, own, pngs, source=source, sha256=sha256, store=store, name=name)
+
+
+def example_pngs(folder: Path | None, preprocess: Preprocess) -> tuple[bytes, ...]:
+    """Returns the images of a reference batch, of a folder or, without one, drawn. Raises: TrainingError."""
+    return example_images.drawn(preprocess) if folder is None else example_images.from_folder(folder, preprocess)
+
+
+def publish_served(
+    served: Served, own: ServedNetwork, pngs: tuple[bytes, ...], *, source: str, sha256: str, store: Path, name: str
+) -> Path:
+    """Publishes a network that was trained elsewhere, and returns the path of the new version.
+
+    Args:
+        pngs: the images of the reference batch.
+        source: the file's name, or another one for where the weights come from.
+        sha256: of the file.
+        name: the model's name.
+
+    Raises: TrainingError if it cannot be served; OSError.
+    """
     try:
         manifest = Manifest(
             model=name,
             architecture=served.architecture,
             labels=served.labels,
-            preprocess=preprocess,
+            preprocess=served.preprocess,
             imported=Imported(
                 source=source,
                 sha256=sha256,

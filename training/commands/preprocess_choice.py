@@ -17,18 +17,21 @@ def chosen_preprocess(
     said: Preprocess | None,
     settings: Sequence[str],
     note: Callable[[str], None],
+    usual: Preprocess | None = None,
 ) -> Preprocess:
     """Returns the preprocess that a person named, else the one that the file says, else a guess; with the settings.
 
     Args:
+        architecture: its name, or what else the guess goes by.
         named: what the person named as a whole.
         said: what the file, or what lies beside it, says.
         settings: changes of the form `preprocess.key=value`.
         note: is told what was guessed.
+        usual: the guess; None: what is usual for the architecture.
 
     Raises: TrainingError if a setting makes no sense, or if images would be smaller than what is cut out of them.
     """
-    base = named or said or usual_preprocess(architecture)
+    base = named or said or usual or usual_preprocess(architecture)
     preprocess = preprocess_with(base, settings)
     crop, resize = preprocess.crop, preprocess.resize
     told = {setting.partition("=")[0].strip().removeprefix("preprocess.") for setting in settings}

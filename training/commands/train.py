@@ -68,8 +68,14 @@ def train(
     check_name(name)
     on = device_named(device)
     recipe = recipe.replace(precision=precision(recipe, on))
+    recipe.spec.check()
+    InitialWeights.check_named(recipe, parent)
     for stage in recipe.stages:
         heads.parts(recipe.spec, stage.trainable)  # raises now what would be wrong an hour later
+    code = recipe.spec.code
+    if code is not None and code.file.beside:
+        names = ", ".join(code.file.beside)
+        progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
     store.mkdir(parents=True, exist_ok=True)
     with only_run_in(runs / name) as folder:
@@ -142,6 +148,7 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         out_of_distribution=out_of_distribution,
         format=1 if served.info is None else 2,
         program=served.info,
+        code=None if recipe.spec.code is None else recipe.spec.code.manifest(),
     )
     checkpoint = Checkpoint(
         manifest=manifest,

@@ -74,6 +74,8 @@ def _zip(path: Path) -> str | None:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return None
+    if any(name.endswith("/models/model.json") for name in names):
+        return "is an exported program: name it by --exported"
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return None
     return f"is a zip archive without weights in it, of {listed(names)}: if the weights are inside, unpack it first"

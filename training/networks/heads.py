@@ -4,7 +4,7 @@ Parts are names of modules; ("",) is the whole network. The head of an architect
 has another shape if there is one more class.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -49,11 +49,17 @@ def parts(spec: NetworkSpec, trainable: str) -> tuple[str, ...]:
     return found
 
 
-def freeze(network: nn.Module, parts: tuple[str, ...]) -> None:
-    """Makes only the parameters of these parts get gradients."""
+def freeze(network: nn.Module, parts: tuple[str, ...], fixed: Collection[str] = ()) -> None:
+    """Makes only the parameters of these parts get gradients.
+
+    Args:
+        fixed: names of parameters that never train, wherever they are.
+    """
     network.requires_grad_(False)
     for name in parts:
         network.get_submodule(name).requires_grad_(True)
+    for name in fixed:
+        network.get_parameter(name).requires_grad_(False)
 
 
 def train_mode(network: nn.Module, parts: tuple[str, ...]) -> None:
@@ -179,7 +185,12 @@ def _head_weights(of_two: nn.Module, spec: NetworkSpec) -> frozenset[str]:
 
 
 def _head(of_two: nn.Module, spec: NetworkSpec) -> tuple[str, ...]:
-    layers = {name.rpartition(".")[0] for name in _head_weights(of_two, spec)}
+    weights = _head_weights(of_two, spec)
+    layers = {name.rpartition(".")[0] for name in weights}
+    if not weights or "" in layers:
+        why = "is no module of its own" if weights else "cannot be found, for nothing in it depends on num_classes"
+        last = next(reversed([name for name, _ in of_two.named_children()]), "fc")
+        raise TrainingError(f"the head of {spec} {why}: name the parts that train, e.g. --set trainable={last}")
     around = {sibling for layer in layers for sibling in _with_bare_siblings(of_two, layer)}
     return tuple(name for name, _ in of_two.named_modules() if name in around)
 

@@ -10,8 +10,11 @@ from classifier.architectures import load_weights
 from classifier.manifest import ProgramInfo
 from classifier.program.document import Program
 from classifier.program.network import ProgramNetwork
-from training.networks.export_program import export_program
+from training.networks.export_program import export_program, noise
+from training.networks.logits import with_logits
+from training.networks.pt2 import Exported
 from training.networks.spec import NetworkSpec
+from training.networks.tied import with_tied_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class ServedNetwork:
         program: None: the server knows the network by name.
         constants: tensors of the program that are no weights.
         info: what the manifest says of the program.
+        notes: what was changed when it was exported, in words.
     """
 
     network: nn.Module
@@ -31,10 +35,17 @@ class ServedNetwork:
     program: Program | None = None
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     info: ProgramInfo | None = None
+    notes: tuple[str, ...] = ()
 
 
-def served_network(spec: NetworkSpec, weights: Mapping[str, torch.Tensor], num_classes: int) -> ServedNetwork:
-    """Returns the network with these weights, as it will be served.
+def served_network(
+    spec: NetworkSpec, weights: Mapping[str, torch.Tensor], num_classes: int, *, images: torch.Tensor | None = None
+) -> ServedNetwork:
+    """Returns the network with these weights, as it will be served: it makes logits.
+
+    Args:
+        weights: by their names in the state_dict; of tied weights, one name is enough.
+        images: float [n, channels, height, width], by which an exported network is compared; None: noise.
 
     Raises: TrainingError if it is to be exported and cannot be.
     """
@@ -43,14 +54,21 @@ def served_network(spec: NetworkSpec, weights: Mapping[str, torch.Tensor], num_c
         load_weights(network, weights, share=True)
         return ServedNetwork(network.eval(), weights)
     network = spec.build(num_classes)
-    load_weights(network, weights, share=False)
-    exported = export_program(network.eval(), spec.shape, spec.architecture)
+    load_weights(network, with_tied_names(weights, network), share=False)
+    exported = export_program(network.eval(), spec.shape, spec.architecture, images=images)
+    tried = noise(spec.shape) if images is None else images
+    return of_exported(with_logits(exported, tried, spec.architecture))
+
+
+def of_exported(exported: Exported) -> ServedNetwork:
+    """Returns an exported network as it will be served."""
     return ServedNetwork(
         network=ProgramNetwork(exported.program, exported.tensors).eval(),
         weights=_below(exported.tensors, "network."),
         program=exported.program,
         constants=_below(exported.tensors, "constant."),
         info=ProgramInfo(torch=exported.torch, operators=exported.program.operators),
+        notes=exported.notes,
     )
 
 

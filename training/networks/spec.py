@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from pydantic import JsonValue
 from torch import nn
 
@@ -11,6 +10,7 @@ from classifier import architectures
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
 from training.networks import own_code
+from training.networks.code_files import is_own_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,28 @@ class NetworkSpec:
     @property
     def is_built_in(self) -> bool:
         """Whether a server makes this network by its name. Any other is published as a program."""
-        return not (":" in self.architecture or self.architecture.startswith("timm/"))
+        return not (self.is_own_code or self.architecture.startswith("timm/"))
+
+    @property
+    def is_own_code(self) -> bool:
+        """Whether a person's own code makes this network."""
+        return is_own_code(self.architecture)
+
+    @property
+    def code(self) -> own_code.OwnCode | None:
+        """The code that makes it; None: it is nobody's own. Raises: TrainingError if the code cannot be loaded."""
+        return own_code.known(self.architecture) if self.is_own_code else None
 
     def check(self) -> None:
-        """Checks that there is such a network. Raises: TrainingError if not; TorchvisionError."""
-        if not self.is_built_in:
+        """Checks that there is such a network, and that it takes the options.
+
+        Raises: TrainingError if not; TorchvisionError.
+        """
+        if self.is_own_code:
+            own_code.check(self.architecture, dict(self.options))
             return
+        if self.options:
+            raise TrainingError(f"network.{self.options[0][0]}: {self.architecture} takes no such values")
         try:
             architectures.check_known(self.architecture)
         except ValueError as error:
@@ -58,7 +74,7 @@ class NetworkSpec:
 
         Raises: TrainingError if there is none such; TorchvisionError.
         """
-        if not self.is_built_in:
+        if self.is_own_code:
             return own_code.build(self.architecture, num_classes, self.shape, dict(self.options))
         self.check()
         return architectures.build(self.architecture, num_classes)
@@ -66,11 +82,11 @@ class NetworkSpec:
     def meta(self, num_classes: int) -> nn.Module:
         """Returns what `build` returns, with names, types and shapes, but without values. It draws no random number.
 
+        It may be the same one each time: leave it as it is.
+
         Raises: TrainingError if there is none such; TorchvisionError.
         """
-        if not self.is_built_in:
-            # Its constructor may compute with tensors, which needs values.
-            with torch.random.fork_rng(devices=[]):
-                return self.build(num_classes).to("meta")
+        if self.is_own_code:
+            return own_code.meta(self.architecture, num_classes, self.shape, dict(self.options))
         self.check()
         return architectures.meta_network(self.architecture, num_classes)

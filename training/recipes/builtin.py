@@ -6,7 +6,8 @@ from typing import Any
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.recipes.dataset_table import DIGIT, TORCHVISION_DATASETS
+from training.networks.code_files import is_own_code
+from training.recipes.dataset_table import DIGIT, PHOTO, TORCHVISION_DATASETS
 from training.recipes.recipe import Recipe
 
 # The recipe of each data set where none is named.
@@ -61,7 +62,7 @@ _NAMED: dict[str, dict[str, Any]] = {
         "augment": _PHOTO_AUGMENT,
     },
 }
-# Recipes for any architecture; their names are `<family>:<architecture>`.
+# Recipes for any architecture; their names are `<family>:<architecture>`. That of own code is the family's alone.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 30, "batch_size": 64, "lr": 0.05, "clip": 5.0, "augment": _PHOTO_AUGMENT, "held_out": 0.1},
     "transfer": {
@@ -92,20 +93,47 @@ def names() -> list[str]:
     return [*_NAMED, *(f"{family}:<architecture>" for family in _FAMILIES)]
 
 
-def builtin(data: str, name: str | None = None) -> Recipe:
+def builtin(data: str, name: str | None = None, *, network: str | None = None) -> Recipe:
     """Returns the recipe of that name for that data set.
 
     Args:
         data: the kind of a source, such as "mnist".
-        name: None: the data set's default recipe.
+        name: None: the data set's default recipe; for own code, "scratch".
+        network: the architecture of own code, such as `my_net.py:Net`. The name is then that of a family alone.
 
     Raises: TrainingError if no recipe has that name; TorchvisionError.
     """
+    if network is not None:
+        return _for_own_code(data, "scratch" if name is None else name, network)
     name = DEFAULTS[data] if name is None else name
     values = {"name": name, "source": {"kind": data}} | {**_values(name), **_adapted(data, name)}
     if "preprocess" not in values:
         values["preprocess"] = usual_preprocess(values["architecture"])
     return Recipe.checked(values)
+
+
+def base_of(recipe: Recipe) -> Recipe:
+    """Returns the built-in recipe that this one was made from. Raises: TrainingError if there is no such any more."""
+    network = recipe.architecture if is_own_code(recipe.architecture) else None
+    return builtin(recipe.source.kind, recipe.name, network=network)
+
+
+def _for_own_code(data: str, family: str, network: str) -> Recipe:
+    """Returns a family's recipe. Images are prepared and changed at random as the data set's default recipe does it.
+
+    From scratch, all else is as in that recipe, too. Photos are the exception: there the default is no scratch.
+    """
+    if family not in _FAMILIES:
+        raise TrainingError(
+            f"--recipe {family}: with --network there are {', '.join(_FAMILIES)}, which name no other network, "
+            "or a .toml file"
+        )
+    default = {} if data == "photos" else default_values(data)
+    values = _FAMILIES[family] if family != "scratch" or not default else default
+    if "augment" in values and default:
+        values = values | {"augment": default["augment"]}  # a digit in a mirror is none
+    values = {"preprocess": default.get("preprocess", PHOTO)} | values
+    return Recipe.checked(values | {"name": family, "source": {"kind": data}, "architecture": network})
 
 
 def default_values(data: str) -> dict[str, Any]:
@@ -118,6 +146,11 @@ def _values(name: str) -> dict[str, Any]:
     if name in _NAMED:
         return _NAMED[name]
     family, separator, architecture = name.partition(":")
+    if name in _FAMILIES or ":" in architecture:
+        raise TrainingError(
+            f"--recipe {name}: which network? Name one, as in {family}:resnet18, "
+            f"or your own, as in --network my_net.py:Net --recipe {family}"
+        )
     if separator and family in _FAMILIES:
         return {"architecture": architecture} | _FAMILIES[family]
     near = difflib.get_close_matches(name, [*_NAMED, *_FAMILIES], n=2)

@@ -11,6 +11,8 @@ from classifier.preprocess import Preprocess
 DIGIT = Preprocess(
     mode="L", resize=(28, 28), crop=None, mean=(0.1307,), std=(0.3081,), background=128, ink_on_paper=True
 )
+# What networks for ImageNet usually want.
+PHOTO = Preprocess(mode="RGB", resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _CLOTHES = DIGIT.model_copy(update={"mean": (0.2860,), "std": (0.3530,), "background": 0, "ink_on_paper": False})
 _TINY_PHOTO = Preprocess(
     mode="RGB", resize=(32, 32), crop=None, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)

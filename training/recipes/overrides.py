@@ -1,5 +1,6 @@
 """Changes a built-in recipe as a person wants it: by a TOML file, and by single settings."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +10,19 @@ from pydantic import BaseModel, ValidationError
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
+from training.networks.code_files import is_own_code
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe, in_words
 
 
-def from_file(data: str, path: Path) -> Recipe:
+def from_file(data: str, path: Path, *, network: str | None = None) -> Recipe:
     """Reads a recipe from a TOML file.
 
     In the file, `base` names the built-in recipe that it changes. The other keys are those of `Recipe`, and the value
     "none" takes away what the base has.
+
+    Args:
+        network: the architecture of own code, as for `builtin`.
 
     Raises: TrainingError if the file cannot be read, or is not a recipe.
     """
@@ -30,7 +35,7 @@ def from_file(data: str, path: Path) -> Recipe:
     base = values.pop("base", None)
     if not (base is None or isinstance(base, str)):
         raise TrainingError(f"--recipe {path}: base is the name of a recipe, not {base!r}")
-    return _changed_by_hand(builtin(data, base), _with_nothing(values))
+    return _changed_by_hand(builtin(data, base, network=network), _with_nothing(values))
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -79,12 +84,16 @@ def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
         differ.add("preprocess.crop")  # for a new size alone may take the crop away
     if "preprocess.mode" in differ:
         differ.add("preprocess.ink_on_paper")
-    return [f"{key}={_text(value)}" for key, value in ours.items() if key in differ]
+    return [
+        f"{key}={_text(value, bare=not key.startswith('network.'))}" for key, value in ours.items() if key in differ
+    ]
 
 
 def _changed_by_hand(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     if "name" in values:
         raise TrainingError("name: a recipe keeps that of the built-in one it was made from; --name names the model")
+    if "architecture" in values and any(map(is_own_code, (recipe.architecture, values["architecture"]))):
+        raise TrainingError(f"architecture: {values['architecture']}: --network alone names a network of your own")
     source = values.get("source")
     if isinstance(source, Mapping) and "kind" in source:
         raise TrainingError("source.kind: the command names the data, e.g. python -m training mnist")
@@ -162,12 +171,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, bare: bool) -> str:
+    """Writes a value so that `_value` reads it. A string may stand without quotes if it is `bare`."""
     match value:
         case None:
             return "none"
         case bool():
             return str(value).lower()
         case list():
-            return f"[{','.join(map(_text, value))}]"
+            return f"[{','.join(_text(each, bare=bare) for each in value)}]"
+        case dict():
+            return f"{{{', '.join(f'{json.dumps(key)} = {_text(each, bare=bare)}' for key, each in value.items())}}}"
+        case str():
+            return value if bare else json.dumps(value, ensure_ascii=False)
     return str(value)

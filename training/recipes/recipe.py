@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from classifier.preprocess import Preprocess
@@ -178,6 +187,14 @@ class Recipe(_Data):
         if self.augment.crop is not None and self.augment.crop[0] > self.augment.crop[1]:
             raise ValueError("augment.crop is (least, most) of an image's area")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_where_it_can(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out an empty `network`, so that recipes and states from before are equal to those of now."""
+        values: dict[str, Any] = handler(self)
+        if not self.network:
+            del values["network"]
+        return values
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -26,7 +26,9 @@ class Ema:
         """
         self.decay = decay
         self.steps = 0
-        self._originals = list(heads.state_of(network, parts).values())
+        # Tied weights have several names, and are averaged once.
+        tensors = heads.state_of(network, parts).values()
+        self._originals = list({(tensor.data_ptr(), tensor.shape): tensor for tensor in tensors}.values())
         self._means = [tensor.detach().clone() for tensor in self._originals]
 
     @torch.no_grad()

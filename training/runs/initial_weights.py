@@ -12,7 +12,9 @@ from classifier.checkpoint import Checkpoint
 from training.data.folder_names import composed
 from training.errors import TrainingError
 from training.networks import heads
+from training.networks.code_files import is_own_code
 from training.networks.pretrained import pretrained
+from training.networks.tied import with_tied_names
 from training.publishing.open_checkpoint import header_of, reading
 from training.recipes.recipe import Recipe, Stage
 
@@ -53,6 +55,15 @@ class InitialWeights:
             return cls(f"torchvision {own.name}", own.architecture, own.weights, None)
         return cls(None, None, None, None)
 
+    @staticmethod
+    def check_named(recipe: Recipe, path: Path | None) -> None:
+        """Checks that weights are named where no others are known. Raises: TrainingError if not."""
+        if path is None and recipe.start == "backbone" and recipe.spec.is_own_code:
+            raise TrainingError(
+                f"--recipe {recipe.name} starts from weights: name a checkpoint of {recipe.architecture} by --from, "
+                "or train it by --recipe scratch"
+            )
+
     def network(self, recipe: Recipe, classes: int) -> nn.Module:
         """Returns the recipe's network with these weights.
 
@@ -62,10 +73,17 @@ class InitialWeights:
         """
         network = recipe.spec.build(classes)
         if self.weights is not None and self.architecture is not None:
+            weights = with_tied_names(self.weights, network)
             if recipe.start == "backbone":
-                heads.load_backbone(network, recipe.spec, self.weights, self.architecture)
+                heads.load_backbone(network, recipe.spec, weights, self.architecture)
             else:
-                load_weights(network, self.weights, share=False)
+                try:
+                    load_weights(network, weights, share=False)
+                except RuntimeError as error:
+                    reason = " ".join(str(error).split())[:300]
+                    raise TrainingError(
+                        f"--from {str(self.name).split()[0]}: its weights do not fit {recipe.architecture}: {reason}"
+                    ) from error
         return network
 
     def check_fits(self, recipe: Recipe, labels: tuple[str, ...]) -> None:
@@ -82,13 +100,17 @@ class InitialWeights:
             if theirs != ours:
                 raise TrainingError(
                     f"--from {str(self.name).split()[0]}: its {what}: {theirs}, this recipe's: {ours}; "
-                    f"to take over all but its head: --recipe transfer:{manifest.architecture}"
+                    f"to take over all but its head: --recipe {_transfer(manifest.architecture)}"
                 )
 
     def peak(self, recipe: Recipe, stage: Stage) -> float:
         """Returns the stage's highest learning rate, which is lower if it goes on with good weights and their head."""
         goes_on = self.checkpoint is not None and recipe.start == "fresh" and stage.first == 1
         return recipe.lr_continued if goes_on and recipe.lr_continued is not None else stage.lr
+
+
+def _transfer(architecture: str) -> str:
+    return f"transfer --network {architecture}" if is_own_code(architecture) else f"transfer:{architecture}"
 
 
 def load_checkpoint(path: Path) -> tuple[str, Checkpoint]:

@@ -1,6 +1,7 @@
 """Holds what the steps of a stage change: the weights, the optimizer, the running mean, and the random numbers."""
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -38,15 +39,25 @@ class Learner:
     ema: Ema | None
 
     @classmethod
-    def of(cls, network: nn.Module, parts: tuple[str, ...], recipe: Recipe, *, device: torch.device, lr: float) -> Self:
+    def of(
+        cls,
+        network: nn.Module,
+        parts: tuple[str, ...],
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        lr: float,
+        fixed: Collection[str] = (),
+    ) -> Self:
         """Returns the learner of a new stage. It moves the network to `device` and freezes what does not train.
 
         Args:
             lr: the learning rate that the optimizer begins with.
+            fixed: names of parameters that train in no stage.
 
         Raises: TrainingError if the device cannot compute in the recipe's precision.
         """
-        heads.freeze(network, parts)
+        heads.freeze(network, parts, fixed)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtype = _DTYPES[precision(recipe, device)]
         optimizer = torch.optim.SGD(

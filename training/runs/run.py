@@ -1,6 +1,7 @@
 """Runs a recipe's stages and epochs. Each epoch ends in a state that the next, or a later process, goes on from."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from training.runs.schedule import learning_rate, rate_too_high
 from training.runs.stage_data import StageData, stage_data
 from training.runs.state import Best, State, snapshot
 from training.runs.try_out import try_out
+from training.runs.try_program import try_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,14 @@ class Run:
         with unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
             network = self.initial_weights.network(recipe, len(self.dataset.labels))
+            fixed = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+            if not recipe.spec.is_built_in:
+                try_program(network, self.dataset.train, recipe, len(self.dataset.labels), self.progress)
             try_out(network, self.dataset.train, recipe)
             try:
                 for stage in recipe.stages:
                     if state is None or state.epoch < stage.last:
-                        learner = self._learner(stage, network, state)
+                        learner = self._learner(stage, network, state, fixed)
                         data = stage_data(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
                         for epoch in range(1 if state is None else state.epoch + 1, stage.last + 1):
                             state = self._epoch(epoch, stage, learner, data, state)
@@ -83,14 +88,16 @@ class Run:
     @property
     def _identity(self) -> dict[str, Any]:
         """All that decides the weights, as the training state holds it."""
-        return self.recipe.model_dump(mode="json") | {
-            "data": self.dataset.fingerprint,
-            "parent": self.initial_weights.name,
-        }
+        code = self.recipe.spec.code
+        return (
+            self.recipe.model_dump(mode="json")
+            | {"data": self.dataset.fingerprint, "parent": self.initial_weights.name}
+            | ({} if code is None else {"code": dict(code.file.hashes)})
+        )
 
-    def _learner(self, stage: Stage, network: nn.Module, state: State | None) -> Learner:
+    def _learner(self, stage: Stage, network: nn.Module, state: State | None, fixed: Collection[str]) -> Learner:
         parts = heads.parts(self.recipe.spec, stage.trainable)
-        learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr)
+        learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr, fixed=fixed)
         if state is not None:
             state.restore(learner, same_stage=state.epoch >= stage.first)
         return learner

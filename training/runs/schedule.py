@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from training.recipes.builtin import builtin
+from training.recipes.builtin import base_of
 from training.recipes.recipe import Recipe, Stage
 
 Schedule = Literal["one_cycle", "cosine", "constant"]
@@ -34,7 +34,7 @@ def rate_too_high(recipe: Recipe, stage: Stage, peak: float) -> str:
 
     It is a fifth of the peak, but not more than the built-in recipe's own rate, with which others have trained.
     """
-    known_good = builtin(recipe.source.kind, recipe.name)
+    known_good = base_of(recipe)
     second = stage.first > 1
     usual = known_good.unfreeze.lr if second and known_good.unfreeze is not None else known_good.lr
     flag = "--set unfreeze.lr" if second else "--lr"

@@ -180,6 +180,13 @@ def _check_same(path: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> Non
     keys = [key for key in sorted(kept.keys() | wanted.keys()) if kept.get(key) != wanted.get(key)]
     if keys == ["data"]:
         raise TrainingError(f"{path} is of other data, or the data were changed since; start without --resume")
+    if keys == ["code"]:
+        theirs, ours = kept.get("code") or {}, wanted.get("code") or {}
+        names = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
+        raise TrainingError(
+            f"{path} was trained with other code: {', '.join(names)} is not what it was; "
+            "take the change back, or start without --resume"
+        )
     if keys:
         differences = [f"{key} {kept.get(key)!r} there, {wanted.get(key)!r} here" for key in keys[:3]]
         raise TrainingError(
