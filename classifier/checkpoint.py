@@ -14,6 +14,7 @@ written.
 """
 
 import io
+import math
 import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from classifier.header import CheckpointError, Header, content_hash
 from classifier.manifest import Manifest
 from classifier.program.check import check
 from classifier.program.document import Program
-from classifier.program.network import ProgramNetwork
+from classifier.program.network import ProgramNetwork, Sizes
 
 __all__ = ["MAX_REFERENCES", "Checkpoint", "CheckpointError", "Header", "Reference"]
 
@@ -117,20 +118,23 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
 
-    def build(self, max_batch: int = 2) -> nn.Module:
+    def build(self, max_batch: int = 2, *, every_batch: bool = False, free_memory: float = math.inf) -> nn.Module:
         """Returns the network with these weights, on the CPU, in eval mode, without gradients.
 
         It shares the tensors of this checkpoint; nothing is copied.
 
         Args:
             max_batch: the largest batch that it will be given. Of a program is checked first what that costs.
+            every_batch, free_memory: as `classifier.program.check.check` has them; of no meaning without a program.
 
-        Raises: CheckpointError if the architecture is not known, or the program cannot compute such a batch.
+        Raises:
+            CheckpointError: the architecture is not known, or the program cannot compute such a batch.
+            MemoryError: such a batch takes more than `free_memory`.
         """
         network: nn.Module
         if self.program is not None:
-            self._check_program(self.program, sorted({1, 2, max_batch}))
-            network = ProgramNetwork(self.program, self._program_tensors())
+            largest = self._check_program(self.program, max_batch, every_batch=every_batch, free_memory=free_memory)
+            network = ProgramNetwork(self.program, self._program_tensors(), largest=largest)
         else:
             network = self._meta_network()
             load_weights(network, self.network, share=True)
@@ -146,9 +150,18 @@ class Checkpoint:
         weights = {f"network.{name}": tensor for name, tensor in self.network.items()}
         return weights | {f"constant.{name}": tensor for name, tensor in self.constants.items()}
 
-    def _check_program(self, program: Program, batches: list[int]) -> None:
+    def _check_program(
+        self, program: Program, max_batch: int, *, every_batch: bool = False, free_memory: float = math.inf
+    ) -> Sizes:
         height, width, channels = self.manifest.preprocess.shape
-        check(program, (channels, height, width), len(self.manifest.labels), batches)
+        return check(
+            program,
+            (channels, height, width),
+            len(self.manifest.labels),
+            max_batch,
+            every_batch=every_batch,
+            free_memory=free_memory,
+        )
 
     def _check(self) -> None:
         if self.program is None:
@@ -157,7 +170,7 @@ class Checkpoint:
             _check_network(self._meta_network(), self.network)
         else:
             self._check_tensors_of(self.program)
-            self._check_program(self.program, [1, 2])
+            self._check_program(self.program, max_batch=2)
         reference, count = self.reference, len(self.reference.encoded)
         if not 1 <= count <= MAX_REFERENCES:
             raise CheckpointError(f"{count} reference images, where 1 to {MAX_REFERENCES} are needed")
@@ -246,8 +259,8 @@ def _check_tensor(name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tu
     if tensor.dtype != dtype or tuple(tensor.shape) != shape:
         raise CheckpointError(f"{name} is {tensor.dtype} {list(tensor.shape)} where {dtype} {list(shape)} is expected")
     # The masks of an attention are often infinite.
-    finite = torch.isnan(tensor).logical_not() if name.startswith("constant.") else torch.isfinite(tensor)
-    if tensor.is_floating_point() and not bool(finite.all()):
+    bad = torch.isnan(tensor) if name.startswith("constant.") else torch.isfinite(tensor).logical_not()
+    if bool(bad.any()):
         raise CheckpointError(f"{name} holds values that are not finite")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from app.engine.model_info import ModelInfo, PassedOver, Refusal, VersionInfo
-from classifier.manifest import Manifest
+from classifier.manifest import Code, Manifest, ProgramInfo
 
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.999989])]
 
@@ -73,12 +73,28 @@ PassedOverInModel = Annotated[
     tuple[PassedOver, ...], Field(description="what lies in the model's folder and is no version, and why")
 ]
 
+
+class CodeBody(BaseModel):
+    """The code that the network was made of; its text stays in the checkpoint."""
+
+    file: str = Field(description="the file's name, or a module's")
+    sha256: str = Field(description="of the text as UTF-8")
+
+
 # A version shows what its manifest says, field for field: its preprocess as `input`; last, where its weights come from.
+# The program and the code are shown in words of their own.
 _SHOWN = {
     name: {"preprocess": "input"}.get(name, name)
     for name in sorted(Manifest.model_fields, key=("provenance", "imported").__contains__)
-    if name not in ("format", "model")
+    if name not in ("format", "model", "program", "code")
 }
+_ProgramKind = Annotated[
+    Literal["named", "exported"] | None,
+    Field(
+        description="named: the server knows the architecture by its name; exported: the checkpoint holds its network "
+        "as a program, and `exported` says which operators it uses"
+    ),
+]
 
 
 def _body(name: str, description: str | None, /, **kinds: Any) -> type[BaseModel]:
@@ -93,6 +109,9 @@ VersionBody = _body(
     version=int,
     state=Literal["loading", "ready", "available", "refused"],
     reason=str | None,
+    program=_ProgramKind,
+    exported=ProgramInfo | None,
+    code=CodeBody | None,
     **{shown: Optional[Manifest.model_fields[name].annotation] for name, shown in _SHOWN.items()},  # noqa: UP045  values
     file_size=int | None,
     sha256=str | None,
@@ -122,7 +141,21 @@ def model_body(info: ModelInfo) -> BaseModel:
 def _version_body(info: VersionInfo) -> BaseModel:
     said = {shown: getattr(info.manifest, name, None) for name, shown in _SHOWN.items()}
     known = {field.name: getattr(info, field.name) for field in fields(info) if field.name != "manifest"}
-    return VersionBody(**known, **said)
+    exported = None if info.manifest is None else info.manifest.program
+    return VersionBody(
+        **known, **said, program=_program_kind(info.manifest), exported=exported, code=_code_body(info.manifest)
+    )
+
+
+def _program_kind(manifest: Manifest | None) -> str | None:
+    if manifest is None:
+        return None
+    return "named" if manifest.program is None else "exported"
+
+
+def _code_body(manifest: Manifest | None) -> CodeBody | None:
+    code: Code | None = None if manifest is None else manifest.code
+    return None if code is None else CodeBody(file=code.file, sha256=code.sha256)
 
 
 class ModelsBody(BaseModel):

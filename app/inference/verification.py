@@ -5,6 +5,7 @@ weights gave. With a wrong resize, a broken kernel or a damaged file they are no
 """
 
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from app.decoding.formats import ImageProblem
 from app.decoding.image import decode
 from app.engine.predictions import ItemError
 from app.engine.rows import Item
+from app.inference.free_memory import free_memory
 from app.inference.optimize.optimize import first_line, optimize
 from app.inference.predictor import PRECISIONS, Predictor, is_out_of_memory
 from app.telemetry.log import event
@@ -55,9 +57,14 @@ def verify(
         OSError: the file cannot be read.
         MemoryError: the host or the device has too little memory.
     """
+    checkpoint = None
     try:
         checkpoint = Checkpoint.load(path)
-        network = checkpoint.build(max_batch=max_items)
+        network = checkpoint.build(
+            max_items,
+            every_batch=compile_with is not None,  # compiled code does not watch itself
+            free_memory=free_memory() if device.type == "cpu" else math.inf,
+        )
         if checkpoint.program is not None and device.type != "cpu":
             _run_on_cpu(checkpoint, network)
         optimize(
@@ -79,6 +86,12 @@ def verify(
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
+        if checkpoint is not None and checkpoint.program is not None:
+            raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        if checkpoint is not None and checkpoint.program is not None:
+            raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
         raise
     return predictor
 
@@ -100,11 +113,8 @@ def _warm_up(predictor: Predictor, *, compiled: bool) -> None:
 def _run_on_cpu(checkpoint: Checkpoint, network: nn.Module) -> None:
     """Runs a program where an index that is out of range is an error. On a GPU it would end all work there."""
     normalize = normalizer(checkpoint.manifest.preprocess, device=torch.device("cpu"))
-    try:
-        with torch.inference_mode():
-            network(normalize(checkpoint.reference.pixels[:1]))
-    except (RuntimeError, IndexError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
+    with torch.inference_mode():
+        network(normalize(checkpoint.reference.pixels[:1]))
 
 
 def _check_pixels(checkpoint: Checkpoint) -> None:
@@ -130,10 +140,12 @@ def _check_logits(checkpoint: Checkpoint, predictor: Predictor) -> None:
     alone = torch.cat([_timed(predictor, image) for image in images])
     tried = [(alone, saved), (predictor.logits(images), saved)]
     if checkpoint.program is not None:
-        # What a program says of one image may depend on the others of the batch, or on how many there are.
+        # What a program says of one image may depend on the others of the batch, or on how many there are. Every second
+        # one is another image, of which nothing is known.
         for count in sorted({2, 3, predictor.max_items}):
-            several = [i % len(images) for i in range(count)]
-            tried.append((predictor.logits([images[i] for i in several]), saved[several]))
+            several = [i // 2 % len(images) for i in range(count)]
+            beside = [255 - images[each] if i % 2 else images[each] for i, each in enumerate(several)]
+            tried.append((predictor.logits(beside)[::2], saved[several[::2]]))
     for logits, expected in tried:
         error = float(((logits - expected).abs() / (1 + expected.abs())).nan_to_num(torch.inf, torch.inf).max())
         allowed = MAX_LOGIT_ERROR[predictor.precision]

@@ -1,5 +1,11 @@
-"""Finds out what a program costs before it computes anything: it is walked through on torch's meta device."""
+"""Finds out what a program costs before it computes anything: it is walked through on torch's meta device.
 
+There, tensors have types and shapes, and no values. The largest batch is walked through with all that it costs. In
+smaller ones no tensor may be larger (`classifier.program.network.Watch`).
+"""
+
+import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,75 +16,148 @@ from torch.utils.flop_counter import flop_registry
 
 from classifier.header import CheckpointError
 from classifier.program.document import Program
-from classifier.program.network import ProgramNetwork
+from classifier.program.network import ProgramNetwork, Sizes, Watch, first_line, sizes_of
 
-# For one image. The largest network of torchvision's takes 2e12 operations, and the largest result in it 2e8 numbers.
+# For each image of a batch. The largest network of torchvision's takes 2e12 operations.
 MAX_OPERATIONS = 1e13
-MAX_RESULT = 1 << 29  # numbers in one result
-MAX_RESULTS = 1 << 36  # numbers in all results together
+MAX_RESULT = 1 << 28  # numbers in one result
+MAX_NUMBERS = 1 << 35  # numbers that all operators together read and write
+MAX_BYTES = 1 << 31  # in all results that are needed at the same time
+_MAX_RANK = 16
+_META = torch.device("meta")
 
 
-def check(program: Program, shape: Sequence[int], classes: int, batches: Sequence[int]) -> None:
-    """Checks that a program makes logits of images, and within bounds.
+def check(
+    program: Program,
+    shape: Sequence[int],
+    classes: int,
+    max_batch: int,
+    *,
+    every_batch: bool = False,
+    free_memory: float = math.inf,
+) -> Sizes:
+    """Checks that a program makes logits of 1, 2 and `max_batch` images, within bounds, and says how large all becomes.
 
     Args:
         shape: of an image as the network takes it: (channels, height, width).
         classes: how many logits there must be for each image.
-        batches: the sizes of batches that are tried.
+        every_batch: checks every number of images up to `max_batch`. Without that the network must watch itself.
+        free_memory: how many bytes the largest batch may take.
 
-    Raises: CheckpointError.
+    Returns: what the nodes make of the largest batch, by their numbers.
+
+    Raises:
+        CheckpointError: it cannot, or takes more than any network here may.
+        MemoryError: a batch takes more than `free_memory`.
     """
-    tensors = {
-        name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device="meta")
-        for name, each in program.tensors.items()
-    }
-    for batch in batches:
-        try:
-            with _Bounds(batch):
-                logits = ProgramNetwork(program, tensors)(torch.empty(batch, *shape, device="meta"))
-        except CheckpointError:
-            raise
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"the program cannot compute a batch of {batch}: {reason}") from error
-        if not isinstance(logits, torch.Tensor) or logits.dtype != torch.float32:
-            raise CheckpointError("the program's result is not a tensor of float32")
-        if tuple(logits.shape) != (batch, classes):
-            raise CheckpointError(
-                f"the program makes {list(logits.shape)} of {batch} images, where {[batch, classes]} is expected"
-            )
+    costs = _Costs(max_batch)
+    largest: dict[int, list[tuple[int, ...]]] = {}
+
+    def note(number: int, value: Any) -> None:
+        largest[number] = sizes_of(value)
+        _check_sizes(number, largest[number])
+
+    batch = max_batch
+    try:
+        with costs:
+            tensors = {
+                name: torch.empty(each.shape, dtype=getattr(torch, each.dtype), device=_META)
+                for name, each in program.tensors.items()
+            }
+            network = ProgramNetwork(program, tensors, device=_META).eval()
+            _check_logits(network.run(torch.empty(batch, *shape, device=_META), note), batch, classes)
+        for batch in range(1, max_batch) if every_batch else (each for each in (1, 2) if each < max_batch):
+            images = torch.empty(batch, *shape, device=_META)
+            _check_logits(network.run(images, Watch(largest, batch)), batch, classes)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"the program cannot compute a batch of {batch}: {first_line(error)}") from error
+    if costs.most_bytes > free_memory:
+        raise MemoryError(
+            f"the program takes {costs.most_bytes / 1e9:.1f} GB for a batch of {max_batch}, where "
+            f"{free_memory / 1e9:.1f} GB are free: serve it with a smaller max_batch"
+        )
+    return largest
 
 
-class _Bounds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+def _check_logits(logits: Any, batch: int, classes: int) -> None:
+    if not isinstance(logits, torch.Tensor) or logits.dtype != torch.float32:
+        raise CheckpointError("the program's result is not a tensor of float32")
+    if tuple(logits.shape) != (batch, classes):
+        raise CheckpointError(
+            f"the program makes {list(logits.shape)} of a batch of {batch}, where {[batch, classes]} is expected"
+        )
+
+
+def _check_sizes(number: int, sizes: Sequence[tuple[int, ...]]) -> None:
+    # Empty tensors have no use in a network, and some operators divide by their sizes.
+    if any(size <= 0 for shape in sizes for size in shape):
+        raise CheckpointError(f"the program's node {number - 1} makes {sizes[:3]}: something is empty")
+    if any(len(shape) > _MAX_RANK for shape in sizes):
+        raise CheckpointError(f"the program's node {number - 1} makes a tensor of more than {_MAX_RANK} dimensions")
+
+
+class _Costs(TorchDispatchMode):
     """Counts what the operators would do, and ends it where that is too much."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.most_bytes = 0
         self._batch = batch
         self._operations = 0.0
-        self._results = 0.0
+        self._numbers = 0
+        self._bytes = 0
+        self._storages: dict[int, Any] = {}  # weak references to what is needed now
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        made = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if max(made, default=0) > MAX_RESULT * self._batch:
-            raise CheckpointError(f"the program is too large: {function} makes {max(made):,} numbers")
-        self._results += sum(made)
+        made, taken = _tensors(result), _tensors((args, kwargs))
+        largest = max((each.numel() for each in made), default=0)
+        if largest > MAX_RESULT * self._batch:
+            raise CheckpointError(f"the program is too large: {function} makes {largest:,} numbers")
+        self._numbers += sum(each.numel() for each in (*made, *taken))
         count = flop_registry.get(function.overloadpacket)
         if count is not None:
             self._operations += count(*args, **(kwargs or {}), out_val=result)
-        if "pool" in function.__name__:
-            self._operations += sum(made) * _window(args)
-        if self._operations > MAX_OPERATIONS * self._batch or self._results > MAX_RESULTS * self._batch:
+        if "pool" in function.__name__ and "adaptive" not in function.__name__:
+            self._operations += sum(each.numel() for each in made) * _window(args)
+        for each in made:
+            self._keep(each)
+        # What does not lie in one piece may be copied before it is used.
+        copies = sum(each.numel() * each.itemsize for each in taken if not each.is_contiguous())
+        self.most_bytes = max(self.most_bytes, self._bytes + copies)
+        if (
+            self._operations > MAX_OPERATIONS * self._batch
+            or self._numbers > MAX_NUMBERS * self._batch
+            or self.most_bytes > MAX_BYTES * self._batch
+        ):
             raise CheckpointError("the program is too large: it computes more than any network here may")
         return result
 
+    def _keep(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+
+        def gone(_: Any) -> None:
+            del self._storages[key]
+            self._bytes -= size
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self._bytes += size
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
 
 def _window(args: Sequence[Any]) -> int:
-    """Returns how many values a pool looks at for each of its results, at the most."""
+    """Returns how many values a pool looks at for each of its results."""
     window = 1
-    for size in args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ():
+    for size in args[1] if isinstance(args[1], list | tuple) else ():
         window *= size
     return window

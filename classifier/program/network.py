@@ -19,9 +19,15 @@ from classifier.program.document import (
     WordRef,
 )
 from classifier.program.modules import Value, as_module
-from classifier.program.operators import OPERATORS, Operator
+from classifier.program.operators import OPERATORS, SIZES, Operator
+
+# By a node's number: the shapes of its tensors, and whole numbers as shapes of one dimension.
+Sizes = Mapping[int, Sequence[tuple[int, ...]]]
 
 _FLOATS = ("float32", "float64")
+_INDEX_TYPES = (torch.int64, torch.int32)
+_CPU = torch.device("cpu")
+_IMAGES = 0  # the value that holds them
 
 
 class ProgramNetwork(nn.Module):
@@ -32,49 +38,115 @@ class ProgramNetwork(nn.Module):
     finds them. The others call their operator.
 
     Args:
-        program: `classifier.program.check` is to be asked first, with what it costs.
-        tensors: by the names that the program uses, all on one device. They are shared and not copied.
+        program: `classifier.program.check` is to be asked first what it costs.
+        tensors: by the names that the program uses. They are shared and not copied.
+        device: where the tensors are.
+        largest: what the nodes make at the most, as `check` has found out. A batch in which one of them makes more is
+            an error. None: nothing is watched.
 
     Raises: CheckpointError if an operator is not known, or refuses what it is given.
     """
 
-    def __init__(self, program: Program, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        device: torch.device = _CPU,
+        largest: Sizes | None = None,
+    ) -> None:
         super().__init__()
+        self._largest = largest
+        self._watched: set[int] = set()  # the numbers of images whose sizes are known to be right
         parameters = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()}
-        device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+        like_images = torch.empty(1, device=device)
         constants: dict[int, Any] = {}
-        plan: list[tuple[str, tuple[int, ...], int]] = []
+        sizes: set[int] = set()  # the values that are whole numbers, and depend on the number of images
+        steps: list[tuple[str, tuple[int, ...], int]] = []
         for number, node in enumerate(program.nodes, start=1):
-            operator = _operator(node, number)
-            args = [_resolved(argument, constants, parameters) for argument in node.args]
-            kwargs = {name: _resolved(argument, constants, parameters) for name, argument in node.kwargs.items()}
-            takes = tuple(dict.fromkeys(value for value in node.values() if value not in constants))
-            if not takes:
-                constants[number] = _constant(_Operation(operator, args, kwargs, takes), device, node, number)
-                continue
-            if any(isinstance(each, Value) for at in operator.indices for each in _flat(args[at : at + 1])):
-                raise CheckpointError(f"{_place(node, number)}: its indices depend on the image")
-            module = as_module(node, program.nodes, args, kwargs)
-            if module is None:
-                module = _Operation(operator, args, kwargs, takes)
-                takes = module.takes
+            try:
+                operator = _operator(node)
+                args = [_resolved(argument, constants, parameters) for argument in node.args]
+                kwargs = {name: _resolved(argument, constants, parameters) for name, argument in node.kwargs.items()}
+                takes = tuple(dict.fromkeys(value for value in node.values() if value not in constants))
+                if not takes:
+                    constants[number] = _constant(_Operation(operator, args, kwargs, takes), like_images)
+                    continue
+                _check_dependence(operator, args, takes, sizes)
+                if node.op in SIZES:
+                    sizes.add(number)
+                module = as_module(node, program.nodes, args, kwargs)
+                if module is None:
+                    module = _Operation(operator, args, kwargs, takes)
+                    takes = module.takes
+            except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+                raise CheckpointError(f"the program's node {number - 1} ({node.op}): {first_line(error)}") from error
             self.add_module(str(number), module)
-            plan.append((str(number), takes, number))
+            steps.append((str(number), takes, number))
         if program.output in constants:
-            raise CheckpointError("the program's result does not depend on the image")
+            raise CheckpointError("the program's result does not depend on the images")
         self._output = program.output
-        self._plan = _with_last_uses(plan, program.output)
+        self._steps = _with_last_uses(steps, program.output)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Computes logits [n, classes]."""
-        values: dict[int, Any] = {0: images}
+        """Computes logits [n, classes]. Raises: RuntimeError, and more of torch's errors, if it cannot."""
+        count = images.shape[0]
+        if self._largest is None or torch.compiler.is_compiling() or count in self._watched:
+            return self.run(images, None)
+        logits = self.run(images, Watch(self._largest, count))
+        self._watched.add(count)  # sizes depend on nothing but this number
+        return logits
+
+    def run(self, images: torch.Tensor, seen: Callable[[int, Any], None] | None) -> torch.Tensor:
+        """Does what `forward` does.
+
+        Args:
+            seen: is told the number of each node, from 1, and its value.
+        """
+        values: dict[int, Any] = {_IMAGES: images}
         modules: Mapping[str, Any] = self._modules
-        for name, takes, number, forgets in self._plan:
-            values[number] = modules[name](*[values[each] for each in takes])
-            for each in forgets:
+        for name, takes, number, no_more in self._steps:
+            value = modules[name](*[values[each] for each in takes])
+            if seen is not None:
+                seen(number, value)
+            values[number] = value
+            for each in no_more:
                 del values[each]
         logits: torch.Tensor = values[self._output]
         return logits
+
+
+class Watch:
+    """Ends a batch in which a node makes more than it does in the largest batch.
+
+    A program computes with sizes. One that makes little of 1 image, of 2 and of 64 could make very much of 7.
+    """
+
+    def __init__(self, largest: Sizes, count: int) -> None:
+        self._largest = largest
+        self._count = count
+
+    def __call__(self, number: int, value: Any) -> None:
+        """Checks one value. Raises: RuntimeError."""
+        sizes, largest = sizes_of(value), self._largest[number]
+        if list(map(len, sizes)) != list(map(len, largest)) or any(
+            here > there for pair in zip(sizes, largest, strict=True) for here, there in zip(*pair, strict=True)
+        ):
+            raise RuntimeError(
+                f"the program's node {number - 1} makes {sizes[:3]} of {self._count} images and {largest[:3]} of the "
+                "largest batch: sizes may only grow with the batch"
+            )
+
+
+def sizes_of(value: Any) -> list[tuple[int, ...]]:
+    """Returns the shapes of the tensors of a value; of a whole number, itself."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return [tuple(each.shape) if isinstance(each, torch.Tensor) else (each,) for each in several]
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error says in its first line, or its kind where it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 class _ImagesType:
@@ -89,83 +161,124 @@ class _Operation(nn.Module):
 
     Args:
         args, kwargs: constants, parameters and `Value`s, or lists of them.
-        takes: the numbers of the values that `forward` is given.
+        takes: the numbers of the values among them.
+
+    Attributes:
+        takes: the numbers of the values that `forward` is given. The images are among them if the operator needs
+            their type or device.
     """
 
     def __init__(
         self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], takes: tuple[int, ...]
     ) -> None:
         super().__init__()
-        self._call: Callable[..., Any] = operator.call
+        if operator.makes_floats(args) and kwargs.get("dtype") is None:
+            kwargs = {**kwargs, "dtype": _IMAGES_TYPE}
+        arguments: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        self._call = operator.call
         self._makes_tensor = operator.makes_tensor
-        self._positional = len(args)
-        self._names = tuple(kwargs)
-        self._arguments = [*args, *kwargs.values()]
-        self._by_images = operator.makes_tensor or any(each is _IMAGES_TYPE for each in _flat(self._arguments))
-        self.takes = (0, *(each for each in takes if each != 0)) if self._by_images else takes
-        inputs = {number: i for i, number in enumerate(self.takes)}
-        # What is put into the arguments: (position, position in the list there or None, number of the input or name).
-        self._inputs: list[tuple[int, int | None, int]] = []
-        self._tensors: list[tuple[int, int | None, str]] = []
-        self._types: list[int] = []
-        for i, argument in enumerate(self._arguments):
-            for j, each in enumerate(argument) if isinstance(argument, list) else ((None, argument),):
-                if isinstance(each, Value):
-                    self._inputs.append((i, j, inputs[each.number]))
-                elif isinstance(each, nn.Parameter):
-                    name = f"tensor_{len(self._tensors)}"
-                    self.register_parameter(name, each)
-                    self._tensors.append((i, j, name))
-                elif each is _IMAGES_TYPE:
-                    self._types.append(i)
-        self._lists = [i for i, argument in enumerate(self._arguments) if isinstance(argument, list)]
+        by_images = operator.makes_tensor or any(each is _IMAGES_TYPE for each in arguments.values())
+        self.takes = (_IMAGES, *(each for each in takes if each != _IMAGES)) if by_images else takes
+        self._positional = [None if _is_given_later(each) else each for each in args]
+        self._keywords = {name: None if _is_given_later(each) else each for name, each in kwargs.items()}
+        self._types = [at for at, argument in arguments.items() if argument is _IMAGES_TYPE]
+        # Where an input goes, or a parameter, or a list that holds some of both and other things.
+        self._inputs = [
+            (at, self.takes.index(each.number)) for at, each in arguments.items() if isinstance(each, Value)
+        ]
+        self._tensors = [(at, self._kept(each)) for at, each in arguments.items() if isinstance(each, nn.Parameter)]
+        self._lists = [
+            (at, [self._source(each) for each in argument])
+            for at, argument in arguments.items()
+            if isinstance(argument, list) and any(map(_is_given_later, argument))
+        ]
+        self._sizes, self._counts_from_end = operator.indexed_sizes, operator.counts_from_end
+        self._ranges = _ranges(operator, args)
 
     def forward(self, *inputs: Any) -> Any:
         """Computes the operator's result for the values that `takes` names."""
-        like = inputs[0] if self._by_images else None
-        return self.compute(inputs, None if like is None else like.device, None if like is None else like.dtype)
-
-    def compute(self, inputs: Sequence[Any], device: torch.device | None, dtype: torch.dtype | None) -> Any:
-        """Does what `forward` does.
-
-        Args:
-            device: where a new tensor is made.
-            dtype: what its numbers are.
-        """
-        arguments = list(self._arguments)
-        for i in self._lists:
-            arguments[i] = list(arguments[i])
-        for i, j, name in self._tensors:
-            _put(arguments, i, j, self._parameters[name])
-        for i, j, at in self._inputs:
-            _put(arguments, i, j, inputs[at])
-        for i in self._types:
-            arguments[i] = dtype
-        kwargs = dict(zip(self._names, arguments[self._positional :], strict=True))
+        arguments: Any = self._positional.copy()
+        keywords: Any = self._keywords
+        if keywords or self._makes_tensor:
+            keywords = dict(keywords)
+        for at, i in self._inputs:
+            (keywords if isinstance(at, str) else arguments)[at] = inputs[i]
+        for at, name in self._tensors:
+            (keywords if isinstance(at, str) else arguments)[at] = self._parameters[name]
+        for at, sources in self._lists:
+            (keywords if isinstance(at, str) else arguments)[at] = [
+                inputs[each] if kind == "input" else self._parameters[each] if kind == "tensor" else each
+                for kind, each in sources
+            ]
+        for at in self._types:
+            (keywords if isinstance(at, str) else arguments)[at] = inputs[0].dtype
         if self._makes_tensor:
-            kwargs["device"] = device
-        return self._call(*arguments[: self._positional], **kwargs)
+            keywords["device"] = inputs[0].device
+        if self._ranges:
+            self._check_indices(arguments)
+        return self._call(*arguments, **keywords)
+
+    def _check_indices(self, arguments: Sequence[Any]) -> None:
+        """Checks that all indices are in range. On a GPU, one that is not would end the whole process's work there."""
+        for size, (lowest, highest) in zip(self._sizes(arguments), self._ranges, strict=True):
+            if lowest < (-size if self._counts_from_end else 0) or highest >= size:
+                raise IndexError(f"an index is out of range: {lowest} to {highest} of {size}")
+
+    def _kept(self, tensor: nn.Parameter) -> str:
+        name = f"tensor_{len(self._parameters)}"
+        self.register_parameter(name, tensor)
+        return name
+
+    def _source(self, each: Any) -> tuple[str, Any]:
+        if isinstance(each, Value):
+            return "input", self.takes.index(each.number)
+        return ("tensor", self._kept(each)) if isinstance(each, nn.Parameter) else ("constant", each)
 
 
-def _put(arguments: list[Any], i: int, j: int | None, value: Any) -> None:
-    if j is None:
-        arguments[i] = value
-    else:
-        arguments[i][j] = value
+def _is_given_later(argument: Any) -> bool:
+    """Whether it is not the same in each call and on each device."""
+    return isinstance(argument, Value | nn.Parameter) or argument is _IMAGES_TYPE
 
 
-def _operator(node: Node, number: int) -> Operator:
+def _ranges(operator: Operator, args: Sequence[Any]) -> list[tuple[int, int]]:
+    """Returns the lowest and the highest of each of the operator's indices, which must be constants.
+
+    On the meta device nobody knows them, and nothing is computed with them.
+    """
+    if operator.indices is None:
+        return []
+    given = args[operator.indices]
+    ranges = []
+    for each in given if isinstance(given, list) else [given]:
+        if each is None:
+            continue
+        if not isinstance(each, torch.Tensor) or each.dtype not in _INDEX_TYPES:
+            raise TypeError("its indices are no whole numbers")
+        if not each.is_meta:
+            ranges.append((int(each.min()), int(each.max())))
+    return ranges
+
+
+def _check_dependence(operator: Operator, args: Sequence[Any], takes: Sequence[int], sizes: set[int]) -> None:
+    if not operator.takes_sizes and not sizes.isdisjoint(takes):
+        raise TypeError("it takes a size that depends on the number of images")
+    fixed = [*operator.constants, *([] if operator.indices is None else [operator.indices])]
+    for argument in (args[at] for at in fixed if at < len(args)):
+        if any(isinstance(each, Value) for each in (argument if isinstance(argument, list) else [argument])):
+            raise TypeError("what must be constant depends on the images")
+
+
+def _operator(node: Node) -> Operator:
     if node.op not in OPERATORS:
-        raise CheckpointError(f"{_place(node, number)}: there is no such operator here")
+        raise LookupError("there is no such operator here; a newer version of flambeau may have it")
     return OPERATORS[node.op]
 
 
-def _constant(operation: _Operation, device: torch.device, node: Node, number: int) -> Any:
-    try:
-        with torch.no_grad():
-            result = operation.compute((), device, torch.float32)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-        raise CheckpointError(f"{_place(node, number)}: {error}") from error
+def _constant(operation: _Operation, like_images: torch.Tensor) -> Any:
+    with torch.no_grad():
+        result = operation(*[like_images for _ in operation.takes])
+    if isinstance(result, list | tuple):
+        return [nn.Parameter(each, requires_grad=False) for each in result]
     return nn.Parameter(result, requires_grad=False) if isinstance(result, torch.Tensor) else result
 
 
@@ -188,22 +301,14 @@ def _resolved(argument: Argument, constants: Mapping[int, Any], parameters: Mapp
     return argument
 
 
-def _flat(arguments: Sequence[Any]) -> list[Any]:
-    return [each for argument in arguments for each in (argument if isinstance(argument, list) else [argument])]
-
-
 def _with_last_uses(
-    plan: Sequence[tuple[str, tuple[int, ...], int]], output: int
+    steps: Sequence[tuple[str, tuple[int, ...], int]], output: int
 ) -> tuple[tuple[str, tuple[int, ...], int, tuple[int, ...]], ...]:
     """Adds to each step the values that nobody takes afterwards. Memory then holds no more than it must."""
     seen = {output}
-    steps = []
-    for name, takes, number in reversed(plan):
+    result = []
+    for name, takes, number in reversed(steps):
         last = tuple(value for value in (*takes, number) if value not in seen)
         seen.update(last)
-        steps.append((name, takes, number, last))
-    return tuple(reversed(steps))
-
-
-def _place(node: Node, number: int) -> str:
-    return f"the program's node {number - 1} ({node.op})"
+        result.append((name, takes, number, last))
+    return tuple(reversed(result))
