@@ -11,13 +11,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
 from training.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.progress import Progress
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -117,46 +120,76 @@ def _own_network(typed: str) -> str:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training.commands.import_exported import import_exported
-    from training.commands.import_weights import import_pretrained, import_weights
-    from training.networks.labels import labels_from
     from training.progress import Progress
-    from training.publishing.open_checkpoint import header_of
 
     progress = Progress()
+    progress.say(f"published {_imported(arguments, progress)}")
+
+
+def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
+    kept: dict[str, Any] = {
+        "store": arguments.store,
+        "name": arguments.name,
+        "examples": arguments.examples,
+        "progress": progress,
+    }
     if arguments.pretrained is not None:
-        for flag in ("architecture", "labels", "weights", "settings", "preprocess_from"):
-            if getattr(arguments, flag):
-                name = "set" if flag == "settings" else flag.replace("_", "-")
-                raise TrainingError(f"--{name}: --pretrained brings its own; name it for weights in a file only")
-        path = import_pretrained(
-            arguments.pretrained,
-            store=arguments.store,
-            name=arguments.name,
-            examples=arguments.examples,
-            progress=progress,
+        _refuse(
+            arguments, "--pretrained", "architecture", "network", "labels", "weights", "settings", "preprocess_from"
         )
-    else:
-        prepared = arguments.preprocess_from
-        common: dict[str, Any] = {
-            "labels": None if arguments.labels is None else labels_from(arguments.labels),
-            "store": arguments.store,
-            "name": arguments.name,
-            "preprocess": None if prepared is None else header_of(prepared).manifest.preprocess,
-            "settings": arguments.settings,
-            "examples": arguments.examples,
-            "progress": progress,
-        }
-        if arguments.exported is not None:
-            for flag in ("architecture", "weights"):
-                if getattr(arguments, flag):
-                    raise TrainingError(f"--{flag}: an exported program holds both; name it for weights in a file only")
-            path = import_exported(arguments.exported, **common)
-        else:
-            path = import_weights(
-                arguments.file, architecture=arguments.architecture, entry=arguments.weights, **common
-            )
-    progress.say(f"published {path}")
+        from training.commands.import_weights import import_pretrained
+
+        return import_pretrained(arguments.pretrained, **kept)
+    if arguments.exported is not None:
+        _refuse(arguments, "--exported", "architecture", "network", "weights")
+        from training.commands.import_exported import import_exported
+
+        return import_exported(arguments.exported, labels=_labels(arguments), **kept, **_preparation(arguments))
+    if arguments.file is None and arguments.network is None:
+        raise TrainingError(
+            "import what? Name a FILE, or --exported FILE, --pretrained ARCHITECTURE, or --network FILE.py:CLASS"
+        )
+    network = None if arguments.network is None else _own_network(arguments.network)
+    from training.commands.import_weights import import_network, import_weights
+
+    if arguments.file is None and network is not None:
+        _refuse(arguments, "--network", "architecture", "weights")
+        labels = _labels(arguments)
+        if labels is None:
+            raise TrainingError(f"--network {arguments.network}: what are its classes called? --labels is needed")
+        return import_network(network, labels=labels, **kept, **_preparation(arguments))
+    return import_weights(
+        arguments.file,
+        architecture=arguments.architecture,
+        network=network,
+        labels=_labels(arguments),
+        entry=arguments.weights,
+        **kept,
+        **_preparation(arguments),
+    )
+
+
+def _labels(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    from training.networks.labels import labels_from
+
+    return None if arguments.labels is None else labels_from(arguments.labels)
+
+
+def _preparation(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what a person says of how images are prepared."""
+    from training.publishing.open_checkpoint import header_of
+
+    prepared = arguments.preprocess_from
+    preprocess = None if prepared is None else header_of(prepared).manifest.preprocess
+    return {"preprocess": preprocess, "settings": arguments.settings}
+
+
+def _refuse(arguments: argparse.Namespace, brings: str, *flags: str) -> None:
+    """Checks that flags are not there which say what something brings itself. Raises: TrainingError, naming one."""
+    for flag in flags:
+        if getattr(arguments, flag):
+            name = "set" if flag == "settings" else flag.replace("_", "-")
+            raise TrainingError(f"--{name}: {brings} brings its own; name it for weights in a file only")
 
 
 def _export(arguments: argparse.Namespace) -> None:

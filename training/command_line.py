@@ -133,7 +133,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
 
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar, .ckpt or .safetensors file")
     what.add_argument(
         "--pretrained",
@@ -144,6 +144,12 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         "--exported", type=Path, metavar="FILE", help="publish a network that torch.export.save wrote, e.g. model.pt2"
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
+    parser.add_argument(
+        "--network",
+        metavar="FILE.py:CLASS",
+        help="a network of your own, also as package.module:function. Without FILE, the weights are those that it "
+        "makes itself",
+    )
     labels = "a text file with one label per line, or JSON (default: what the file says)"
     parser.add_argument("--labels", type=Path, metavar="FILE", help=labels)
     weights = "the key of the weights in FILE, or a prefix of their names, e.g. model_ema (default: what is usual)"
@@ -154,7 +160,8 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="say how images are prepared, as for training, e.g. preprocess.resize=[64,64]",
+        help="say how images are prepared, as for training, e.g. preprocess.resize=[64,64]; or give a network of your "
+        "own more values, e.g. network.width=32",
     )
     prepared = "prepare images as this published .safetensors file does"
     parser.add_argument("--preprocess-from", type=Path, metavar="CHECKPOINT", help=prepared)

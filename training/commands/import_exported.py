@@ -149,7 +149,7 @@ def _checked(
     pixels = torch.from_numpy(np.stack([preprocess.to_pixels(Image.open(io.BytesIO(png))) for png in pngs]))
     images = normalizer(preprocess, device=torch.device("cpu"))(pixels)
     try:
-        check(exported.program, (channels, height, width), classes, (*_BATCHES, _LARGE_BATCH))
+        check(exported.program, (channels, height, width), classes, _LARGE_BATCH)
         exported = with_logits(exported, images, str(path))
         network = ProgramNetwork(exported.program, exported.tensors).eval()
         with torch.inference_mode():

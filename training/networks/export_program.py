@@ -192,7 +192,7 @@ def _compare(
 ) -> None:
     """Compares the program with what the network computed. Raises: TrainingError."""
     try:
-        check(exported.program, tuple(images.shape[1:]), expected[0].shape[1], (*_BATCHES, _LARGE_BATCH))
+        check(exported.program, tuple(images.shape[1:]), expected[0].shape[1], _LARGE_BATCH)
         program = ProgramNetwork(exported.program, exported.tensors).eval()
         with torch.no_grad():
             found = [program(images[:count]) for count in _BATCHES]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
@@ -64,12 +64,26 @@ def preprocess_with(preprocess: Preprocess, settings: Sequence[str]) -> Preproce
     values = _values(settings, example="preprocess.resize=[64,64]")
     others = [key for key in values if key != "preprocess"]
     if others or not isinstance(values.get("preprocess", {}), Mapping):
-        raise TrainingError(f"--set {(others or ['preprocess'])[0]}: here only preprocess.KEY=VALUE can be set")
+        raise TrainingError(
+            f"--set {(others or ['preprocess'])[0]}: here only preprocess.KEY=VALUE can be set, "
+            "and network.KEY=VALUE for a network of your own"
+        )
     merged = _merged({"preprocess": preprocess.model_dump()}, _without_misfits(preprocess, values))
     try:
         return _Preprocessed.model_validate(merged).preprocess
     except ValidationError as error:
         raise TrainingError(f"--set {in_words(error.errors()[0])}") from error
+
+
+def network_values(settings: Sequence[str]) -> dict[str, JsonValue]:
+    """Returns the values of settings of the form `network.key=value`, as `with_settings` reads them.
+
+    Raises: TrainingError, which names the setting that makes no sense.
+    """
+    values = _values(settings, example="network.width=32").get("network", {})
+    if not isinstance(values, dict):
+        raise TrainingError(f"--set network={values}: a key is needed, e.g. --set network.width=32")
+    return values
 
 
 class _Preprocessed(BaseModel):

@@ -47,21 +47,33 @@ def try_program(network: nn.Module, train: Split, recipe: Recipe, classes: int, 
     images = images if len(images) == 2 else images.repeat(2, 1, 1, 1)
     weights = snapshot(network)
     with torch.random.fork_rng(devices=[]):
-        with torch.no_grad(), _LastStep(spec.code) as last:
-            logits = _logits(network.eval(), recipe, images, classes)
-        _check_scores(logits, last, spec, network)
-        with torch.no_grad():
-            again = _logits(network, recipe, images, classes)
-        if not torch.allclose(logits, again, rtol=1e-3, atol=1e-3):
-            raise TrainingError(
-                f"{_forward_of(spec, network)}: {spec} gives the same images other logits each time: in eval mode "
-                "nothing may be random (F.dropout needs training=self.training)"
-            )
+        check_answers(network.eval(), recipe, images, classes)
         _learn(network.train(), recipe, images, classes)
         load_weights(network, weights, share=False)
         served = served_network(spec, weights, classes, images=images)
     for note in served.notes:
         progress.say(f"{spec}: {note}")
+
+
+@torch.no_grad()
+def check_answers(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: int) -> None:
+    """Checks that a network gives each of two images one logit for each class, and the same ones each time.
+
+    Args:
+        network: in eval mode, on the CPU.
+
+    Raises: TrainingError, which says what it gives instead, and in which line of a person's code.
+    """
+    spec = recipe.spec
+    with _LastStep(spec.code) as last:
+        logits = _logits(network, recipe, images, classes)
+    _check_scores(logits, last, spec, network)
+    again = _logits(network, recipe, images, classes)
+    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-3):
+        raise TrainingError(
+            f"{_forward_of(spec, network)}: {spec} gives the same images other logits each time: in eval mode "
+            "nothing may be random (F.dropout needs training=self.training)"
+        )
 
 
 def _logits(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: int) -> torch.Tensor:
@@ -91,7 +103,7 @@ def _logits(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: i
     if not logits.is_floating_point():
         raise TrainingError(f"{where} {logits.dtype}, {expected}")
     if not bool(logits.isfinite().all()):
-        raise TrainingError(f"{where} values that are not finite, with fresh weights and real images")
+        raise TrainingError(f"{where} values that are not finite for real images")
     return logits
 
 

@@ -15,8 +15,32 @@ OWN = {
 NAMED = sorted(set(OPERATORS) - SIZES)
 # Parts of names of what reads files, shows memory that was not written, shares memory, or draws random numbers.
 FORBIDDEN = (
-    *("file", "empty", "set_", "as_strided", "resize", "rand", "normal", "bernoulli", "dropout", "multinomial", "poisson"),
-    *("uniform", "exponential", "cauchy", "geometric", "storage", "copy", "scatter", "put", "nonzero", "unique", "item"),
+    *(
+        "file",
+        "empty",
+        "set_",
+        "as_strided",
+        "resize",
+        "rand",
+        "normal",
+        "bernoulli",
+        "dropout",
+        "multinomial",
+        "poisson",
+    ),
+    *(
+        "uniform",
+        "exponential",
+        "cauchy",
+        "geometric",
+        "storage",
+        "copy",
+        "scatter",
+        "put",
+        "nonzero",
+        "unique",
+        "item",
+    ),
 )
 
 
@@ -35,7 +59,10 @@ def test_an_operator_neither_writes_what_it_is_given_nor_draws_random_numbers(na
     # Attention may leave out values at random; here it is never told to.
     assert name == "scaled_dot_product_attention" or torch.Tag.nondeterministic_seeded not in overload(name).tags
     assert torch.Tag.data_dependent_output not in overload(name).tags
-    assert torch.Tag.dynamic_output_shape not in overload(name).tags or name in ("repeat_interleave.self_int", "index.Tensor")
+    assert torch.Tag.dynamic_output_shape not in overload(name).tags or name in (
+        "repeat_interleave.self_int",
+        "index.Tensor",
+    )
     assert not any(part in name.partition(".")[0] for part in FORBIDDEN)
 
 
@@ -151,7 +178,16 @@ print("alive")
 @pytest.mark.slow
 def test_no_number_ends_the_process() -> None:
     """The processor ends a process that divides the least whole number by -1."""
-    large = ("expand", "repeat", "repeat_interleave.self_int", "constant_pad_nd", "pad", "new_zeros", "new_ones", "new_full")
+    large = (
+        "expand",
+        "repeat",
+        "repeat_interleave.self_int",
+        "constant_pad_nd",
+        "pad",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+    )
     large += ("zeros", "ones", "full", "eye", "arange", "arange.start", "arange.start_step", "linspace")
     code = f"LARGE = {large!r}\n{_EXTREMES}"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)

@@ -21,14 +21,17 @@ from app.inference.verification import verify
 from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
+from classifier.preprocess import Preprocess
 from tests.support import hub
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 from tests.support.images import noise
 from tests.support.tutorial import tutorial_file
-from training.commands.import_weights import import_pretrained, import_weights
+from training.commands.import_weights import import_network, import_pretrained, import_weights
 from training.errors import TrainingError
+from training.networks import own_code
 from training.networks.pretrained import preprocess_of
 from training.progress import Progress
+from training.publishing import sidecar
 from training.recipes.builtin import builtin
 
 LABELS = ("ants", "bees", "wasps")
@@ -287,3 +290,175 @@ def test_other_programs_documents_beside_a_file_change_nothing(tmp_path: Path) -
     published, said = _said_of(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS)
     assert Checkpoint.load(published).manifest.labels == LABELS
     assert "is not one that export wrote" in said[0]
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes=3, width=4):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.features(images))
+
+def trained(num_classes=3):
+    net = Net(num_classes)
+    with torch.no_grad():
+        for i, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) / (1 + i))
+    return net
+"""
+GREY = {"mode": "L", "resize": (28, 28), "crop": None, "mean": (0.5,), "std": (0.5,)}
+SET_GREY = [
+    *("preprocess.mode=L", "preprocess.resize=[28,28]", "preprocess.crop=none"),
+    *("preprocess.mean=[0.5]", "preprocess.std=[0.5]"),
+]
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> str:
+    """Somebody's own code, as a person names it."""
+    (tmp_path / "my_net.py").write_text(OWN)
+    return f"{tmp_path / 'my_net.py'}:Net"
+
+
+def _weights_of(net: str, path: Path, **options: Any) -> dict[str, torch.Tensor]:
+    """Saves random weights for the network, and returns them."""
+    weights = own_code.build(own_code.load(net).architecture, 3, (1, 28, 28), options).state_dict()
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, path)
+    return weights
+
+
+@pytest.mark.slow
+def test_weights_for_somebody_s_own_network_are_published_with_the_code_and_a_server_takes_them(
+    net: str, tmp_path: Path
+) -> None:
+    weights = _weights_of(net, tmp_path / "net.pth", width=6)
+    published, said = _said_of(
+        tmp_path / "net.pth", network=net, labels=LABELS, settings=[*SET_GREY, "network.width=6"]
+    )
+    assert published == tmp_path / "store" / "my_net-net" / "1.safetensors"
+    assert verify(published, device=torch.device("cpu"), max_items=3).manifest.architecture == "my_net.py:Net"
+    own = Checkpoint.load(published)
+    assert own.manifest.preprocess == Preprocess.model_validate(GREY | {"interpolation": "bilinear"})
+    assert own.manifest.code is not None
+    assert (own.manifest.code.file, own.manifest.code.text) == ("my_net.py", OWN)
+    assert own.manifest.program is not None
+    assert own.network.keys() == weights.keys()
+    assert all(own.network[name].equal(tensor) for name, tensor in weights.items())
+    assert any("Guessed, as is usual for ImageNet: interpolation=bilinear, background=255" in line for line in said)
+
+
+@pytest.mark.slow
+def test_a_constructor_that_gives_the_network_its_weights_needs_no_file(net: str, tmp_path: Path) -> None:
+    trained = net.replace(":Net", ":trained")
+    path = import_network(trained, labels=LABELS, store=tmp_path / "store", preprocess=Preprocess.model_validate(GREY))
+    own = Checkpoint.load(path)
+    assert own.network["fc.bias"].tolist() == pytest.approx([-0.25, 0, 0.25])
+    assert own.manifest.imported is not None
+    assert (own.manifest.imported.source, own.manifest.imported.sha256) == ("my_net.py:trained", None)
+
+
+def test_a_constructor_with_random_weights_and_no_file_is_refused(net: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"my_net\.py:Net draws its weights at random: name the file that holds"):
+        import_network(net, labels=LABELS, store=tmp_path / "store", preprocess=Preprocess.model_validate(GREY))
+    assert not (tmp_path / "store").exists()
+
+
+def test_how_images_are_prepared_for_somebody_s_own_network_is_guessed_with_a_word(net: str, tmp_path: Path) -> None:
+    _weights_of(net, tmp_path / "net.pth")
+    said = io.StringIO()
+    with pytest.raises(TrainingError, match=r"my_net\.py"):  # it takes one channel
+        import_weights(
+            tmp_path / "net.pth",
+            network=net,
+            labels=LABELS,
+            store=tmp_path / "store",
+            progress=Progress(Console(file=said, width=300)),
+        )
+    assert "Guessed, as is usual for ImageNet: mode=RGB, resize=256, crop=[224, 224]" in said.getvalue()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("architecture", ["evil:run", "my_net.py:Net", "evil.py:run"])
+def test_no_code_is_run_because_a_file_names_it(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("evil.py", "my_net.py"):
+        (tmp_path / name).write_text("raise SystemExit('the code of a file was run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"arch": architecture, "state_dict": {"fc.weight": torch.ones(3, 4)}}, tmp_path / "net.pth")
+    with pytest.raises(TrainingError, match="Code is run only if you name it: --network"):
+        import_weights(tmp_path / "net.pth", labels=LABELS, store=tmp_path / "store")
+
+
+def test_an_export_of_somebody_s_own_network_asks_for_its_code(net: str, tmp_path: Path) -> None:
+    _weights_of(net, tmp_path / "net.pth")
+    beside = sidecar.Sidecar(
+        architecture="my_net.py:Net",
+        labels=LABELS,
+        preprocess=Preprocess.model_validate(GREY),
+        calibration=Calibration(temperature=0.5),
+    )
+    sidecar.write(tmp_path / "net.pth", beside)
+    with pytest.raises(
+        TrainingError, match=r"says that it is of .*my_net\.py:Net.*--network, and where that code lies"
+    ):
+        import_weights(tmp_path / "net.pth", store=tmp_path / "store")
+    manifest = Checkpoint.load(import_weights(tmp_path / "net.pth", network=net, store=tmp_path / "store")).manifest
+    assert (manifest.labels, manifest.temperature) == (LABELS, 0.5)
+    assert manifest.preprocess == Preprocess.model_validate(GREY)
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        ("return self.fc(self.features(images)).softmax(1)", "ends in softmax: delete that step"),
+        ("return self.fc(self.features(images)), images", "returns a tuple of 2"),
+        ("return {'logits': self.fc(self.features(images))}", "returns a dict of 1"),
+        ("return self.features(images)", "4 logits, the data has 3 classes"),
+        ("return self.fc(self.features(images)) / 0", "values that are not finite"),
+        ("return self.fc(self.features(images)) + torch.rand(1)", "other logits each time"),
+        ("return self.fc(images)", r"my_net\.py:"),
+        ("raise ValueError('not today')", "not today"),
+    ],
+)
+def test_what_somebody_s_own_network_may_not_answer_is_one_line_with_the_place(
+    forward: str, said: str, tmp_path: Path
+) -> None:
+    text = OWN.replace("return self.fc(self.features(images))", forward)
+    (tmp_path / "my_net.py").write_text(text)
+    net = f"{tmp_path / 'my_net.py'}:Net"
+    _weights_of(net, tmp_path / "net.pth")
+    with pytest.raises(TrainingError, match=said) as caught:
+        import_weights(
+            tmp_path / "net.pth",
+            network=net,
+            labels=LABELS,
+            store=tmp_path / "store",
+            preprocess=Preprocess.model_validate(GREY),
+        )
+    assert "my_net.py" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_weights_that_do_not_fit_somebody_s_own_network_are_refused(net: str, tmp_path: Path) -> None:
+    _weights_of(net, tmp_path / "net.pth", width=6)
+    options: dict[str, Any] = {"store": tmp_path / "store", "preprocess": Preprocess.model_validate(GREY)}
+    with pytest.raises(TrainingError, match=r"do not fit my_net\.py:Net: 3 of another shape, such as features\.0\."):
+        import_weights(tmp_path / "net.pth", network=net, labels=LABELS, **options)
+    with pytest.raises(TrainingError, match="has 3 classes, 2 labels were given"):
+        import_weights(tmp_path / "net.pth", network=net, labels=LABELS[:2], settings=["network.width=6"], **options)
+    with pytest.raises(TrainingError, match="depth"):
+        import_weights(tmp_path / "net.pth", network=net, labels=LABELS, settings=["network.depth=6"], **options)
+    with pytest.raises(TrainingError, match="name one network"):
+        import_weights(tmp_path / "net.pth", network=net, architecture="resnet18", labels=LABELS, **options)
+    with pytest.raises(TrainingError, match="--network names code of your own"):
+        import_weights(tmp_path / "net.pth", architecture=net, labels=LABELS, **options)
+    assert not (tmp_path / "store").exists()

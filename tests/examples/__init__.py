@@ -1,0 +1,1 @@
+"""Tests of `examples`, file for file."""
