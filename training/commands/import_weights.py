@@ -84,6 +84,7 @@ def import_weights(
         architecture = known.architecture if known else content.architecture
         if architecture is None:
             raise TrainingError(f"{path} does not say which network it is of: --architecture is needed")
+        _check_is_no_code(path, architecture)
     said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
     labels = _agreed(path, said, labels)
     weights = adapt_state_dict(content.state_dict, NetworkSpec(architecture), len(labels), note=note)
@@ -149,6 +150,15 @@ def _agreed(path: Path, said: Mapping[str, tuple[str, ...]], labels: tuple[str, 
         if tuple(map(composed, others)) != tuple(map(composed, agreed)):
             raise TrainingError(f"{path}: {first} and {source} contradict each other: {_difference(agreed, others)}")
     return agreed
+
+
+def _check_is_no_code(path: Path, architecture: str) -> None:
+    """Checks that a file names no code. Code runs only if a person names it. Raises: TrainingError."""
+    if ":" in architecture:
+        raise TrainingError(
+            f"{path} is of {architecture}, which is code, and code that a file names is not run: if you have it and "
+            f"trust it, name it by --network {architecture}"
+        )
 
 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
