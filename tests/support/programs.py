@@ -11,24 +11,31 @@ from tests.support.checkpoints import DIGITS, logits, png, to_pixels
 from training.networks.served import served_network
 from training.networks.spec import NetworkSpec
 
-# Its layers have names, its norm counts batches, its mask is no weight, and its sizes are computed.
+# A small transformer. Its norm counts batches, its mask is no weight, and a size of it is computed.
 CODE = """
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
 class Net(nn.Module):
-    def __init__(self, num_classes, in_channels, image_size):
+    def __init__(self, num_classes, in_channels):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(in_channels, 8, 7, stride=7), nn.BatchNorm2d(8), nn.GELU())
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.head = nn.Linear(16 * 8, num_classes)
-        self.register_buffer("mask", torch.full((16, 16), float("-inf")).triu(1), persistent=False)
+        self.patches = nn.Sequential(nn.Conv2d(in_channels, 8, 7, stride=7), nn.BatchNorm2d(8))
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.norm = nn.LayerNorm(8)
+        self.qkv = nn.Linear(8, 24)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.head = nn.Linear(17 * 8, num_classes)
+        self.register_buffer("mask", torch.full((17, 17), float("-inf")).triu(1), persistent=False)
 
     def forward(self, images):
-        tokens = self.body(images).flatten(2).transpose(1, 2)
-        mixed, _ = self.attention(tokens, tokens, tokens, attn_mask=self.mask, need_weights=False)
-        return self.head((tokens + mixed).reshape(len(images), tokens.shape[1] * tokens.shape[2]))
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(images.shape[0], -1, -1), tokens], dim=1)
+        query, key, value = self.qkv(self.norm(tokens)).unflatten(2, (6, 4)).transpose(1, 2).chunk(3, dim=1)
+        tokens = tokens + F.scaled_dot_product_attention(query, key, value, self.mask).transpose(1, 2).flatten(2)
+        tokens = tokens + self.mlp(tokens)
+        return self.head(tokens.reshape(images.shape[0], tokens.shape[1] * tokens.shape[2]))
 """
 
 
