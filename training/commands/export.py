@@ -129,8 +129,8 @@ def _recorded(own: Checkpoint) -> torch.export.ExportedProgram:
 
 def _properties(said: Sidecar) -> dict[str, str]:
     """Returns what the sidecar says, as an ONNX model holds it: texts by name."""
-    content = said.model_dump(mode="json", exclude_none=True)
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in content.items()
+        for name, value in said.model_dump(mode="json").items()
+        if value is not None
     }

@@ -39,7 +39,8 @@ _ON_SIZES: Mapping[str, Callable[..., Any]] = {
 class ProgramModule(nn.Module):
     """Computes what a program says, node by node.
 
-    Its state_dict holds the weights by their names in the checkpoint. The constants are buffers that are not saved.
+    Weights and constants have their names in the checkpoint. The constants are buffers that are no part of the
+    state_dict.
 
     Args:
         program: one that `classifier.program.check` has accepted.
@@ -52,15 +53,8 @@ class ProgramModule(nn.Module):
         super().__init__()
         self._program = program
         self._places: dict[str, tuple[nn.Module, str]] = {}
-        constants = nn.Module()
-        self.add_module("0constants", constants)  # no class has an attribute that is called like this
         for name, tensor in tensors.items():
-            if name.startswith("constant."):
-                own = f"constant_{len(constants._buffers)}"
-                constants.register_buffer(own, tensor, persistent=False)
-                self._places[name] = constants, own
-            else:
-                self._places[name] = _register(self, name.removeprefix("network."), tensor)
+            self._places[name] = _register(self, name, tensor)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Computes logits [n, classes] of float32 [n, channels, height, width]."""
@@ -93,8 +87,8 @@ class ProgramModule(nn.Module):
 
 
 def _register(network: nn.Module, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
-    """Makes a parameter of the tensor; returns the module that has it, and its name there."""
-    *path, last = name.split(".")
+    """Puts a tensor into the network, and returns the module that has it, and its name there."""
+    kind, *path, last = name.split(".")
     module = network
     try:
         for part in path:
@@ -103,7 +97,10 @@ def _register(network: nn.Module, name: str, tensor: torch.Tensor) -> tuple[nn.M
                 below = nn.Module()
                 module.add_module(part, below)
             module = below
-        module.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
-    except (KeyError, AttributeError) as error:
-        raise CheckpointError(f"no module can have a weight that is called {name!r}") from error
+        if kind == "constant":
+            module.register_buffer(last, tensor, persistent=False)
+        else:
+            module.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
+    except KeyError as error:
+        raise CheckpointError(f"no module can have a tensor that is called {name!r}") from error
     return module, last
