@@ -145,6 +145,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["import", "--pretrained", "resnet18", "--labels", "two.txt"], "--labels: --pretrained brings its own"),
         (["export", "nowhere.safetensors", "net.pth"], "is there already"),
         (["export", "nowhere.safetensors", "new.pth"], "nowhere.safetensors"),
+        (["export", "nowhere.safetensors", "new.pth", "--format", "pt3"], "invalid choice: 'pt3'"),
         (["evaluate", "nowhere.safetensors"], "no such file"),
         (["reproduce", "net.pth"], "net.pth"),
         (["prune", "birds", "--keep", "1"], "no model 'birds'"),
