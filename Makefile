@@ -24,6 +24,10 @@ test: $(VENV)/installed ## the whole suite; with COVERAGE=1 it also says what th
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
 	$(if $(COVERAGE),$(BIN)/coverage report)
 
+# Threads that wait for each other by spinning take the cores from whatever else runs. Without bytecode, pytest would
+# rewrite every assertion at each start.
+test test-fast: export GOMP_SPINCOUNT := 2000
+test-fast: export PYTHONDONTWRITEBYTECODE :=
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
 	$(BIN)/python -m pytest -m "not process and not browser and not slow"
 

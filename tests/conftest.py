@@ -49,12 +49,14 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests say what they set."""
-    for name in list(os.environ):
-        if name.upper().startswith("FLAMBEAU_"):
-            monkeypatch.delenv(name)
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> Iterator[None]:
+    """Tests say what they set, by `monkeypatch`, which takes it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith("FLAMBEAU_"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -195,7 +195,7 @@ def _refuse(arguments: argparse.Namespace, brings: str, *flags: str) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from training.commands.export import export
 
-    export(arguments.checkpoint, arguments.file, overwrite=arguments.force)
+    export(arguments.checkpoint, arguments.file, file_format=arguments.format, overwrite=arguments.force)
     print(f"wrote {arguments.file} and {arguments.file}.json")
 
 

@@ -20,8 +20,8 @@ _GROUPS = {
             "import --pretrained resnet50",
         ),
         "export": (
-            "write a checkpoint's state_dict, and what import needs beside it",
-            "export models_store/mnist/1.safetensors net.pth",
+            "write a checkpoint's state_dict, .pt2 or ONNX file, and what import needs beside it",
+            "export models_store/mnist/1.safetensors net.onnx",
         ),
     },
     "Look at a checkpoint again": {
@@ -174,6 +174,8 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth; and net.pth.json")
+    formats = "what FILE holds (default: by its ending: .pt2, .onnx; any other is a state_dict)"
+    parser.add_argument("--format", choices=("state_dict", "pt2", "onnx"), help=formats)
     parser.add_argument("--force", action="store_true", help="write FILE and FILE.json even if they are there already")
 
 

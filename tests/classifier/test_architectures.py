@@ -58,6 +58,7 @@ def test_torchvisions_networks_come_by_their_names_with_the_classes_asked_for(na
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.slow
 def test_networks_with_auxiliary_heads_give_one_row_of_logits_in_training_too(name: str) -> None:
     with torch.device("meta"):
         assert build(name, 7).train()(torch.zeros(2, 3, 299, 299)).shape == (2, 7)
@@ -67,6 +68,7 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_alexnet_transfer_has_the_tutorials_keys_and_shapes() -> None:
     features = {f"0.{n}": s for n, s in _shapes(torchvision.models.alexnet().features).items()}
     assert _shapes(meta_network("alexnet_transfer", 5)) == features | {"4.weight": (5, 256 * 6 * 6), "4.bias": (5,)}
@@ -137,7 +139,7 @@ def test_torchvisions_weights_give_the_logits_that_its_own_loading_gives(
         assert torch.equal(logits, theirs(images))
 
 
-@pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
+@pytest.mark.parametrize("name", ["mnasnet0_5", pytest.param("resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("share", [True, False])
 def test_weights_need_no_more_than_their_names_to_be_loaded(name: str, share: bool) -> None:
     weights = dict(hub.random_weights(meta_network(name, 3)))  # without the layers' versions

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PHOTOS = Preprocess(
 LARGE_PHOTOS = PHOTOS.model_copy(update={"resize": 256, "crop": (224, 224)})
 
 
+@lru_cache(maxsize=256)
 def png(seed: int = 0, size: tuple[int, int] = (28, 28), mode: str = "L") -> bytes:
     """A picture of a few strokes, other ones for another seed."""
     random = np.random.default_rng(seed)
@@ -38,7 +40,19 @@ def png(seed: int = 0, size: tuple[int, int] = (28, 28), mode: str = "L") -> byt
 def checkpoint(
     seed: int = 0, *, architecture: str = "mnist_cnn", preprocess: Preprocess = DIGITS, model: str = "digits"
 ) -> Checkpoint:
-    """A sound one; the same for the same arguments."""
+    """A sound one; the same for the same arguments. Its tensors may be changed: nobody else has them."""
+    made = _checkpoint(seed, architecture, preprocess, model)
+    torch.manual_seed(seed)
+    return replace(
+        made,
+        network={name: tensor.clone() for name, tensor in made.network.items()},
+        reference=replace(made.reference, pixels=made.reference.pixels.clone(), logits=made.reference.logits.clone()),
+    )
+
+
+@lru_cache(maxsize=16)
+def _checkpoint(seed: int, architecture: str, preprocess: Preprocess, model: str) -> Checkpoint:
+    """Makes it once: fresh weights and pictures take longer than most tests that want them."""
     labels = tuple("0123456789")
     torch.manual_seed(seed)
     network = build(architecture, len(labels)).eval()

@@ -12,9 +12,10 @@ import torch
 
 from classifier.architectures import build
 from classifier.header import Header
-from tests.support.checkpoints import PHOTOS, checkpoint, publish
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, publish
 from tests.support.digits import write_mnist
 from tests.support.photo_files import write_folder
+from tests.support.program_checkpoints import program_checkpoint
 from tests.support.runs import same_weights
 from tests.support.server import PATIENCE, PROJECT
 from training.__main__ import main
@@ -149,6 +150,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
         (["import", "--network", "torch.nn:Flatten", "--labels", "two.txt"], "no parameters"),
         (["export", "nowhere.safetensors", "net.pth"], "is there already"),
         (["export", "nowhere.safetensors", "new.pth"], "nowhere.safetensors"),
+        (["export", "nowhere.safetensors", "new.pth", "--format", "pt3"], "invalid choice: 'pt3'"),
         (["evaluate", "nowhere.safetensors"], "no such file"),
         (["reproduce", "net.pth"], "net.pth"),
         (["prune", "birds", "--keep", "1"], "no model 'birds'"),
@@ -203,6 +205,26 @@ def test_a_tilde_means_home_in_every_path(typed: list[str], name: str, monkeypat
     monkeypatch.setenv("HOME", "/home/ada")
     value = getattr(parser().parse_args(typed), name)
     assert value == Path("/home/ada/x.toml" if name == "recipe" else "/home/ada/x")
+
+
+@pytest.mark.slow
+def test_a_version_with_a_program_lends_its_preprocess_and_is_not_gone_on_with_by_another_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = program_checkpoint(tmp_path, preprocess=DIGITS.model_copy(update={"background": 9}))
+    own.save(tmp_path / "own.safetensors")
+    torch.save(checkpoint().network, tmp_path / "net.pth")
+    (tmp_path / "labels.txt").write_text("\n".join(own.manifest.labels))
+    named = ["--architecture", "mnist_cnn", "--labels", "labels.txt", "--preprocess-from", "own.safetensors"]
+    assert main(["import", "net.pth", *named]) == 0
+    assert Header.read(Path("models_store/mnist_cnn/1.safetensors")).manifest.preprocess == own.manifest.preprocess
+    capsys.readouterr()
+    for recipe in ("mnist_cnn", "transfer:mnist_cnn"):
+        assert main(["strokes", "--recipe", recipe, "--from", "own.safetensors", "--name", "next"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "net_0.py:Net" in line
+    assert not Path("models_store/next").exists()
 
 
 def test_weights_from_elsewhere_are_published_and_go_out_again_as_they_came(

@@ -1,4 +1,4 @@
-"""The file `<weights>.json` beside exported weights: all that serving them needs, and a state_dict does not say."""
+"""The file `<file>.json` beside an exported network: all that serving it needs, and the file itself does not say."""
 
 import hashlib
 import json
@@ -21,6 +21,10 @@ class Sidecar(Section):
     """Says what the weights beside it were published with, as a manifest does."""
 
     format: Literal["flambeau-weights/1"] = _FORMAT
+    content: Annotated[Literal["state_dict", "pt2", "onnx"], Field(description="what the file beside it holds")] = (
+        "state_dict"
+    )
+    note: Annotated[str, Field(description="for people: how the file is used without flambeau")] | None = None
     architecture: str = Field(min_length=1)
     labels: Labels
     preprocess: Preprocess

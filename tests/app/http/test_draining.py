@@ -55,6 +55,7 @@ async def test_the_drain_ends_as_soon_as_nobody_is_connected(listener: socket.so
     assert await looks_until_drained(Looks(SOMEBODY, SOMEBODY, NOBODY), listener) == 3
 
 
+@pytest.mark.slow
 async def test_it_goes_on_while_clients_come_and_go(listener: socket.socket) -> None:
     coming = [Connections(0, opened) for opened in range(5)]
     assert await looks_until_drained(Looks(*coming), listener) == 6
@@ -245,6 +246,7 @@ class TestWhenThePortIsClosed:
             answer = await client.response()
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
+    @pytest.mark.slow
     async def test_a_new_connection_that_asks_nothing_does_not_hold_up_the_end(self) -> None:
         async with http_side(ScriptedEngine(), grace_seconds=600) as side, connection(side.port) as silent:
             side.stop()

@@ -201,6 +201,7 @@ async def test_a_request_behind_a_body_that_is_skipped_is_answered() -> None:
         assert (await client.response()).json() == ["word", "", "body"]
 
 
+@pytest.mark.slow
 async def test_a_body_that_is_skipped_and_does_not_come_ends_the_connection() -> None:
     async with serving(Echo(full=True)) as side, connection(side.port) as client:
         await client.send(echo(body=b"x" * 1000)[:-1])

@@ -419,6 +419,7 @@ class TestHalfClosed:
                 assert (await client.response()).status_code == 200
 
     @EITHER_WAY
+    @pytest.mark.slow
     async def test_one_is_told_when_its_deadline_has_passed(self, asked: bytes, check_problem: CheckProblem) -> None:
         engine = ScriptedEngine()
         engine.gate.clear()
@@ -442,6 +443,7 @@ class TestHalfClosed:
             assert (await client.response(begun=b"H")).status_code == 200
             assert await client.rest() == b""
 
+    @pytest.mark.slow
     async def test_of_many_those_that_wait_get_their_answers_and_those_that_have_gone_are_noticed_at_once(self) -> None:
         engine = ScriptedEngine()
         engine.gate.clear()

@@ -59,6 +59,7 @@ def test_another_format_is_left_to_pillow() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"big_tiff": True}], ids=["TIFF", "BigTIFF"])
 @pytest.mark.parametrize("order", [b"II", b"MM"])
+@pytest.mark.slow
 def test_work_is_counted_for_every_kind_of_tiff_that_pillow_reads(order: bytes, options: dict[str, bool]) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=order)
     data = encoded(picture(2000, 1500), "TIFF", tiffinfo=tags, **options)

@@ -4,15 +4,21 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint
+from tests.support.checkpoints import saying, to_pixels
 from tests.support.digits import write_mnist
+from tests.support.photo_files import write_folder
+from tests.support.program_checkpoints import program_checkpoint
 from tests.support.runs import Train
 from training.commands.evaluate import evaluate
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.builtin import builtin
+from training.recipes.recipe import Recipe
 
 
 @pytest.fixture
@@ -57,3 +63,35 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match=name) as caught:
             evaluate(tmp_path / name, data=tmp_path, runs=tmp_path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_network_whose_code_is_not_there_is_measured_as_it_is_served(tmp_path: Path) -> None:
+    own = program_checkpoint(tmp_path)
+    own.save(tmp_path / "1.safetensors")
+    folder = write_folder(tmp_path / "photos" / "val", **dict.fromkeys(own.manifest.labels, 2))
+    write_folder(tmp_path / "photos" / "train", **dict.fromkeys(own.manifest.labels, 2))
+    measured = evaluate(tmp_path / "1.safetensors", data=folder.parent, runs=tmp_path / "runs", device="cpu")
+    predictor = verify(tmp_path / "1.safetensors", device=torch.device("cpu"), max_items=4)
+    files = sorted(folder.glob("*/*.jpg"))
+    served = [int(predictor.logits([to_pixels(file.read_bytes())]).argmax()) for file in files]
+    right = [label == int(file.parent.name) for file, label in zip(files, served, strict=True)]
+    assert len(files) == measured.metrics.samples == 20
+    assert measured.metrics.accuracy == pytest.approx(sum(right) / 20)
+
+
+@pytest.mark.slow
+def test_what_was_trained_here_is_measured_without_the_code_of_its_network(
+    run: Train, tiny: Recipe, tmp_path: Path
+) -> None:
+    provenance = Checkpoint.load(run()).manifest.provenance
+    assert provenance is not None
+    planted = tmp_path / "planted.py"
+    planted.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nNet = None\n")
+    recipe = provenance.recipe | {"name": "scratch", "architecture": f"{planted}:Net"}
+    own = program_checkpoint(tmp_path, preprocess=tiny.preprocess)
+    own = saying(own, architecture=f"{planted}:Net", provenance=provenance.model_copy(update={"recipe": recipe}))
+    own.save(tmp_path / "1.safetensors")
+    measured = evaluate(tmp_path / "1.safetensors", data=tmp_path, runs=tmp_path / "runs", device="cpu")
+    assert measured.metrics.samples == 150
+    assert not (tmp_path / "ran").exists()

@@ -1,11 +1,17 @@
-"""Published versions are exported as torch.load and torchvision want them."""
+"""Published versions are exported as torch.load, torch.export.load, torchvision and ONNX runtimes want them."""
 
 import errno
 import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -18,17 +24,48 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.normalize import normalizer
 from classifier.preprocess import Pixels, Preprocess
+from classifier.program.network import ProgramNetwork
 from classifier.scores import SCORES
 from tests.support import hub
-from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, saying
+from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, logits, saying
 from tests.support.images import noise
+from tests.support.program_checkpoints import program_checkpoint
 from tests.support.tutorial import tutorial_file
 from training.commands.export import export
 from training.commands.import_weights import import_weights
 from training.errors import TrainingError
+from training.networks import pt2
+from training.publishing.sidecar import Sidecar
 
 LABELS = ("ants", "bees", "wasps")
 CPU = torch.device("cpu")
+
+
+# A network with a program is a small transformer.
+NETWORKS = ["mnist_cnn", "resnet18", "mobilenet_v3_small", "a program"]
+
+
+def _published(network: str, folder: Path) -> Checkpoint:
+    """A version in `folder`, with logits that differ from image to image."""
+    if network == "a program":
+        own = program_checkpoint(folder)
+    else:
+        own = checkpoint(architecture=network, preprocess=DIGITS if network == "mnist_cnn" else PHOTOS)
+        own = replace(own, network=hub.random_weights(meta_network(network, 10)))
+        made = logits(own.build(), own.manifest.preprocess, own.reference.pixels)
+        own = replace(own, reference=replace(own.reference, logits=made))
+    own.save(folder / "1.safetensors")
+    return own
+
+
+def _batches(own: Checkpoint) -> list[torch.Tensor]:
+    height, width, channels = own.manifest.preprocess.shape
+    return [torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(n)) for n in (1, 2, 3, 17)]
+
+
+def _said(file: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(Path(f"{file}.json").read_text())
+    return said
 
 
 @pytest.mark.slow
@@ -153,3 +190,155 @@ def test_a_checkpoint_is_not_exported_over_itself(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="the checkpoint itself"):
             export(published, target, overwrite=True)
     Checkpoint.load(published)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_exported_program_gives_the_same_logits_to_the_last_bit_and_comes_back(network: str, tmp_path: Path) -> None:
+    own = _published(network, tmp_path)
+    file = tmp_path / "out" / "net.pt2"
+    export(tmp_path / "1.safetensors", file)
+    theirs = torch.export.load(file).module()
+    back = pt2.read(file, file.name)
+    ours = ProgramNetwork(back.program, back.tensors)
+    served = own.build()
+    with torch.no_grad():
+        for images in _batches(own):
+            expected = served(images)
+            assert theirs(images).equal(expected)
+            assert ours(images).equal(expected)
+    assert {name for name in back.tensors if name.startswith("network.")} == {f"network.{name}" for name in own.network}
+    assert all(back.tensors[f"network.{name}"].equal(tensor) for name, tensor in own.network.items())
+    if own.program is not None:
+        assert back.program == own.program
+    assert str(tmp_path).encode() not in file.read_bytes()
+    assert b"site-packages" not in file.read_bytes()
+    assert Sidecar.model_validate(_said(file)).content == "pt2"
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_an_exported_program_needs_nothing_but_torch(tmp_path: Path) -> None:
+    own = _published("a program", tmp_path)
+    export(tmp_path / "1.safetensors", tmp_path / "net.pt2")
+    images = _batches(own)[-1]
+    torch.save(images, tmp_path / "images.pt")
+    code = (
+        "import sys, torch; network = torch.export.load('net.pt2').module(); "
+        "torch.save(network(torch.load('images.pt')), 'logits.pt'); "
+        "assert not {'training', 'classifier', 'app'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=100)
+    assert torch.allclose(torch.load(tmp_path / "logits.pt"), own.build()(images), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_onnx_model_gives_the_same_logits_without_a_word(
+    network: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    own = _published(network, tmp_path)
+    export(tmp_path / "1.safetensors", tmp_path / "net.onnx")
+    assert capfd.readouterr() == ("", "")
+    model = onnx.load(tmp_path / "net.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    (taken,), (returned,) = session.get_inputs(), session.get_outputs()
+    height, width, channels = own.manifest.preprocess.shape
+    assert (taken.name, taken.type, taken.shape) == ("images", "tensor(float)", ["batch", channels, height, width])
+    assert (returned.name, returned.shape) == ("logits", ["batch", 10])
+    served = own.build()
+    for images in _batches(own):
+        (values,) = session.run(None, {"images": images.numpy()})
+        expected = served(images)
+        assert float(expected.std()) > 0.1  # or it would be no wonder
+        assert float((torch.from_numpy(values) - expected).abs().max()) < 1e-4 * max(1.0, float(expected.abs().max()))
+    for path in (str(tmp_path), "site-packages", "/classifier/"):
+        assert path.encode() not in (tmp_path / "net.onnx").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_onnx_model_and_what_lies_beside_it_say_how_images_are_prepared(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    ink = checkpoint(preprocess=DIGITS.model_copy(update={"ink_on_paper": True}))
+    own = saying(ink, calibration=Calibration(temperature=1.5))
+    own.save(tmp_path / "1.safetensors")
+    export(tmp_path / "1.safetensors", tmp_path / "net.onnx")
+    properties = {each.key: each.value for each in onnx.load(tmp_path / "net.onnx").metadata_props}
+    said = _said(tmp_path / "net.onnx")
+    assert properties["note"] == said["note"]
+    assert "float32 [n, 1, 28, 28]" in said["note"]
+    assert "(levels of ink, brightened as classifier/ink.py does it / 255 - mean) / std" in said["note"]
+    assert json.loads(properties["labels"]) == said["labels"] == list("0123456789")
+    assert Preprocess.model_validate_json(properties["preprocess"]) == own.manifest.preprocess
+    assert json.loads(properties["calibration"]) == said["calibration"] == {"temperature": 1.5}
+    assert "sha256" not in properties
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_the_weights_of_a_program_have_the_names_of_its_code_and_need_it(ending: str, tmp_path: Path) -> None:
+    own = _published("a program", tmp_path)
+    file = tmp_path / f"net.{ending}"
+    export(tmp_path / "1.safetensors", file)
+    weights = safetensors.torch.load_file(file) if ending == "safetensors" else torch.load(file, weights_only=True)
+    assert weights.keys() == own.network.keys() >= {"patches.1.running_mean", "token", "qkv.bias"}
+    assert all(tensor.equal(own.network[name]) for name, tensor in weights.items())
+    assert "import needs --network" in _said(file)["note"]
+    with pytest.raises(
+        TrainingError, match=r"is of net_0\.py:Net, which is code, and code that a file names is not run"
+    ):
+        import_weights(file, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_code_that_a_file_names_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nNet = None\n")
+    planted = f"{tmp_path / 'planted.py'}:Net"
+    torch.save({"arch": planted, "state_dict": checkpoint().network}, tmp_path / "net.pth")
+    with pytest.raises(TrainingError, match="code that a file names is not run"):
+        import_weights(tmp_path / "net.pth", labels=tuple("0123456789"), store=tmp_path / "store")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_safetensors_come_back_as_they_were(tmp_path: Path) -> None:
+    own = checkpoint()
+    own.save(tmp_path / "1.safetensors")
+    export(tmp_path / "1.safetensors", tmp_path / "net.safetensors")
+    again = Checkpoint.load(import_weights(tmp_path / "net.safetensors", store=tmp_path / "store"))
+    assert again.manifest.labels == own.manifest.labels
+    assert all(again.network[name].equal(tensor) for name, tensor in own.network.items())
+
+
+@pytest.mark.slow
+def test_the_format_is_told_by_the_ending_unless_it_is_named(tmp_path: Path) -> None:
+    checkpoint().save(tmp_path / "1.safetensors")
+    export(tmp_path / "1.safetensors", tmp_path / "net.PT2")
+    export(tmp_path / "1.safetensors", tmp_path / "net.bin", file_format="pt2")
+    export(tmp_path / "1.safetensors", tmp_path / "weights.pt2", file_format="state_dict")
+    for name in ("net.PT2", "net.bin"):
+        assert "conv2d" in pt2.read(tmp_path / name, name).program.operators
+    assert torch.load(tmp_path / "weights.pt2", weights_only=True).keys() == checkpoint().network.keys()
+
+
+def test_what_onnx_needs_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint().save(tmp_path / "1.safetensors")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    expected = "ONNX needs onnx and onnxscript, not installed here: pip install 'flambeau[onnx]'"
+    with pytest.raises(TrainingError, match=re.escape(expected)):
+        export(tmp_path / "1.safetensors", tmp_path / "net.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
+
+
+@pytest.mark.slow
+def test_an_onnx_model_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime")
+    own = checkpoint()
+    own = replace(own, reference=replace(own.reference, logits=own.reference.logits + 0.01))
+    own.save(tmp_path / "1.safetensors")
+    with pytest.raises(TrainingError, match=r"onnxruntime's logits are 0\.01.* apart from torch's"):
+        export(tmp_path / "1.safetensors", tmp_path / "out" / "net.onnx")
+    assert not (tmp_path / "out").exists()

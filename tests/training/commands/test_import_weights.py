@@ -242,6 +242,7 @@ def test_a_running_mean_is_named_and_can_be_published_in_place_of_the_weights(tm
     assert said[0].startswith("net.pth: took the weights under 'model_ema', which are a running mean; left out 'model'")
 
 
+@pytest.mark.slow
 def test_the_labels_in_a_file_are_taken_and_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save({"arch": "mnist_cnn", "model": _weights(), "class_to_idx": {"bees": 1, "ants": 0, "wasps": 2}}, path)
@@ -269,6 +270,7 @@ def test_a_checkpoint_of_ours_refuses_labels_that_contradict_it(tmp_path: Path) 
         _said_of(tmp_path / "1.safetensors", labels=LABELS)
 
 
+@pytest.mark.slow
 def test_the_preprocess_can_be_told_in_whole_or_in_part_and_what_is_guessed_is_said(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(_weights("squeezenet1_1"), path)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
+from tests.support.program_checkpoints import program_checkpoint
 from training.commands.prune import prune
 from training.errors import TrainingError
 from training.publishing.publish import versions
@@ -44,3 +45,18 @@ def test_pruning_what_is_not_there_or_all_of_it_is_refused(tmp_path: Path) -> No
         prune(tmp_path / "late", "birds", keep=1)
     with pytest.raises(TrainingError, match="at least 1"):
         prune(tmp_path, "digits", keep=0)
+
+
+@pytest.mark.slow
+def test_a_version_with_a_program_is_sound_without_its_code_if_the_program_is(tmp_path: Path) -> None:
+    own = program_checkpoint(tmp_path)
+    (tmp_path / "store").mkdir()
+    for version in range(1, 5):
+        put(tmp_path / "store", version, own, model="own")
+    damaged = tmp_path / "store" / "own" / "4.safetensors"
+    content = damaged.read_bytes()
+    assert content.count(b'"op":"conv2d"') == 1
+    damaged.write_bytes(content.replace(b'"op":"conv2d"', b'"op":"conv2x"'))
+    removed = prune(tmp_path / "store", "own", keep=2)
+    assert [path.name for path in removed] == ["1.safetensors"]
+    assert versions(tmp_path / "store" / "own") == [4, 3, 2]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import checkpoint, publish
+from tests.support.program_checkpoints import program_checkpoint
 from tests.support.runs import Train, same_weights
 from training.__main__ import main
 from training.commands.reproduce import reproduce
@@ -45,3 +46,10 @@ def test_what_was_not_trained_here_is_refused(tmp_path: Path) -> None:
             reproduce(path)
     with pytest.raises(TrainingError, match=r"2\.safetensors"):
         reproduce(path.with_name("2.safetensors"))
+
+
+@pytest.mark.slow
+def test_an_exported_network_that_was_not_trained_here_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    path = publish(tmp_path, 1, program_checkpoint(tmp_path))
+    with pytest.raises(TrainingError, match="does not say how it was trained"):
+        reproduce(path)

@@ -51,6 +51,7 @@ def test_the_seed_chooses_what_is_held_out_of_mnist(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held_out", [100, 1 / 7])
+@pytest.mark.slow
 def test_of_each_class_the_same_share_is_held_out(tiny: Recipe, tmp_path: Path, held_out: float) -> None:
     dataset = _load(tiny.replace(held_out=held_out), tmp_path)
     held, kept = (torch.bincount(split.targets, minlength=10) for split in (dataset.held_out, dataset.train))

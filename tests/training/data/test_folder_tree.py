@@ -129,6 +129,7 @@ def test_a_link_that_leads_to_itself_is_left_to_whoever_reads_files(tmp_path: Pa
     assert seen(walk(tmp_path, ())) == ["bees/1.png", "bees/2.png"]
 
 
+@pytest.mark.slow
 def test_folders_may_lie_deeper_than_python_s_stack(tmp_path: Path) -> None:
     places = [tmp_path / "bees"]
     places += [Path(f"{places[0]}{'/d' * depth}") for depth in range(1, 1100)]

@@ -45,6 +45,7 @@ def test_what_came_is_the_receivers_own(ends: Ends) -> None:
     assert tensor.sum() == 0
 
 
+@pytest.mark.slow
 def test_messages_keep_their_order_and_none_waits_for_a_reader(ends: Ends) -> None:
     for number in range(3):
         send(ends[0], torch.full((LARGE,), number, dtype=torch.uint8))

@@ -115,6 +115,7 @@ def test_logits_that_are_calibrated_have_next_to_no_calibration_error_and_wrong_
     assert EvaluationMetrics.of(2.5 * logits, targets, temperature=2.5).after.ece < 0.01
 
 
+@pytest.mark.slow
 def test_the_order_of_samples_their_layout_and_the_number_of_threads_do_not_change_a_digit() -> None:
     logits, targets = sampled(50_000, 7)
     order = torch.randperm(50_000, generator=torch.Generator().manual_seed(1))

@@ -1,5 +1,7 @@
 """Before a run begins it is known whether the network can take its images, and its batches."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,13 @@ def _recipe(size: int, *, architecture: str = "resnet18", batch_size: int = 1, t
 def _try(recipe: Recipe, samples: int = 5, network: nn.Module | None = None) -> None:
     images = torch.zeros(samples, *recipe.preprocess.shape, dtype=torch.uint8)
     split = InMemorySplit(images, torch.arange(samples) % 2)
-    try_out(build(recipe.architecture, 2) if network is None else network, split, recipe)
+    try_out(_network(recipe.architecture) if network is None else network, split, recipe)
+
+
+@cache
+def _network(architecture: str) -> nn.Module:
+    """One for all tests: it is left as it was, as one of them shows."""
+    return build(architecture, 2)
 
 
 def _refusal(recipe: Recipe, samples: int = 5) -> str:
@@ -54,6 +62,7 @@ def test_a_batch_of_one_image_is_refused_only_where_a_norm_would_get_a_single_va
         assert "Use --batch-size 2 or more, or larger images" in message
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_what_torch_would_refuse() -> None:
     network, images = build("resnet18", 2).train(), torch.zeros(1, 3, 32, 32)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -89,5 +98,6 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
+@pytest.mark.slow
 def test_images_of_a_wrong_size_are_refused() -> None:
     assert "alexnet cannot take images of 8x8x3" in _refusal(_recipe(8, architecture="alexnet"))

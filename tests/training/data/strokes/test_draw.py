@@ -62,6 +62,7 @@ def test_another_seed_or_stream_shares_no_image(drawn: tuple[Images, Targets], s
     assert not {image.tobytes() for image in others} & {image.tobytes() for image in drawn[0]}
 
 
+@pytest.mark.slow
 def test_all_digits_come_about_equally_often(drawn: tuple[Images, Targets]) -> None:
     counts = np.bincount(drawn[1], minlength=10)
     assert len(counts) == 10
