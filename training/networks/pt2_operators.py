@@ -13,7 +13,7 @@ class Unusable(CheckpointError):
 
 DROPOUT = "dropout was left on: call net.eval() before exporting, and give F.dropout training=self.training"
 _BATCH_STATISTICS = (
-    "a batch norm normalizes by the batch's own statistics, so an answer depends on the others of its batch: "
+    "a batch norm normalizes by the batch's own statistics, so an answer depends on others of its batch: "
     "call net.eval() before exporting, and leave out track_running_stats=False"
 )
 _RANDOM = "it draws random numbers ({}), so its answers would not be the same twice: draw none in eval mode"

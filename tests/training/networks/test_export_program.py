@@ -141,6 +141,8 @@ class _TrainingNorm(Small):
 
 
 class _Buffer(Small):
+    count: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(1))
@@ -170,7 +172,7 @@ class _Earlier(Small):
 
 class _Missing(Small):
     def forward(self, x: torch.Tensor) -> Any:
-        return self.head(self.features(x))
+        return self.head(self.features(x))  # type: ignore[operator]
 
 
 @torch.library.custom_op("flambeau_tests::doubled", mutates_args=())
