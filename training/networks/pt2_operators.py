@@ -21,7 +21,7 @@ _NUMBER = "it takes a number out of a tensor, by .item(), int(), float() or `if`
 _COMPLEX_NUMBERS = "it computes with complex numbers ({}), which are not served"
 _COUNT = "it makes a tensor whose size depends on the image ({}): use torch.where or a mask"
 _CLOSED = (
-    "it uses {}, a part of the network that torch keeps closed: export it with .run_decompositions({{}}), and leave out "
+    "it uses {}, a part of the network that torch keeps closed: export with .run_decompositions({{}}), and leave out "
     "torch.cond, autocast and the like"
 )
 # The beginning of an operator's name, and what to say of it.

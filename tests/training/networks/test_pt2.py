@@ -62,7 +62,7 @@ class _InPlace(Small):
         x = x.clone()
         x[:, :, 0] = 0.5
         x += 1
-        x[x > 2] = 0
+        x.masked_fill_(x > 2, 0)
         y = self.conv(x)
         y.mul_(2).clamp_(min=-1)
         return self.fc(y.relu_().mean((2, 3)))
