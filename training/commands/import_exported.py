@@ -129,6 +129,7 @@ def _usual(path: Path, channels: int | None, height: int | None, width: int | No
         raise TrainingError(f"{path} takes images of {channels} channels, where 1 or 3 can be given")
     height, width = height or 224, width or 224
     usual = usual_preprocess("mnist_cnn" if channels == 1 else "resnet18")
+    usual = usual.model_copy(update={"ink_on_paper": False})  # which is what networks of this project learn
     if usual.shape[:2] == (height, width):
         return usual
     if channels == 1 or min(height, width) < _SMALL:

@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 _OURS = Path(__file__).resolve().parents[2]
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
 _LONGEST = 100  # characters of a line of code
@@ -50,8 +52,9 @@ def _is_own(file: str) -> bool:
     return not any(Path(file).is_relative_to(folder) for folder in _NOT_OWN)
 
 
-# The standard library, the two packages here that call networks, and what starts them.
+# The standard library, torch, the two packages here that call networks, and what starts them.
 _NOT_OWN = (
     Path(traceback.__file__).parent,
+    Path(torch.__file__).parent,
     *(_OURS / name for name in ("training", "classifier", "app", "tests/conftest.py")),
 )

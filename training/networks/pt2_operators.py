@@ -13,7 +13,7 @@ class Unusable(CheckpointError):
 
 DROPOUT = "dropout was left on: call net.eval() before exporting, and give F.dropout training=self.training"
 _BATCH_STATISTICS = (
-    "a batch norm normalizes by the batch's own statistics, so an answer would depend on others of its batch: "
+    "a batch norm normalizes by the batch's own statistics, so an answer depends on others of its batch: "
     "call net.eval() before exporting, and leave out track_running_stats=False"
 )
 _RANDOM = "it draws random numbers ({}), so its answers would not be the same twice: draw none in eval mode"
@@ -21,8 +21,8 @@ _NUMBER = "it takes a number out of a tensor, by .item(), int(), float() or `if`
 _COMPLEX_NUMBERS = "it computes with complex numbers ({}), which are not served"
 _COUNT = "it makes a tensor whose size depends on the image ({}): use torch.where or a mask"
 _CLOSED = (
-    "it uses {}, a part of the network that torch keeps closed: export it with .run_decompositions({{}}), and leave "
-    "out torch.cond, autocast and the like"
+    "it uses {}, a part of the network that torch keeps closed: export with .run_decompositions({{}}), and leave out "
+    "torch.cond, autocast and the like"
 )
 # The beginning of an operator's name, and what to say of it.
 _REFUSALS = (

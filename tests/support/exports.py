@@ -1,0 +1,85 @@
+"""Networks as people write them, and .pt2 files of them as people save them."""
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SHAPE = (1, 12, 12)
+
+
+class Small(nn.Module):
+    """A convolution and a linear layer; three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(4, 3)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.act(self.norm(self.conv(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.fc(self.features(x))
+
+
+def seeded(network: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return network().eval()
+
+
+def saved(network: nn.Module, *, batch: int = 2, decomposed: bool = False, dynamic: bool = True) -> bytes:
+    """What torch.export.save writes."""
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of itself
+        program = torch.export.export(network, (torch.zeros(batch, *SHAPE),), dynamic_shapes=shapes)
+        torch.export.save(program.run_decompositions({}) if decomposed else program, file)
+    return file.getvalue()
+
+
+def entries(data: bytes) -> dict[str, bytes]:
+    """The entries of an archive, by name."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def zipped(contents: dict[str, bytes], *, compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def with_model(data: bytes, change: Callable[[Any], Any]) -> bytes:
+    """The archive in which the JSON of the network was changed."""
+    contents = entries(data)
+    model = json.loads(contents["archive/models/model.json"])
+    change(model)
+    return zipped(contents | {"archive/models/model.json": json.dumps(model).encode()})
+
+
+def with_config(data: bytes, change: Callable[[Any], Any]) -> bytes:
+    """The archive in which the JSON that describes its weights was changed."""
+    contents = entries(data)
+    path = "archive/data/weights/model_weights_config.json"
+    config = json.loads(contents[path])
+    change(config["config"])
+    return zipped(contents | {path: json.dumps(config).encode()})
+
+
+def write(folder: Path, data: bytes) -> Path:
+    path = folder / "model.pt2"
+    path.write_bytes(data)
+    return path
