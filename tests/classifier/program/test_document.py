@@ -94,7 +94,7 @@ def test_what_is_not_exactly_right_is_refused(changes: dict[str, Any]) -> None:
         (b'{"tensors":{},"nodes":[{"op":"relu","args":[{"value":0,"value":0}]}],"output":1}', "a key stands twice"),
         (b'{"tensors":{},"nodes":[{"op":"relu","args":[NaN]}],"output":1}', "args"),
         (b'{"tensors":{},"nodes":[{"op":"relu","args":[1e999]}],"output":1}', "args"),
-        (b'{"tensors":{},"nodes":[{"op":"relu","args":[' + b"1" * 5000 + b"]}],\"output\":1}", "no sound JSON"),
+        (b'{"tensors":{},"nodes":[{"op":"relu","args":[' + b"1" * 5000 + b']}],"output":1}', "no sound JSON"),
         (b" " * (MAX_BYTES + 1), f"at most {MAX_BYTES:,} are read"),
     ],
 )
