@@ -630,12 +630,12 @@ def _without(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.
     [
         (lambda it: {"network": _without(it.network, "fc1.bias")}, "missing ['network.fc1.bias']"),
         (lambda it: {"network": {**it.network, "more": torch.zeros(1)}}, "unexpected ['network.more']"),
-        (lambda it: {"constants": {"more": torch.zeros(1)}}, "unexpected ['constant.more']"),
+        (lambda _: {"constants": {"more": torch.zeros(1)}}, "unexpected ['constant.more']"),
         (lambda it: {"network": {**it.network, "fc2.bias": torch.zeros(11)}}, "where torch.float32 [10] is expected"),
         (lambda it: {"network": {**it.network, "fc2.bias": torch.zeros(10).int()}}, "network.fc2.bias is torch.int32"),
         (lambda it: {"network": {**it.network, "fc2.bias": torch.full((10,), torch.inf)}}, "not finite"),
-        (lambda it: {"program": None}, "the program that the network is to be is missing"),
-        (lambda it: {"manifest": SMALL.manifest}, "does not say which operators"),
+        (lambda _: {"program": None}, "the program that the network is to be is missing"),
+        (lambda _: {"manifest": SMALL.manifest}, "does not say which operators"),
     ],
 )
 def test_tensors_and_manifest_must_fit_the_program(tmp_path: Path, changes: Any, reason: str) -> None:
@@ -646,7 +646,7 @@ def test_tensors_and_manifest_must_fit_the_program(tmp_path: Path, changes: Any,
 
 
 def test_a_constant_may_be_infinite_but_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="constant.a holds values that are not finite"):
+    with pytest.raises(CheckpointError, match=r"constant\.a holds values that are not finite"):
         _saved(tmp_path / "1.safetensors", programs.checkpoint(constants={"a": torch.tensor([torch.nan])}))
 
 
@@ -668,7 +668,7 @@ def test_weights_that_are_tied_stand_once(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda text: text[:-1], "no sound JSON"),
-        (lambda text: b"", "no sound JSON"),
+        (lambda _: b"", "no sound JSON"),
         (lambda text: text.replace(b'"op":"relu"', b'"op":"from_file"'), "does not say which operators"),
         (lambda text: text.replace(b'"output"', b'"more":1,"output"'), "more: Extra inputs"),
         (lambda text: text.replace(b'"output"', b'"output":1,"output"'), "a key stands twice"),

@@ -89,7 +89,7 @@ def test_what_costs_too_much_is_refused_at_once(nodes: list[Node]) -> None:
         ([node("gt.Scalar", IMAGES, 0)], "not a tensor of float32"),
         ([node("mean", IMAGES)], "makes [] of a batch of 4"),
         (
-            with_head()[:2] + [node("linear", value(2), weight("constant.w")), node("squeeze", value(3))],
+            [*with_head()[:2], node("linear", value(2), weight("constant.w")), node("squeeze", value(3))],
             "cannot compute a batch of 1",
         ),
     ],
@@ -121,7 +121,7 @@ def test_a_size_that_is_large_only_between_the_ends_is_found_where_every_batch_i
         node("new_zeros", IMAGES, (value(3),)),
     )
     checked(*nodes, max_batch=7)
-    with pytest.raises(CheckpointError, match="cannot compute a batch of 3: .* sizes may only grow"):
+    with pytest.raises(CheckpointError, match=r"cannot compute a batch of 3: .* sizes may only grow"):
         check(program(nodes, HEAD), (1, 8, 8), 10, 7, every_batch=True)
 
 

@@ -173,7 +173,8 @@ for dtype in (torch.int64, torch.int32):
     tensors = [torch.tensor([each], dtype=dtype) for each in (least, -1)] + [torch.zeros(1, 1, 1, 1)]
     others = [*tensors, -1, 0, -(1 << 63), (1 << 63) - 1, [0], [1 << 40], None]
     for name, operator in OPERATORS.items():
-        for args in ((a, *rest) for a in tensors for n in (0, 1, 2) for rest in itertools.product(others[::n or 1], repeat=n)):
+        rests = [rest for n in (0, 1, 2) for rest in itertools.product(others[:: n or 1], repeat=n)]
+        for args in ((a, *rest) for a in tensors for rest in rests):
             if name in LARGE:
                 continue
             try:
@@ -192,7 +193,7 @@ print("alive")
 @pytest.mark.slow
 def test_no_number_ends_the_process() -> None:
     """The processor ends a process that divides the least whole number by -1."""
-    large = (
+    large: tuple[str, ...] = (
         "expand",
         "repeat",
         "repeat_interleave.self_int",
