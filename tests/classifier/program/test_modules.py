@@ -36,7 +36,9 @@ def test_as_much_is_folded_and_packed_as_in_the_named_network(architecture: str,
     counts = [
         [fold_batch_norm(each, batch), replace_max_pools(each), prepack_weights(each, batch)] for each in networks
     ]
-    if architecture != "vit_b_32":  # the named one has modules for attention, whose layers are not packed
+    if architecture == "mnist_cnn":  # the named one calls one pool twice
+        assert counts == [[0, 1, 0], [0, 2, 0]]
+    elif architecture != "vit_b_32":  # the named one has modules for attention, whose layers are not packed
         assert counts[0] == counts[1]
     assert sum(counts[1]) > 0
     with torch.inference_mode():
