@@ -172,6 +172,7 @@ class _Operation(nn.Module):
         self, operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], takes: tuple[int, ...]
     ) -> None:
         super().__init__()
+        operator.check_types(args, kwargs)
         if operator.makes_floats(args) and kwargs.get("dtype") is None:
             kwargs = {**kwargs, "dtype": _IMAGES_TYPE}
         arguments: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}

@@ -56,6 +56,20 @@ class Operator:
             self.floats_from < 0 or any(isinstance(each, float) for each in args[self.floats_from :])
         )
 
+    def check_types(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Checks that no plain value stands for one of torch's types.
+
+        Torch takes whole numbers for its own types, and reads what lies beyond the last of them.
+
+        Raises: TypeError.
+        """
+        schema = getattr(self.call, "_schema", None)
+        for i, argument in enumerate(schema.arguments if schema is not None else ()):
+            if any(kind in str(argument.real_type) for kind in ("ScalarType", "MemoryFormat", "Layout", "Device")):
+                given = args[i] if i < len(args) else kwargs.get(argument.name)
+                if isinstance(given, int | float | str | torch.Tensor | list | tuple):
+                    raise TypeError(f"{argument.name} is {given!r}, which is none of torch's types")
+
 
 def _batch_norm(
     values: torch.Tensor,
@@ -150,7 +164,7 @@ def _div(values: torch.Tensor, divisor: torch.Tensor | float, *, rounding_mode: 
         divisor.is_floating_point() if isinstance(divisor, torch.Tensor) else isinstance(divisor, float)
     )
     # The least whole number by -1 is more than the largest: the processor ends the process for it.
-    if whole and rounding_mode is not None and (isinstance(divisor, torch.Tensor) or divisor <= 0):
+    if whole and rounding_mode is not None and (isinstance(divisor, torch.Tensor) or not 0 < divisor < 1 << 31):
         raise ValueError("whole numbers are rounded only when they are divided by a positive constant")
     result: torch.Tensor = _aten.div.Tensor_mode(values, divisor, rounding_mode=rounding_mode)
     return result

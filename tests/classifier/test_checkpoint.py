@@ -8,6 +8,7 @@ import pickle
 import resource
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 
 from classifier.architectures import build
 from classifier.checkpoint import MAX_REFERENCES, Checkpoint, CheckpointError, Header, Reference
-from tests.support import checkpoints
+from tests.support import checkpoints, programs
 
 SMALL = checkpoints.checkpoint()
 FIGURES = {"confusion": torch.arange(100).reshape(10, 10), "reliability": torch.rand(3, 15)}
@@ -596,3 +597,120 @@ def test_the_same_architecture_from_torch_itself_loads_the_weights() -> None:
     with torch.no_grad():
         again = checkpoints.logits(network.eval(), checkpoints.DIGITS, SMALL.reference.pixels)
     assert torch.equal(again, SMALL.reference.logits)
+
+
+# ---- a network as a program
+
+
+def test_a_program_comes_back_and_computes_the_same(tmp_path: Path) -> None:
+    original = programs.checkpoint(constants={"mask": torch.tensor([0.0, -torch.inf])})
+    original.save(tmp_path / "1.safetensors")
+    loaded = Checkpoint.load(tmp_path / "1.safetensors")
+    assert _same_weights_and_proof(loaded, original)
+    assert loaded.program == original.program
+    assert _same_tensors(loaded.constants, original.constants)
+    made = checkpoints.logits(loaded.build(), checkpoints.DIGITS, original.reference.pixels)
+    assert torch.equal(made, original.reference.logits)
+
+
+def test_only_a_file_with_a_program_has_format_2(tmp_path: Path) -> None:
+    for content, number in ((SMALL, 1), (programs.checkpoint(), 2)):
+        manifest = json.loads(_parts(_saved(tmp_path / "1.safetensors", content))[0]["__metadata__"]["manifest"])
+        assert manifest["format"] == number
+        assert ("program" in manifest) == (number == 2)
+        assert "code" not in manifest
+
+
+def _without(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    return {each: tensor for each, tensor in tensors.items() if each != name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (lambda it: {"network": _without(it.network, "fc1.bias")}, "missing ['network.fc1.bias']"),
+        (lambda it: {"network": {**it.network, "more": torch.zeros(1)}}, "unexpected ['network.more']"),
+        (lambda _: {"constants": {"more": torch.zeros(1)}}, "unexpected ['constant.more']"),
+        (lambda it: {"network": {**it.network, "fc2.bias": torch.zeros(11)}}, "where torch.float32 [10] is expected"),
+        (lambda it: {"network": {**it.network, "fc2.bias": torch.zeros(10).int()}}, "network.fc2.bias is torch.int32"),
+        (lambda it: {"network": {**it.network, "fc2.bias": torch.full((10,), torch.inf)}}, "not finite"),
+        (lambda _: {"program": None}, "the program that the network is to be is missing"),
+        (lambda _: {"manifest": SMALL.manifest}, "does not say which operators"),
+    ],
+)
+def test_tensors_and_manifest_must_fit_the_program(tmp_path: Path, changes: Any, reason: str) -> None:
+    original = programs.checkpoint()
+    with pytest.raises(CheckpointError) as caught:
+        replace(original, **changes(original)).save(tmp_path / "1.safetensors")
+    assert reason in str(caught.value)
+
+
+def test_a_constant_may_be_infinite_but_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"constant\.a holds values that are not finite"):
+        _saved(tmp_path / "1.safetensors", programs.checkpoint(constants={"a": torch.tensor([torch.nan])}))
+
+
+def test_weights_that_are_tied_stand_once(tmp_path: Path) -> None:
+    nodes = [
+        *programs.DIGITS_NODES,
+        programs.node("mul.Tensor", programs.value(11), programs.weight("network.fc2.bias")),
+    ]
+    original = programs.checkpoint(nodes)
+    original.save(tmp_path / "1.safetensors")
+    network = Checkpoint.load(tmp_path / "1.safetensors").build()
+    made = checkpoints.logits(network, checkpoints.DIGITS, original.reference.pixels)
+    assert torch.equal(made, original.reference.logits)
+    names = _parts((tmp_path / "1.safetensors").read_bytes())[0]
+    assert sum(name.endswith("fc2.bias") for name in names) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text[:-1], "no sound JSON"),
+        (lambda _: b"", "no sound JSON"),
+        (lambda text: text.replace(b'"op":"relu"', b'"op":"from_file"'), "does not say which operators"),
+        (lambda text: text.replace(b'"output"', b'"more":1,"output"'), "more: Extra inputs"),
+        (lambda text: text.replace(b'"output"', b'"output":1,"output"'), "a key stands twice"),
+        (lambda text: text + b" " * (5 << 20), "bytes; at most"),
+    ],
+)
+def test_a_document_that_was_changed_is_refused_although_the_hash_is_right(
+    tmp_path: Path, change: Callable[[bytes], bytes], reason: str
+) -> None:
+    content = programs.checkpoint()
+    assert content.program is not None
+    (tmp_path / "1.safetensors").write_bytes(programs.file_with(content, change(content.program.to_json())))
+    assert reason in _refusal(tmp_path / "1.safetensors")
+
+
+def test_an_operator_that_this_version_does_not_have_is_named(tmp_path: Path) -> None:
+    content = programs.checkpoint()
+    assert content.program is not None
+    text = content.program.to_json().replace(b'"op":"relu"', b'"op":"tomorrow"')
+    operators = [each if each != "relu" else "tomorrow" for each in content.program.operators]
+    (tmp_path / "1.safetensors").write_bytes(programs.file_with(content, text, sorted(operators)))
+    assert "(tomorrow): there is no such operator here; a newer version" in _refusal(tmp_path / "1.safetensors")
+
+
+@pytest.mark.slow
+def test_no_document_however_changed_does_more_than_be_refused(tmp_path: Path) -> None:
+    """Some thousand are tried by hand: FLAMBEAU_FUZZ=20000."""
+    content = programs.checkpoint()
+    assert content.program is not None
+    document, path = json.loads(content.program.to_json()), tmp_path / "1.safetensors"
+    images = torch.rand(3, 1, 28, 28)
+    built = 0
+    for seed in range(int(os.environ.get("FLAMBEAU_FUZZ", "600"))):
+        changed = programs.mutated(document, seed)
+        operators = sorted({node["op"] for node in changed["nodes"]})
+        path.write_bytes(programs.file_with(content, json.dumps(changed).encode(), operators))
+        try:
+            network = Checkpoint.load(path).build(4)
+        except CheckpointError as error:
+            assert len(str(error).splitlines()) == 1, seed  # noqa: PT017  either outcome is right
+            continue
+        built += 1
+        with suppress(RuntimeError, IndexError), torch.inference_mode():
+            assert network(images).shape == (3, 10)
+    assert built > 0

@@ -12,6 +12,7 @@ from torch import nn
 from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
 from classifier.manifest import Calibration, OutOfDistribution
+from tests.support import programs
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 
 CPU = torch.device("cpu")
@@ -222,6 +223,56 @@ def test_what_cannot_be_compiled_is_refused_with_what_to_do(tmp_path: Path, monk
     )
     with refused, config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         verify(saved(checkpoint(), tmp_path), device=CPU, max_items=8, compile_with="inductor")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_program_is_proven_as_a_named_network_is(tmp_path: Path, precision: str) -> None:
+    content = programs.checkpoint()
+    predictor = verify(saved(content, tmp_path), device=CPU, max_items=5, precision=precision)
+    again = predictor.logits(list(content.reference.pixels.numpy()))
+    assert torch.equal(again.argmax(dim=1), content.reference.logits.argmax(dim=1))
+
+
+def _and(*nodes: object) -> Checkpoint:
+    return programs.checkpoint([*programs.DIGITS_NODES, *nodes])  # type: ignore[list-item]
+
+
+def test_a_program_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -> None:
+    mean = programs.node("mean.dim", programs.value(11), (0,), True)
+    content = _and(mean, programs.node("add.Tensor", programs.value(11), programs.value(12)))
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        verify(saved(content, tmp_path), device=CPU, max_items=8)
+
+
+def test_a_program_whose_result_depends_on_the_number_of_images_is_refused(tmp_path: Path) -> None:
+    content = _and(
+        programs.node("sym_size", programs.IMAGES, 0),
+        programs.node("mul.Scalar", programs.value(11), programs.value(12)),
+    )
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        verify(saved(content, tmp_path), device=CPU, max_items=8)
+
+
+def test_a_program_that_squeezes_its_result_at_one_image_is_refused(tmp_path: Path) -> None:
+    content = _and(programs.node("squeeze", programs.value(11)))
+    with pytest.raises(CheckpointError, match="cannot compute a batch of 1"):
+        saved(content, tmp_path)
+
+
+def test_a_program_that_takes_more_memory_than_there_is_is_refused_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.inference.verification.free_memory", lambda: 1000.0)
+    with pytest.raises(MemoryError, match="smaller max_batch"):
+        verify(saved(programs.checkpoint(), tmp_path), device=CPU, max_items=8)
+
+
+@pytest.mark.slow
+def test_a_program_is_compiled_like_another_network(tmp_path: Path) -> None:
+    content = programs.checkpoint()
+    predictor = verify(saved(content, tmp_path), device=CPU, max_items=3, compile_with="eager")
+    repeated = predictor.logits(list(content.reference.pixels.numpy()))
+    torch.testing.assert_close(repeated, content.reference.logits, rtol=1e-4, atol=1e-5)
 
 
 def with_fixed_logits(values: list[float]) -> Checkpoint:

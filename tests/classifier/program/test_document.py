@@ -31,8 +31,24 @@ def test_a_program_comes_back_from_its_text() -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    [None, True, False, 0, -1, (1 << 63) - 1, 0.5, 1e30, [], [1, 2], [None, {"value": 0}], {"value": 0}]
-    + [{"dtype": "int64"}, {"memory_format": "channels_last"}, {"word": "floor"}, {"infinity": "-inf"}],
+    [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        (1 << 63) - 1,
+        0.5,
+        1e30,
+        [],
+        [1, 2],
+        [None, {"value": 0}],
+        {"value": 0},
+        {"dtype": "int64"},
+        {"memory_format": "channels_last"},
+        {"word": "floor"},
+        {"infinity": "-inf"},
+    ],
 )
 def test_every_kind_of_argument_comes_back_as_what_it_was(argument: object) -> None:
     text = json.dumps(SMALL | {"nodes": [{"op": "relu", "args": [argument], "kwargs": {"dim": argument}}]})
@@ -44,9 +60,26 @@ def test_every_kind_of_argument_comes_back_as_what_it_was(argument: object) -> N
 
 @pytest.mark.parametrize(
     "argument",
-    ["text", 1 << 63, {}, {"value": 0, "tensor": "network.a"}, {"value": "0"}, {"value": 0.0}, {"value": True}]
-    + [{"value": -1}, {"dtype": "float16x"}, {"word": "__import__('os')"}, {"infinity": "nan"}, {"code": "1"}, [[1]]]
-    + [{"tensor": "figures.a"}, {"tensor": "network.a\n"}, {"tensor": "network."}, [0] * 1025, {"memory_format": "x"}],
+    [
+        "text",
+        1 << 63,
+        {},
+        {"value": 0, "tensor": "network.a"},
+        {"value": "0"},
+        {"value": 0.0},
+        {"value": True},
+        {"value": -1},
+        {"dtype": "float16x"},
+        {"word": "__import__('os')"},
+        {"infinity": "nan"},
+        {"code": "1"},
+        [[1]],
+        {"tensor": "figures.a"},
+        {"tensor": "network.a\n"},
+        {"tensor": "network."},
+        [0] * 1025,
+        {"memory_format": "x"},
+    ],
 )
 def test_any_other_argument_is_refused(argument: object) -> None:
     assert "nodes.0.args" in _refusal(SMALL | {"nodes": [{"op": "relu", "args": [argument]}]})
