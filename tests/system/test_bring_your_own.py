@@ -111,7 +111,7 @@ def test_a_tutorial_s_class_reads_99_of_100_digits(folder: Path, shared_data: Pa
 
 @pytest.mark.timeout(300)
 def test_a_network_that_returns_log_probabilities_reads_digits_and_flags_noise(folder: Path, shared_data: Path) -> None:
-    checkpoint = mnist(folder, shared_data, LOG_PROBABILITIES, "Digits", "--epochs", "2")
+    checkpoint = mnist(folder, shared_data, LOG_PROBABILITIES, "Digits", "--epochs", "3")
     manifest = checkpoint.manifest
     assert manifest.metrics is not None
     assert manifest.metrics.accuracy >= 0.99
