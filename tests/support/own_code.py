@@ -35,10 +35,10 @@ import torch.nn.functional as F
 class Digits(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(1, 32, 3)
-        self.second = nn.Conv2d(32, 64, 3)
+        self.first = nn.Conv2d(1, 16, 3)
+        self.second = nn.Conv2d(16, 32, 3)
         self.drop = nn.Dropout(0.25)
-        self.hidden = nn.Linear(9216, 128)
+        self.hidden = nn.Linear(4608, 128)
         self.drop_hidden = nn.Dropout(0.5)
         self.last = nn.Linear(128, 10)
 

@@ -236,8 +236,8 @@ def _keywords(
 ) -> dict[str, Any]:
     channels, height, width = shape
     size = height if height == width else (height, width)
-    given = dict(zip(_GIVEN, (num_classes, channels, size), strict=True))
-    keywords: dict[str, Any] = {name: value for name, value in given.items() if code.takes(name)}
+    given: dict[str, Any] = dict(zip(_GIVEN, (num_classes, channels, size), strict=True))
+    keywords = {name: value for name, value in given.items() if code.takes(name)}
     if code.takes_num_classes:
         keywords["num_classes"] = num_classes
     return {**keywords, **options}

@@ -1,11 +1,14 @@
 """The command that makes a checkpoint again."""
 
+import hashlib
 import shlex
 from pathlib import Path
 
 import pytest
 
-from tests.support.checkpoints import checkpoint, publish
+from classifier.checkpoint import Checkpoint
+from classifier.manifest import Code
+from tests.support.checkpoints import checkpoint, publish, saying
 from tests.support.program_checkpoints import program_checkpoint
 from tests.support.runs import Train, same_weights
 from training.__main__ import main
@@ -53,3 +56,21 @@ def test_an_exported_network_that_was_not_trained_here_is_refused_in_the_same_wo
     path = publish(tmp_path, 1, program_checkpoint(tmp_path))
     with pytest.raises(TrainingError, match="does not say how it was trained"):
         reproduce(path)
+
+
+@pytest.mark.parametrize("name", ["../net.py", "/net.py", "a/net.py", "-net.py", "net\n.py"])
+def test_code_with_a_name_that_is_none_of_a_file_is_not_written(
+    run: Train, tiny: Recipe, tmp_path: Path, name: str
+) -> None:
+    manifest = Checkpoint.load(run(tiny.replace(epochs=1))).manifest
+    assert manifest.provenance is not None
+    recipe = {**manifest.provenance.recipe, "architecture": "net.py:Net", "name": "scratch"}
+    text = "raise SystemExit"
+    code = Code(file=name, sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)
+    provenance = manifest.provenance.model_copy(update={"recipe": recipe})
+    path = publish(tmp_path / "hostile", 1, saying(checkpoint(), provenance=provenance, code=code))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    with pytest.raises(TrainingError, match="which is no name of a file"):
+        reproduce(path, folder)
+    assert not list(folder.iterdir())

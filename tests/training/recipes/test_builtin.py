@@ -3,8 +3,10 @@
 import pytest
 
 from training.errors import TrainingError
-from training.recipes.builtin import DEFAULTS, builtin
+from training.recipes.builtin import DEFAULTS, base_of, builtin
 from training.recipes.recipe import Recipe
+
+OWN = "my_net.py:Net"
 
 
 def test_each_data_set_has_a_recipe_of_its_own() -> None:
@@ -56,3 +58,47 @@ def test_a_recipe_survives_the_way_through_a_manifest() -> None:
     for data in DEFAULTS:
         recipe = builtin(data)
         assert Recipe.checked(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize("data", ["strokes", "mnist", "fashion-mnist", "cifar10"])
+def test_own_code_is_trained_from_scratch_as_the_data_set_s_own_recipe_does_it(data: str) -> None:
+    own, default = builtin(data, network=OWN), builtin(data)
+    assert (own.name, own.architecture) == ("scratch", OWN)
+    assert own.replace(name=default.name, architecture=default.architecture) == default
+
+
+def test_own_code_for_photos_is_trained_as_any_network_from_scratch() -> None:
+    own, resnet = builtin("photos", network=OWN), builtin("photos", "scratch:resnet18")
+    assert own.replace(name=resnet.name, architecture=resnet.architecture) == resnet
+
+
+@pytest.mark.parametrize("family", ["transfer", "finetune"])
+def test_digits_are_not_mirrored_when_own_code_is_fine_tuned(family: str) -> None:
+    own, named = builtin("mnist", family, network=OWN), builtin("mnist", f"{family}:resnet18")
+    assert own.preprocess == builtin("mnist").preprocess
+    assert not own.augment.flip
+    assert (own.unfreeze, own.trainable, own.start) == (named.unfreeze, "head", "backbone")
+    assert builtin("photos", family, network=OWN).augment == named.augment
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn", "scratch:resnet18", "nothing"])
+def test_a_recipe_that_names_a_network_does_not_go_with_own_code(name: str) -> None:
+    with pytest.raises(TrainingError, match="with --network there are scratch, transfer, finetune, which"):
+        builtin("mnist", name, network=OWN)
+
+
+@pytest.mark.parametrize("name", ["scratch", "finetune", f"transfer:{OWN}", f"scratch:{OWN}"])
+def test_a_family_alone_needs_a_network(name: str) -> None:
+    with pytest.raises(TrainingError, match=r"which network\? Name one, as in \w+:resnet18, or your own"):
+        builtin("mnist", name)
+
+
+@pytest.mark.parametrize(("data", "name", "network"), [("mnist", "finetune", OWN), ("mnist", "scratch:resnet18", None)])
+def test_the_built_in_recipe_of_a_changed_one_is_found_again(data: str, name: str, network: str | None) -> None:
+    recipe = builtin(data, name, network=network)
+    assert base_of(recipe.replace(epochs=99)) == recipe
+
+
+def test_a_recipe_without_values_for_a_network_is_what_it_was() -> None:
+    assert "network" not in builtin("mnist").model_dump(mode="json")
+    assert builtin("mnist").replace(network={"width": 3}).model_dump(mode="json")["network"] == {"width": 3}

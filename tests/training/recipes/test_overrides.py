@@ -141,3 +141,31 @@ def test_a_file_takes_away_what_its_base_has_by_the_word_none(tmp_path: Path) ->
     path.write_text('base = "finetune:resnet18"\nclip = "none"\nunfreeze = "none"\n[augment]\ncrop = "none"\n')
     recipe = from_file("photos", path)
     assert (recipe.clip, recipe.unfreeze, recipe.augment.crop) == (None, None, None)
+
+
+def test_values_for_a_network_come_back_as_what_they_are() -> None:
+    base = builtin("mnist", network="my_net.py:Net")
+    values = {"width": 32, "rate": 0.5, "norm": "32", "word": "a b", "deep": True, "sizes": [1, "2"]}
+    recipe = base.replace(network=values)
+    assert settings_from(base, recipe)[2] == 'network.norm="32"'
+    assert with_settings(base, settings_from(base, recipe)) == recipe
+    assert with_settings(base, ["network.width=32", "network.norm=batch"]).network == {"width": 32, "norm": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("network", "architecture"), [(None, "my_net.py:Net"), ("my_net.py:Net", "resnet18"), ("my_net.py:Net", "b.py:N")]
+)
+def test_own_code_is_not_named_by_a_setting(network: str | None, architecture: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--network alone names a network of your own"):
+        with_settings(builtin("mnist", network=network), [f"architecture={architecture}"])
+
+
+def test_a_file_may_be_a_recipe_for_own_code(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "finetune"\nlr = 0.5\n[network]\nwidth = 8\n')
+    recipe = from_file("photos", path, network="my_net.py:Net")
+    assert (recipe.name, recipe.architecture, recipe.lr) == ("finetune", "my_net.py:Net", 0.5)
+    assert recipe.network == {"width": 8}
+    path.write_text('base = "finetune:resnet18"\n')
+    with pytest.raises(TrainingError, match="finetune:resnet18: with --network there are"):
+        from_file("photos", path, network="my_net.py:Net")

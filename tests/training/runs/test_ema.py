@@ -32,16 +32,17 @@ def test_the_running_mean_follows_the_weights_and_comes_and_goes_in_their_place(
 
 
 def test_weights_with_two_names_are_averaged_once() -> None:
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    network[1].weight = network[0].weight
+    network, other = Small(), nn.Linear(2, 3)
+    network.add_module("again", other)
+    other.weight = network.head.weight
     ema = Ema(network, heads.WHOLE, decay=0.5)
-    before = network[0].weight.detach().clone()
+    before = network.head.weight.detach().clone()
     with torch.no_grad():
-        network[0].weight += 4.0
+        network.head.weight += 4.0
     ema.update()
     with ema.in_place():
-        assert torch.allclose(network[0].weight, before + 4 * (1 - 2 / 11))
-    assert torch.allclose(network[0].weight, before + 4)
+        assert torch.allclose(network.head.weight, before + 4 * (1 - 2 / 11))
+    assert torch.allclose(network.head.weight, before + 4)
 
 
 def test_the_decay_is_never_above_the_one_asked_for() -> None:
