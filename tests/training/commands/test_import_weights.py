@@ -464,3 +464,16 @@ def test_weights_that_do_not_fit_somebody_s_own_network_are_refused(net: str, tm
     with pytest.raises(TrainingError, match="--network names code of your own"):
         import_weights(tmp_path / "net.pth", architecture=net, labels=LABELS, **options)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_network_of_logarithms_of_probabilities_is_served_without_the_last_step(tmp_path: Path) -> None:
+    text = OWN.replace("return self.fc(self.features(images))", "return self.fc(self.features(images)).log_softmax(1)")
+    (tmp_path / "my_net.py").write_text(text)
+    net = f"{tmp_path / 'my_net.py'}:Net"
+    _weights_of(net, tmp_path / "net.pth")
+    published, said = _said_of(
+        tmp_path / "net.pth", network=net, labels=LABELS, preprocess=Preprocess.model_validate(GREY)
+    )
+    assert any("log_softmax" in line for line in said)
+    assert bool((Checkpoint.load(published).reference.logits.logsumexp(1).abs() > 1e-3).all())
