@@ -104,12 +104,13 @@ def _import(arguments: argparse.Namespace) -> None:
 
     progress = Progress()
     if arguments.pretrained is not None:
-        for flag in ("architecture", "labels", "weights", "settings", "preprocess_from"):
+        for flag in ("architecture", "weights", "settings", "preprocess_from"):
             if getattr(arguments, flag):
                 name = "set" if flag == "settings" else flag.replace("_", "-")
                 raise TrainingError(f"--{name}: --pretrained brings its own; name it for weights in a file only")
         path = import_pretrained(
             arguments.pretrained,
+            labels=None if arguments.labels is None else labels_from(arguments.labels),
             store=arguments.store,
             name=arguments.name,
             examples=arguments.examples,

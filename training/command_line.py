@@ -16,7 +16,7 @@ _GROUPS = {
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
-            "publish a .pth, .pth.tar or .safetensors file, or torchvision's own weights",
+            "publish a .pth, .pth.tar or .safetensors file, or torchvision's or timm's weights",
             "import --pretrained resnet50",
         ),
         "export": (
@@ -132,7 +132,7 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--pretrained",
         metavar="ARCHITECTURE",
-        help="publish torchvision's own weights of this architecture, with their labels",
+        help="publish torchvision's own weights of this architecture, or timm's of timm/NAME, with their labels",
     )
     parser.add_argument("--architecture", help="the network, e.g. alexnet (default: what the file says)")
     labels = "a text file with one label per line, or JSON (default: what the file says)"

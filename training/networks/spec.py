@@ -10,7 +10,7 @@ from torch import nn
 from classifier import architectures
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.networks import own_code
+from training.networks import own_code, timm_networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class NetworkSpec:
     """Names a network, with all that decides its shapes but the number of classes.
 
     Args:
-        architecture: `resnet18`, or another name that `classifier.architectures` knows; or `my_net.py:Net`, or
-            `package.module:factory`.
+        architecture: `resnet18`, or another name that `classifier.architectures` knows; or `timm/convnext_atto`; or
+            `my_net.py:Net`, or `package.module:factory`.
         shape: of an image as the network takes it: (channels, height, width).
         options: more keywords of its constructor, with their values.
     """
@@ -40,10 +40,17 @@ class NetworkSpec:
     @property
     def is_built_in(self) -> bool:
         """Whether a server makes this network by its name. Any other is published as a program."""
-        return not (":" in self.architecture or self.architecture.startswith("timm/"))
+        return not (":" in self.architecture or self.is_timm)
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether timm makes this network."""
+        return timm_networks.is_timm(self.architecture)
 
     def check(self) -> None:
         """Checks that there is such a network. Raises: TrainingError if not; TorchvisionError."""
+        if self.is_timm:
+            timm_networks.check(self.architecture)
         if not self.is_built_in:
             return
         try:
@@ -58,6 +65,8 @@ class NetworkSpec:
 
         Raises: TrainingError if there is none such; TorchvisionError.
         """
+        if self.is_timm:
+            return timm_networks.build(self.architecture, num_classes, self.shape, self.options)
         if not self.is_built_in:
             return own_code.build(self.architecture, num_classes, self.shape, dict(self.options))
         self.check()
@@ -68,6 +77,8 @@ class NetworkSpec:
 
         Raises: TrainingError if there is none such; TorchvisionError.
         """
+        if self.is_timm:
+            return timm_networks.meta(self.architecture, num_classes, self.shape, self.options)
         if not self.is_built_in:
             # Its constructor may compute with tensors, which needs values.
             with torch.random.fork_rng(devices=[]):
