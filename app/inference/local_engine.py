@@ -199,4 +199,7 @@ class LocalEngine(ControlledEngine):
 def _strict_fp32() -> None:
     """TF32 keeps 10 bits of mantissa; the reference logits were made without it."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
+    # All of them, and by the older name as well: where they contradict each other, torch.export raises.
+    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # the stubs lack it
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ Of each module of `timm.models` it takes the smallest network that has pretraine
 for ten classes, at timm's own image size. Parameters that are the same everywhere (zeros of a layer scale, of a head)
 get small random numbers, so that no part of a network computes nothing. Then it is exported and read back as for
 publishing, checked with `classifier.program.check` at batches 1, 2 and 32, and its logits are compared with the
-module's at batches 1 and 3. Networks of more than 100 million parameters are left out: they need more memory than a
+module's at batches 1 and 3. Seconds are those of one core. Networks of more than 100 million parameters are left out: they need more memory than a
 small machine has. Results of families that are not named are kept from the run before.
 """
 
@@ -47,11 +47,13 @@ def main() -> int:
     parser.add_argument("--families", nargs="*", default=modules, metavar="NAME", help="only these (default: all)")
     parser.add_argument("--no-result", action="store_true", help="do not write benchmarks/results and docs/timm.md")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the work is Python's
     logging.disable(logging.WARNING)  # timm's, about networks without a configuration
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"families": {}}
     rows = {name: row for name, row in before["families"].items() if name in modules}
     for family in arguments.families:
-        for row in _measured(family):
+        known = rows.get(family) if before.get("timm") == timm.__version__ else None
+        for row in _measured(family, known):
             rows[family] = row
             print(f"{family:24} {row['network']:40} {_outcome(row)}", flush=True)
             if not arguments.no_result:
@@ -72,9 +74,13 @@ def _write(rows: dict[str, dict[str, Any]]) -> None:
     _write_document(result)
 
 
-def _measured(family: str) -> Iterator[dict[str, Any]]:
-    """Yields one row, or none if no network of the family has pretrained weights."""
-    name, parameters = _smallest(family)
+def _measured(family: str, known: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Yields one row, or none if no network of the family has pretrained weights.
+
+    Args:
+        known: the row of a run before with the same version of timm, which has found the smallest network already.
+    """
+    name, parameters = _smallest(family) if known is None else (known["network"], known["parameters"])
     if name is None:
         return
     architecture = timm_networks.PREFIX + name
@@ -92,10 +98,10 @@ def _measured(family: str) -> Iterator[dict[str, Any]]:
         yield row | {"exported": False, "reason": _plain(error)}
         return
     _fill(network)
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         exported = export_program(network, shape, name)
-        row["seconds"] = round(time.perf_counter() - begin, 2)
+        row["seconds"] = round(time.process_time() - begin, 2)
         row["nodes"] = len(exported.program.nodes)
         row["bytes"] = len(exported.program.to_json())
         row["operators"] = exported.program.operators

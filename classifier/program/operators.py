@@ -59,22 +59,23 @@ def _attention(
 
 # As they are in aten, with the same arguments.
 _PLAIN = """
-    abs add.Scalar add.Tensor addmm amax amin baddbmm bmm ceil celu clamp clamp.Tensor clamp_max clamp_min cos cumsum
+    abs add.Scalar add.Tensor addcmul addmm amax amin baddbmm bmm ceil celu clamp clamp.Tensor clamp_max clamp_min cos cumsum
     div.Scalar div.Tensor div.Tensor_mode elu eq.Scalar eq.Tensor erf exp floor ge.Scalar ge.Tensor gelu gt.Scalar
     gt.Tensor hardsigmoid hardswish hardtanh le.Scalar le.Tensor leaky_relu log log_sigmoid logical_and logical_not
     logical_or lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor matmul maximum mean mean.dim minimum mish mm
     mul.Scalar mul.Tensor ne.Scalar ne.Tensor neg pow.Tensor_Scalar pow.Tensor_Tensor prelu reciprocal relu relu6 round
     rsqrt rsub.Scalar selu sigmoid sign silu sin softplus sqrt square sub.Scalar sub.Tensor sum sum.dim_IntList tanh
     where.self where.ScalarOther where.ScalarSelf
-    linalg_vector_norm softmax.int log_softmax.int std.correction var.correction
+    linalg_vector_norm softmax.int log_softmax.int std.correction var.correction var.dim
     conv1d conv2d conv2d.padding conv_transpose2d.input linear
     layer_norm group_norm rms_norm
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
     upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec
-    cat clone constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
+    cat clone copy constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
+    max min select_scatter slice_scatter
     ones_like zeros_like full_like new_ones new_zeros new_full
 """
 _MAKERS = "arange arange.start arange.start_step eye full linspace ones scalar_tensor zeros"
