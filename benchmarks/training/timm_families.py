@@ -6,8 +6,8 @@ Of each module of `timm.models` it takes the smallest network that has pretraine
 for ten classes, at timm's own image size. Parameters that are the same everywhere (zeros of a layer scale, of a head)
 get small random numbers, so that no part of a network computes nothing. Then it is exported and read back as for
 publishing, checked with `classifier.program.check` at batches 1, 2 and 32, and its logits are compared with the
-module's at batches 1 and 3. Seconds are those of one core. Networks of more than 100 million parameters are left out: they need more memory than a
-small machine has. Results of families that are not named are kept from the run before.
+module's at batches 1 and 3. Seconds are those of one core. Networks of more than 100 million parameters are left out:
+they need more memory than a small machine has. Results of families that are not named are kept from the run before.
 """
 
 import argparse
@@ -166,7 +166,10 @@ def _outcome(row: dict[str, Any]) -> str:
 
 
 def _write_document(result: dict[str, Any]) -> None:
-    lines = ["| family | network | parameters | image | seconds | nodes | operators | largest difference |", "|" + "---|" * 8]
+    lines = [
+        "| family | network | parameters | image | seconds | nodes | operators | largest difference |",
+        "|" + "---|" * 8,
+    ]
     refused, left_out, every = [], [], set()
     for family, row in result["families"].items():
         if "left_out" in row:
@@ -179,12 +182,12 @@ def _write_document(result: dict[str, Any]) -> None:
                 f"| {family} | `{row['network']}` | {row['parameters'] / 1e6:.1f} M | {row['shape'][1]} "
                 f"| {row['seconds']:.1f} | {row['nodes']} | {len(row['operators'])} | {row['difference']:.0e} |"
             )
+    counts = f"{result['exported']} families export, {len(refused)} do not, {len(left_out)} were left out"
     words = [
-        f"Measured with timm {result['timm']} and torch {result['torch']}: {result['exported']} families export, "
-        f"{len(refused)} do not, {len(left_out)} were left out.",
+        f"Measured with timm {result['timm']} and torch {result['torch']}: {counts}.",
         "",
         *(["These do not:", "", *refused, ""] if refused else []),
-        *(["These were left out, because of the memory that they need:", "", *left_out, ""] if left_out else []),
+        *(["These were left out:", "", *left_out, ""] if left_out else []),
         *lines,
         "",
         f"Together they use {len(every)} operators: {', '.join(f'`{name}`' for name in sorted(every))}.",

@@ -59,7 +59,7 @@ def _attention(
 
 # As they are in aten, with the same arguments.
 _PLAIN = """
-    abs add.Scalar add.Tensor addcmul addmm amax amin baddbmm bmm ceil celu clamp clamp.Tensor clamp_max clamp_min cos cumsum
+    abs add.Scalar add.Tensor addmm amax amin baddbmm bmm ceil celu clamp clamp.Tensor clamp_max clamp_min cos cumsum
     div.Scalar div.Tensor div.Tensor_mode elu eq.Scalar eq.Tensor erf exp floor ge.Scalar ge.Tensor gelu gt.Scalar
     gt.Tensor hardsigmoid hardswish hardtanh le.Scalar le.Tensor leaky_relu log log_sigmoid logical_and logical_not
     logical_or lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor matmul maximum mean mean.dim minimum mish mm
@@ -75,7 +75,7 @@ _PLAIN = """
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
-    max min select_scatter slice_scatter
+    addcmul max min select_scatter slice_scatter
     ones_like zeros_like full_like new_ones new_zeros new_full
 """
 _MAKERS = "arange arange.start arange.start_step eye full linspace ones scalar_tensor zeros"

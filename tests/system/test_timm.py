@@ -1,4 +1,4 @@
-"""Networks of timm from end to end: a command trains one of each kind and publishes it; the server, without timm, answers."""
+"""Networks of timm from end to end: a command trains and publishes one; a server that has no timm answers."""
 
 import sys
 from pathlib import Path
@@ -99,7 +99,10 @@ def test_transfer_trains_a_head_on_pretrained_features(photos: Path, tmp_path: P
     file = timm_cache.cache("timm/test_resnet")
     path = trained(photos, tmp_path, "transfer:timm/test_resnet", 64)
     before, after = safetensors.torch.load_file(file), Checkpoint.load(path).network
-    assert {name for name in after if name not in before or not before[name].equal(after[name])} == {"fc.weight", "fc.bias"}
+    assert {name for name in after if name not in before or not before[name].equal(after[name])} == {
+        "fc.weight",
+        "fc.bias",
+    }
     provenance = Header.read(path).manifest.provenance
     assert provenance is not None
     assert provenance.parent == "timm test_resnet.r160_in1k"
@@ -160,7 +163,16 @@ def test_weights_that_are_not_at_hand_are_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path
 ) -> None:
     for arguments in (
-        ("photos", str(photos), "--recipe", "transfer:timm/test_vit", "--runs", str(tmp_path / "runs"), "--workers", "0"),
+        (
+            "photos",
+            str(photos),
+            "--recipe",
+            "transfer:timm/test_vit",
+            "--runs",
+            str(tmp_path / "runs"),
+            "--workers",
+            "0",
+        ),
         ("import", "--pretrained", "timm/test_vit"),
     ):
         message = refusal(capsys, tmp_path, *arguments)
@@ -176,7 +188,9 @@ def test_weights_for_another_number_of_classes_are_one_line(capsys: pytest.Captu
     assert refusal(capsys, tmp_path, *command) == "the network in the file has 1000 classes, 2 labels were given"
 
 
-def test_labels_are_named_exactly_where_the_weights_bring_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_labels_are_named_exactly_where_the_weights_bring_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("ants\nbees\n")
     clip = ("import", "--pretrained", "timm/vit_base_patch16_clip_224.openai")
@@ -204,4 +218,6 @@ def test_a_network_that_is_no_classifier_is_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, photos: Path
 ) -> None:
     command = ("photos", str(photos), "--recipe", "scratch:timm/qwen3_vit_88m_enc")
-    assert "is no classifier: nothing in it depends on how many classes there are" in refusal(capsys, tmp_path, *command)
+    assert "is no classifier: nothing in it depends on how many classes there are" in refusal(
+        capsys, tmp_path, *command
+    )

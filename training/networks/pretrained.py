@@ -61,9 +61,7 @@ def pretrained(spec: NetworkSpec, *, progress: bool = False) -> Pretrained:
         return _of_timm(spec, progress=progress)
     source = source_of(spec.architecture)
     if source is None:
-        raise TrainingError(
-            f"torchvision has no weights for {spec}: start from a checkpoint of your own (--from)"
-        )
+        raise TrainingError(f"torchvision has no weights for {spec}: start from a checkpoint of your own (--from)")
     best = _best(source)
     labels = tuple(best.meta["categories"])
     return Pretrained(

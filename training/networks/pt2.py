@@ -286,6 +286,10 @@ class _Graph:
             keywords.pop("enable_gqa", None)
         if op == "to.dtype":
             positional = positional[:2]
+        if op == "_to_copy":
+            keywords.pop("memory_format", None)
+            dtype = keywords.pop("dtype", None)
+            op, positional = ("clone", positional) if dtype is None else ("to.dtype", [*positional, dtype])
         if op not in OPERATORS:
             raise _Unusable(f"it uses {op}, which is not among the operators that are served")
         return Node(op=op, args=tuple(positional), kwargs={k: v for k, v in keywords.items() if v is not None})

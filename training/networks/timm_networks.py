@@ -119,7 +119,9 @@ def name_of(architecture: str) -> str:
         near = difflib.get_close_matches(plain, known, n=3)
         hint = f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else "timm.list_models() has all"
         raise TrainingError(f"timm {timm.__version__} has no network {plain!r}: {hint}")
-    tags = [each.partition(".")[2] for each in timm.list_models(plain, include_tags=True) if each.startswith(plain + ".")]
+    tags = [
+        each.partition(".")[2] for each in timm.list_models(plain, include_tags=True) if each.startswith(plain + ".")
+    ]
     if tag and tag not in tags:
         raise TrainingError(
             f"timm {timm.__version__} has no weights {tag!r} of {plain}: it has {', '.join(tags) or 'none'}"
@@ -127,7 +129,9 @@ def name_of(architecture: str) -> str:
     return name
 
 
-def create(architecture: str, num_classes: int, shape: tuple[int, int, int], options: Options, **more: Any) -> nn.Module:
+def create(
+    architecture: str, num_classes: int, shape: tuple[int, int, int], options: Options, **more: Any
+) -> nn.Module:
     """Calls timm's `create_model`.
 
     Args:

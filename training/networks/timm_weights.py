@@ -35,7 +35,7 @@ def tag_of(architecture: str) -> str:
         )
     if not config.hf_hub_id or (config.hf_hub_filename or _FILE) not in (_FILE, "pytorch_model.bin"):
         raise TrainingError(
-            f"timm has the weights of {architecture} as a pickle only, at {config.url or config.hf_hub_id}: fetch that, "
+            f"timm has the weights of {architecture} as a pickle only, at {config.url or config.hf_hub_id}: fetch it, "
             f"and import --architecture {architecture} FILE reads what is safe in it"
         )
     name = timm_networks.name_of(architecture)

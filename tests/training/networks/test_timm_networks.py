@@ -50,7 +50,9 @@ def test_the_meta_network_has_the_same_tensors_and_draws_no_random_number() -> N
     assert torch.get_rng_state().equal(before)
     assert {tensor.device.type for tensor in meta.values()} == {"meta"}
     real = spec.build(3).state_dict()
-    assert {name: (t.shape, t.dtype) for name, t in meta.items()} == {name: (t.shape, t.dtype) for name, t in real.items()}
+    assert {name: (t.shape, t.dtype) for name, t in meta.items()} == {
+        name: (t.shape, t.dtype) for name, t in real.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -87,9 +89,7 @@ def test_a_misspelt_tag_names_those_that_there_are() -> None:
 
 def test_a_network_that_is_no_classifier_is_refused() -> None:
     message = refusal("timm/qwen3_vit_88m_enc")
-    assert message == (
-        "timm/qwen3_vit_88m_enc is no classifier: nothing in it depends on how many classes there are"
-    )
+    assert message == ("timm/qwen3_vit_88m_enc is no classifier: nothing in it depends on how many classes there are")
 
 
 def test_without_timm_a_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""timm's pretrained weights: found in a cache, adapted by timm to the images, named and labelled; what if they are not there."""
+"""timm's pretrained weights: found in a cache, adapted to the images, named, labelled; what if there are none."""
 
 import os
 from pathlib import Path
@@ -77,7 +77,9 @@ def test_without_the_file_a_line_says_which_one_to_put_where(tmp_path: Path) -> 
     message = str(error.value)
     assert message.startswith("the weights resnet18.a1_in1k cannot be downloaded: ")
     place = tmp_path / "hub" / "checkpoints" / "resnet18.a1_in1k.safetensors"
-    assert f"fetch model.safetensors of timm/resnet18.a1_in1k from the Hugging Face hub and put it at {place}," in message
+    assert (
+        f"fetch model.safetensors of timm/resnet18.a1_in1k from the Hugging Face hub and put it at {place}," in message
+    )
     assert message.count("\n") == 0
 
 
@@ -90,13 +92,15 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(hub: Any, monkeypatch: pytes
 
     monkeypatch.setattr(hub, "get_hf_file_metadata", no_answer)
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: pytest.fail("it would ask for minutes"))
-    with pytest.raises(TrainingError, match="cannot be downloaded: .* Name or service not known; fetch model"):
+    with pytest.raises(TrainingError, match=r"cannot be downloaded: .* Name or service not known; fetch model"):
         timm_weights.file_of("timm/resnet18")
     assert len(asked) == 1
     assert asked[0] <= 10
 
 
-def test_a_download_shows_no_bars_unless_somebody_looks(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_download_shows_no_bars_unless_somebody_looks(
+    hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from huggingface_hub.utils import are_progress_bars_disabled
 
     bars: list[bool] = []
@@ -123,13 +127,15 @@ def test_a_damaged_file_is_named() -> None:
 def test_a_file_of_another_network_is_named() -> None:
     file = timm_cache.cache("timm/test_resnet")
     timm_cache.cache("timm/test_vit").rename(file)
-    with pytest.raises(TrainingError, match=rf"^{file}: timm cannot make test_resnet for images of 160x160x3: ") as error:
+    with pytest.raises(
+        TrainingError, match=rf"^{file}: timm cannot make test_resnet for images of 160x160x3: "
+    ) as error:
         pretrained(NetworkSpec("timm/test_resnet", SMALL))
     assert "\n" not in str(error.value)
 
 
 def test_weights_that_would_have_to_be_unpickled_are_not_read() -> None:
-    with pytest.raises(TrainingError, match=r"as a pickle only, at https://.*\.pth: fetch that, and import --arch"):
+    with pytest.raises(TrainingError, match=r"as a pickle only, at https://.*\.pth: fetch it, and import --arch"):
         timm_weights.tag_of("timm/gcvit_tiny")
 
 
@@ -177,7 +183,9 @@ def test_weights_of_one_tag_fit_the_network_of_another() -> None:
         ("timm/beit_base_patch16_224.in22k_ft_in22k", 21841, {}),
     ],
 )
-def test_labels_are_imagenets_and_differ_as_a_manifest_wants(architecture: str, count: int, some: dict[int, str]) -> None:
+def test_labels_are_imagenets_and_differ_as_a_manifest_wants(
+    architecture: str, count: int, some: dict[int, str]
+) -> None:
     labels = timm_weights.labels_of(architecture)
     assert labels is not None
     assert len(labels) == count == timm_weights.classes_of(architecture)
