@@ -48,6 +48,6 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     for setting in settings_from(builtin(data, recipe.name).replace(seed=recipe.seed), recipe):
         words += ["--set", setting]
     parent = provenance.parent
-    if parent is not None and not parent.startswith("torchvision "):
+    if parent is not None and not parent.startswith(("torchvision ", "timm ")):
         words += ["--from", f"models_store/{parent.split()[0]}.safetensors"]
     return words
