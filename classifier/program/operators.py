@@ -75,7 +75,7 @@ _PLAIN = """
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
-    addcmul max min select_scatter slice_scatter
+    addcmul bitwise_not max min select_scatter slice_scatter
     ones_like zeros_like full_like new_ones new_zeros new_full
 """
 _MAKERS = "arange arange.start arange.start_step eye full linspace ones scalar_tensor zeros"
