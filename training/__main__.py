@@ -134,12 +134,10 @@ def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
         "progress": progress,
     }
     if arguments.pretrained is not None:
-        _refuse(
-            arguments, "--pretrained", "architecture", "network", "labels", "weights", "settings", "preprocess_from"
-        )
+        _refuse(arguments, "--pretrained", "architecture", "network", "weights", "settings", "preprocess_from")
         from training.commands.import_weights import import_pretrained
 
-        return import_pretrained(arguments.pretrained, **kept)
+        return import_pretrained(arguments.pretrained, labels=_labels(arguments), **kept)
     if arguments.exported is not None:
         _refuse(arguments, "--exported", "architecture", "network", "weights")
         from training.commands.import_exported import import_exported

@@ -16,7 +16,7 @@ _GROUPS = {
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
-            "publish weights of a file, torchvision's own, or a network that torch.export.save wrote",
+            "publish weights of a file, torchvision's or timm's own, or a network that torch.export.save wrote",
             "import --pretrained resnet50",
         ),
         "export": (
@@ -138,7 +138,7 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--pretrained",
         metavar="ARCHITECTURE",
-        help="publish torchvision's own weights of this architecture, with their labels",
+        help="publish torchvision's own weights of this architecture, or timm's of timm/NAME, with their labels",
     )
     what.add_argument(
         "--exported", type=Path, metavar="FILE", help="publish a network that torch.export.save wrote, e.g. model.pt2"

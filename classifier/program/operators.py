@@ -113,16 +113,16 @@ _PLAIN = """
     mul.Scalar mul.Tensor ne.Scalar ne.Tensor neg pow.Tensor_Scalar pow.Tensor_Tensor prelu reciprocal relu relu6 round
     rsqrt rsub.Scalar selu sigmoid sign silu sin softplus sqrt square sub.Scalar sub.Tensor sum sum.dim_IntList tanh
     where.self where.ScalarOther where.ScalarSelf
-    linalg_vector_norm softmax.int log_softmax.int std.correction var.correction
+    linalg_vector_norm softmax.int log_softmax.int std.correction var.correction var.dim
     linear
     layer_norm group_norm rms_norm
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
     upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec
-    cat clone constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
+    cat clone copy constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
-    max min select_scatter slice_scatter
+    addcmul bitwise_not max min select_scatter slice_scatter
     ones_like zeros_like full_like new_ones new_zeros new_full
 """
 # Operators that make a tensor of numbers alone, with the position from which on a float decides their type; -1: they

@@ -65,7 +65,7 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     for setting in settings_from(base_of(recipe).replace(seed=recipe.seed), recipe):
         words += ["--set", setting]
     parent = provenance.parent
-    if parent is not None and not parent.startswith("torchvision "):
+    if parent is not None and not parent.startswith(("torchvision ", "timm ")):
         words += ["--from", f"models_store/{parent.split()[0]}.safetensors"]
     return words
 

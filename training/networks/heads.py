@@ -12,6 +12,7 @@ from torch import nn
 
 from classifier import architectures
 from training.errors import TrainingError
+from training.networks import timm_networks
 from training.networks.spec import NetworkSpec
 
 WHOLE = ("",)
@@ -167,7 +168,7 @@ def load_backbone(network: nn.Module, spec: NetworkSpec, weights: Mapping[str, t
 def _names_in_source(own: Mapping[str, torch.Tensor], spec: NetworkSpec, source: str) -> dict[str, str]:
     """Returns the name in the weights for each name in the network that is to be loaded."""
     architecture = spec.architecture
-    if source == architecture:
+    if timm_networks.without_tag(source) == timm_networks.without_tag(architecture):
         head = head_weights(spec)
         return {name: name for name in own if name not in head}
     if architecture == "alexnet" or not {architecture, source} <= _ALEXNET_FEATURES.keys():

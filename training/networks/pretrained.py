@@ -1,7 +1,7 @@
-"""Gets torchvision's own ImageNet weights, with the preprocessing and the labels that belong to them.
+"""Gets pretrained weights of torchvision's and timm's, with the preprocessing and the labels that belong to them.
 
-torchvision downloads them into torch's hub cache, and checks their hash; what already lies there is used. The cache is
-`~/.cache/torch/hub/checkpoints`, unless TORCH_HOME says otherwise.
+Those of timm are fetched by `timm_weights`. torchvision downloads its own into torch's hub cache, and checks their
+hash; what already lies there is used. The cache is `~/.cache/torch/hub/checkpoints`, unless TORCH_HOME says otherwise.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import torch
 from classifier.preprocess import Preprocess
 from classifier.torchvision_parts import torchvision_part
 from training.errors import TrainingError
+from training.networks import timm_networks, timm_weights
 from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
 
@@ -22,25 +23,32 @@ _SOURCES = {"mnist_cnn": None, "alexnet_transfer": "alexnet", "alexnet_finetune"
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Holds weights of torchvision's, and all that belongs to them.
+    """Holds weights of torchvision's or timm's, and all that belongs to them.
 
     Args:
-        name: torchvision's name, such as `ResNet50_Weights.IMAGENET1K_V2`.
+        library: `torchvision` or `timm`.
+        name: the library's name of them, such as `ResNet50_Weights.IMAGENET1K_V2` or `resnet18.a1_in1k`.
         architecture: of the weights; for AlexNet with another head it is `alexnet`.
-        labels: ImageNet's 1,000 classes, as torchvision calls them.
+        labels: the classes of ImageNet, as the library calls them; None: the classes are others, or there is no head.
         file: where the weights lie in the cache.
     """
 
+    library: str
     name: str
     architecture: str
     weights: Weights
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None
     preprocess: Preprocess
     file: Path
 
+    @property
+    def source(self) -> str:
+        """The library and its name of the weights."""
+        return f"{self.library} {self.name}"
 
-def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
-    """Returns torchvision's weights for this architecture, or for the network whose features it begins with.
+
+def pretrained(spec: NetworkSpec, *, progress: bool = False) -> Pretrained:
+    """Returns the pretrained weights for this network, or for the network whose features it begins with.
 
     Args:
         progress: a download is shown on stderr.
@@ -49,14 +57,15 @@ def pretrained(architecture: str, *, progress: bool = False) -> Pretrained:
         TrainingError: there are no such weights, or they are not in the cache and cannot be downloaded.
         TorchvisionError: torchvision cannot be imported.
     """
-    source = source_of(architecture)
+    if spec.is_timm:
+        return _of_timm(spec, progress=progress)
+    source = source_of(spec.architecture)
     if source is None:
-        raise TrainingError(
-            f"torchvision has no weights for {architecture}: start from a checkpoint of your own (--from)"
-        )
+        raise TrainingError(f"torchvision has no weights for {spec}: start from a checkpoint of your own (--from)")
     best = _best(source)
     labels = tuple(best.meta["categories"])
     return Pretrained(
+        library="torchvision",
         name=str(best),
         architecture=source,
         weights=adapt_state_dict(_downloaded(best, progress=progress), NetworkSpec(source), len(labels)),
@@ -75,12 +84,14 @@ def source_of(architecture: str) -> str | None:
 
 
 def preprocess_of(architecture: str) -> Preprocess | None:
-    """Returns how torchvision's weights for this architecture want their images. It downloads nothing.
+    """Returns how pretrained weights for this architecture want their images. It downloads nothing.
 
     None: torchvision has no weights for it.
 
     Raises: TrainingError if the architecture is not known; TorchvisionError.
     """
+    if timm_networks.is_timm(architecture):
+        return timm_networks.preprocess_of(architecture)
     source = source_of(architecture)
     return None if source is None else as_preprocess(_best(source).transforms())
 
@@ -95,6 +106,23 @@ def as_preprocess(transform: Any) -> Preprocess:
         mean=tuple(transform.mean),
         std=tuple(transform.std),
         interpolation=transform.interpolation.value,
+    )
+
+
+def _of_timm(spec: NetworkSpec, *, progress: bool) -> Pretrained:
+    """Returns timm's weights, adapted to the size and the channels of the images that the spec names."""
+    timm_networks.check(spec.architecture)
+    name, classes = timm_weights.tag_of(spec.architecture), timm_weights.classes_of(spec.architecture)
+    file = timm_weights.file_of(spec.architecture, progress=progress)
+    network = timm_weights.network_of(spec.architecture, classes, spec.shape, spec.options, file)
+    return Pretrained(
+        library="timm",
+        name=name,
+        architecture=spec.architecture,
+        weights={key: tensor.detach() for key, tensor in network.state_dict().items()},
+        labels=timm_weights.labels_of(spec.architecture),
+        preprocess=timm_networks.preprocess_of(spec.architecture),
+        file=file,
     )
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from classifier import architectures
 from classifier.preprocess import Preprocess
 from training.errors import TrainingError
-from training.networks import own_code
+from training.networks import own_code, timm_networks
 from training.networks.code_files import is_own_code
 
 
@@ -18,8 +18,8 @@ class NetworkSpec:
     """Names a network, with all that decides its shapes but the number of classes.
 
     Args:
-        architecture: `resnet18`, or another name that `classifier.architectures` knows; or `my_net.py:Net`, or
-            `package.module:factory`.
+        architecture: `resnet18`, or another name that `classifier.architectures` knows; or `timm/convnext_atto`; or
+            `my_net.py:Net`, or `package.module:factory`.
         shape: of an image as the network takes it: (channels, height, width).
         options: more keywords of its constructor, with their values.
     """
@@ -40,7 +40,12 @@ class NetworkSpec:
     @property
     def is_built_in(self) -> bool:
         """Whether a server makes this network by its name. Any other is published as a program."""
-        return not (self.is_own_code or self.architecture.startswith("timm/"))
+        return not (self.is_own_code or self.is_timm)
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether timm makes this network."""
+        return timm_networks.is_timm(self.architecture)
 
     @property
     def is_own_code(self) -> bool:
@@ -60,6 +65,9 @@ class NetworkSpec:
         if self.is_own_code:
             own_code.check(self.architecture, dict(self.options))
             return
+        if self.is_timm:
+            timm_networks.check(self.architecture)
+            return
         if self.options:
             raise TrainingError(f"network.{self.options[0][0]}: {self.architecture} takes no such values")
         try:
@@ -76,6 +84,8 @@ class NetworkSpec:
         """
         if self.is_own_code:
             return own_code.build(self.architecture, num_classes, self.shape, dict(self.options))
+        if self.is_timm:
+            return timm_networks.build(self.architecture, num_classes, self.shape, self.options)
         self.check()
         return architectures.build(self.architecture, num_classes)
 
@@ -88,5 +98,7 @@ class NetworkSpec:
         """
         if self.is_own_code:
             return own_code.meta(self.architecture, num_classes, self.shape, dict(self.options))
+        if self.is_timm:
+            return timm_networks.meta(self.architecture, num_classes, self.shape, self.options)
         self.check()
         return architectures.meta_network(self.architecture, num_classes)

@@ -5,7 +5,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-_LIBRARIES = ("flambeau", "torch", "torchvision", "numpy", "pillow", "safetensors")
+_LIBRARIES = ("flambeau", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
 
 def code_revision() -> str | None:

@@ -1,4 +1,4 @@
-"""Gets the weights that training starts from: fresh ones, a published checkpoint's, or torchvision's own."""
+"""Gets the weights that training starts from: fresh ones, a published checkpoint's, or pretrained ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class InitialWeights:
             path: a published checkpoint; None: none was named.
 
         Raises:
-            TrainingError: the file is no sound checkpoint, or torchvision's weights are not available.
+            TrainingError: the file is no sound checkpoint, or pretrained weights are not available.
             TorchvisionError: torchvision is needed and cannot be imported.
         """
         if path is not None:
@@ -51,8 +51,8 @@ class InitialWeights:
             name = f"{path.resolve().parent.name}/{path.resolve().stem} {sha256}"
             return cls(name, checkpoint.manifest.architecture, dict(checkpoint.network), checkpoint)
         if recipe.start == "backbone":
-            own = pretrained(recipe.architecture)
-            return cls(f"torchvision {own.name}", own.architecture, own.weights, None)
+            own = pretrained(recipe.spec)
+            return cls(own.source, own.architecture, own.weights, None)
         return cls(None, None, None, None)
 
     @staticmethod

@@ -15,6 +15,7 @@ from tests.support import hub
 from tests.support.images import noise
 from training.errors import TrainingError
 from training.networks.pretrained import preprocess_of, pretrained
+from training.networks.spec import NetworkSpec
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5"])
 def test_an_image_gets_the_logits_that_it_gets_by_torchvisions_own_loading_and_transform(architecture: str) -> None:
     hub.cache(architecture, hub.random_weights(meta_network(architecture, 1000)))
-    ours = pretrained(architecture)
+    ours = pretrained(NetworkSpec(architecture))
     weights = models.get_model_weights(architecture).DEFAULT
     image = Image.fromarray(noise(300, 260))
     theirs = models.get_model(architecture, weights=weights).eval()
@@ -54,7 +55,7 @@ def test_what_the_file_has_more_or_less_than_the_network_is_put_right() -> None:
         whole = models.get_model("googlenet", weights=None, aux_logits=True, init_weights=False)
     weights = hub.random_weights(whole)
     hub.cache("googlenet", {name: t for name, t in weights.items() if not name.endswith("num_batches_tracked")})
-    assert pretrained("googlenet").weights.keys() == meta_network("googlenet", 1000).state_dict().keys()
+    assert pretrained(NetworkSpec("googlenet")).weights.keys() == meta_network("googlenet", 1000).state_dict().keys()
 
 
 @pytest.mark.slow
@@ -62,14 +63,15 @@ def test_alexnet_with_another_head_begins_with_alexnets_weights() -> None:
     whole = hub.random_weights(meta_network("alexnet", 1000))
     hub.cache("alexnet", whole)
     for architecture in ("alexnet_transfer", "alexnet_finetune"):
-        ours = pretrained(architecture)
+        ours = pretrained(NetworkSpec(architecture))
         assert (ours.architecture, ours.name) == ("alexnet", "AlexNet_Weights.IMAGENET1K_V1")
         assert ours.weights.keys() == whole.keys()
 
 
 def test_labels_are_imagenets_and_differ_as_a_manifest_wants() -> None:
     hub.cache("shufflenet_v2_x0_5", hub.random_weights(meta_network("shufflenet_v2_x0_5", 1000)))
-    ours = pretrained("shufflenet_v2_x0_5")
+    ours = pretrained(NetworkSpec("shufflenet_v2_x0_5"))
+    assert ours.labels is not None
     assert ours.labels[:2] == ("tench", "goldfish")
     assert ours.labels[134] == "crane bird"  # ImageNet's own list has two cranes and two maillots
     Manifest(model="m", architecture=ours.architecture, labels=ours.labels, preprocess=ours.preprocess)
@@ -112,7 +114,7 @@ def test_the_preprocess_is_that_of_the_default_weights() -> None:
 
 def _refusal(architecture: str) -> str:
     with pytest.raises(TrainingError) as caught:
-        pretrained(architecture)
+        pretrained(NetworkSpec(architecture))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
