@@ -110,10 +110,16 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
-    """Who computes sets torch's threads for its process, which here is that of all tests."""
-    threads = torch.get_num_threads()
+    """Who computes sets torch's threads and precision for its process, which here is that of all tests.
+
+    While that precision is set, torch.export cannot ask for it in its own way, and fails.
+    """
+    threads, of_both = torch.get_num_threads(), (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    precisions = [each.fp32_precision for each in of_both]
     yield
     torch.set_num_threads(threads)
+    for each, precision in zip(of_both, precisions, strict=True):
+        each.fp32_precision = precision
 
 
 @pytest.fixture

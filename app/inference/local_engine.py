@@ -199,6 +199,4 @@ class LocalEngine(ControlledEngine):
 def _strict_fp32() -> None:
     """TF32 keeps 10 bits of mantissa; the reference logits were made without it."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    # Both, for where they differ torch cannot say what holds for all of cuDNN, and torch.export asks.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # the stubs lack it
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
