@@ -55,7 +55,7 @@ def main() -> int:
         known = rows.get(family) if before.get("timm") == timm.__version__ else None
         for row in _measured(family, known):
             rows[family] = row
-            print(f"{family:24} {row['network']:40} {_outcome(row)}", flush=True)
+            print(f"{family:24} {row['network'] or '-':40} {_outcome(row)}", flush=True)
             if not arguments.no_result:
                 _write(rows)
     return 0
@@ -75,13 +75,14 @@ def _write(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _measured(family: str, known: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Yields one row, or none if no network of the family has pretrained weights.
+    """Yields one row.
 
     Args:
         known: the row of a run before with the same version of timm, which has found the smallest network already.
     """
     name, parameters = _smallest(family) if known is None else (known["network"], known["parameters"])
     if name is None:
+        yield {"network": None, "parameters": 0, "left_out": "none of its networks has pretrained weights"}
         return
     architecture = timm_networks.PREFIX + name
     shape = tuple(timm_networks.configuration(architecture).input_size)
@@ -170,10 +171,14 @@ def _write_document(result: dict[str, Any]) -> None:
         "| family | network | parameters | image | seconds | nodes | operators | largest difference |",
         "|" + "---|" * 8,
     ]
-    refused, left_out, every = [], [], set()
-    for family, row in result["families"].items():
+    refused, left_out, missing, every = [], [], [], set()
+    for family in timm_networks.library().list_modules():
+        row = result["families"].get(family, {})
         if "left_out" in row:
-            left_out.append(f"- {family}: `{row['network']}`: {row['left_out']}.")
+            network = f" `{row['network']}`:" if row["network"] else ""
+            left_out.append(f"- {family}:{network} {row['left_out']}.")
+        elif "exported" not in row:
+            missing.append(family)
         elif not row["exported"]:
             refused.append(f"- {family}: `{row['network']}`: {row['reason']}")
         else:
@@ -188,6 +193,7 @@ def _write_document(result: dict[str, Any]) -> None:
         "",
         *(["These do not:", "", *refused, ""] if refused else []),
         *(["These were left out:", "", *left_out, ""] if left_out else []),
+        *([f"These were not measured: {', '.join(missing)}.", ""] if missing else []),
         *lines,
         "",
         f"Together they use {len(every)} operators: {', '.join(f'`{name}`' for name in sorted(every))}.",
