@@ -130,9 +130,7 @@ def name_of(architecture: str) -> str:
     plain, dot, tag = name.partition(".")
     known = timm.list_models()
     if plain not in known:
-        near = difflib.get_close_matches(plain, known, n=3)
-        hint = f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else "timm.list_models() has all"
-        raise TrainingError(f"timm {timm.__version__} has no network {plain!r}: {hint}")
+        raise TrainingError(f"timm {timm.__version__} has no network {plain!r}: {_hint(plain, known)}")
     tags = [
         each.partition(".")[2] for each in timm.list_models(plain, include_tags=True) if each.startswith(plain + ".")
     ]
@@ -180,6 +178,14 @@ def library() -> Any:
     except ImportError as error:
         reason = "is not installed" if error.name == "timm" else f"cannot be imported ({error})"
         raise TrainingError(f"timm {reason}: pip install 'flambeau[timm]'") from error
+
+
+def _hint(name: str, known: list[str]) -> str:
+    now = importlib.import_module("timm.models").get_deprecated_models().get(name)
+    if now is not None:
+        return f"it is called {PREFIX}{now} now"
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else "timm.list_models() has all"
 
 
 @cache

@@ -100,6 +100,11 @@ def test_a_misspelt_name_names_those_that_are_near() -> None:
     assert "no network 'hf-hub/someone/net': timm.list_models() has all" in refusal("timm/hf-hub/someone/net")
 
 
+def test_an_old_name_of_timms_names_the_new_one() -> None:
+    message = refusal("timm/tf_efficientnet_b0_ns")
+    assert message.endswith("no network 'tf_efficientnet_b0_ns': it is called timm/tf_efficientnet_b0.ns_jft_in1k now")
+
+
 def test_a_misspelt_tag_names_those_that_there_are() -> None:
     assert "no weights 'a9_in1k' of resnet18: it has a1_in1k, a2_in1k" in refusal("timm/resnet18.a9_in1k")
     assert "no weights '' of resnet18: it has a1_in1k, a2_in1k" in refusal("timm/resnet18.")
