@@ -191,6 +191,7 @@ def _write_document(result: dict[str, Any]) -> None:
                 f"| {row['seconds']:.1f} | {row['nodes']} | {len(row['operators'])} | {row['difference']:.0e} |"
             )
     counts = f"{result['exported']} families export, {len(refused)} do not, {len(left_out)} were left out"
+    counts += f", {len(missing)} were not measured" if missing else ""
     words = [
         f"Measured with timm {result['timm']} and torch {result['torch']}: {counts}.",
         "",
