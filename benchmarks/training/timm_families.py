@@ -7,16 +7,17 @@ for ten classes, at timm's own image size. Parameters that are the same everywhe
 get small random numbers, so that no part of a network computes nothing. Then it is exported and read back as for
 publishing, checked with `classifier.program.check` at batches 1, 2 and 32, and its logits are compared with the
 module's at batches 1 and 3. Seconds are those of one core. Networks of more than 100 million parameters are left out:
-they need more memory than a small machine has. Results of families that are not named are kept from the run before.
+they need more memory than a small machine has. Results of families that are not named are kept from the runs before,
+and from those that go on at the same time.
 """
 
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,19 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the work is Python's
     logging.disable(logging.WARNING)  # timm's, about networks without a configuration
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"families": {}}
-    rows = {name: row for name, row in before["families"].items() if name in modules}
     for family in arguments.families:
-        known = rows.get(family) if before.get("timm") == timm.__version__ else None
-        for row in _measured(family, known):
-            rows[family] = row
-            print(f"{family:24} {row['network']:40} {_outcome(row)}", flush=True)
-            if not arguments.no_result:
-                _write(rows)
+        row = _measured(family, _kept().get(family))
+        print(f"{family:24} {row['network'] or '-':40} {_outcome(row)}", flush=True)
+        if not arguments.no_result:
+            _write(_kept() | {family: row})
     return 0
+
+
+def _kept() -> dict[str, dict[str, Any]]:
+    """Returns the rows that were measured with this version of timm."""
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows: dict[str, dict[str, Any]] = before.get("families", {})
+    return rows if before.get("timm") == timm_networks.library().__version__ else {}
 
 
 def _write(rows: dict[str, dict[str, Any]]) -> None:
@@ -70,33 +74,33 @@ def _write(rows: dict[str, dict[str, Any]]) -> None:
         "exported": sum(row.get("exported", False) for row in rows.values()),
         "families": dict(sorted(rows.items())),
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    new = RESULTS.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(result, indent=1) + "\n")
+    new.replace(RESULTS)  # at once, for others may read it
     _write_document(result)
 
 
-def _measured(family: str, known: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Yields one row, or none if no network of the family has pretrained weights.
+def _measured(family: str, known: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns one row.
 
     Args:
         known: the row of a run before with the same version of timm, which has found the smallest network already.
     """
     name, parameters = _smallest(family) if known is None else (known["network"], known["parameters"])
     if name is None:
-        return
+        return {"network": None, "parameters": 0, "left_out": "none of its networks has pretrained weights"}
     architecture = timm_networks.PREFIX + name
     shape = tuple(timm_networks.configuration(architecture).input_size)
     row: dict[str, Any] = {"network": name, "parameters": parameters, "shape": shape}
     if parameters > MOST_PARAMETERS:
-        yield row | {"left_out": f"it has {parameters / 1e6:.0f} million parameters"}
-        return
+        return row | {"left_out": f"it has {parameters / 1e6:.0f} million parameters"}
     spec = NetworkSpec(architecture, shape)
     try:
         row["head"] = heads.parts(spec, "head")
         torch.manual_seed(0)
         network = spec.build(CLASSES).eval()
     except TrainingError as error:
-        yield row | {"exported": False, "reason": _plain(error)}
-        return
+        return row | {"exported": False, "reason": _plain(error)}
     _fill(network)
     begin = time.process_time()
     try:
@@ -106,11 +110,11 @@ def _measured(family: str, known: dict[str, Any] | None) -> Iterator[dict[str, A
         row["bytes"] = len(exported.program.to_json())
         row["operators"] = exported.program.operators
         check(exported.program, shape, CLASSES, 32)
-        yield row | {"exported": True, "difference": _difference(network, exported, shape)}
+        return row | {"exported": True, "difference": _difference(network, exported, shape)}
     except (TrainingError, CheckpointError) as error:
-        yield row | {"exported": False, "reason": _plain(error)}
+        return row | {"exported": False, "reason": _plain(error)}
     except Exception as error:  # noqa: BLE001  what torch raises on the way is a result as well
-        yield row | {"exported": False, "reason": _plain(f"{type(error).__name__}: {error}")}
+        return row | {"exported": False, "reason": _plain(f"{type(error).__name__}: {error}")}
 
 
 def _smallest(family: str) -> tuple[str | None, int]:
@@ -170,10 +174,14 @@ def _write_document(result: dict[str, Any]) -> None:
         "| family | network | parameters | image | seconds | nodes | operators | largest difference |",
         "|" + "---|" * 8,
     ]
-    refused, left_out, every = [], [], set()
-    for family, row in result["families"].items():
+    refused, left_out, missing, every = [], [], [], set()
+    for family in timm_networks.library().list_modules():
+        row = result["families"].get(family, {})
         if "left_out" in row:
-            left_out.append(f"- {family}: `{row['network']}`: {row['left_out']}.")
+            network = f" `{row['network']}`:" if row["network"] else ""
+            left_out.append(f"- {family}:{network} {row['left_out']}.")
+        elif "exported" not in row:
+            missing.append(family)
         elif not row["exported"]:
             refused.append(f"- {family}: `{row['network']}`: {row['reason']}")
         else:
@@ -183,11 +191,13 @@ def _write_document(result: dict[str, Any]) -> None:
                 f"| {row['seconds']:.1f} | {row['nodes']} | {len(row['operators'])} | {row['difference']:.0e} |"
             )
     counts = f"{result['exported']} families export, {len(refused)} do not, {len(left_out)} were left out"
+    counts += f", {len(missing)} were not measured" if missing else ""
     words = [
         f"Measured with timm {result['timm']} and torch {result['torch']}: {counts}.",
         "",
         *(["These do not:", "", *refused, ""] if refused else []),
         *(["These were left out:", "", *left_out, ""] if left_out else []),
+        *([f"These were not measured: {', '.join(missing)}.", ""] if missing else []),
         *lines,
         "",
         f"Together they use {len(every)} operators: {', '.join(f'`{name}`' for name in sorted(every))}.",

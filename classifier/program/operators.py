@@ -110,9 +110,9 @@ _PLAIN = """
     div.Scalar div.Tensor elu eq.Scalar eq.Tensor erf exp floor ge.Scalar ge.Tensor gelu gt.Scalar
     gt.Tensor hardsigmoid hardswish hardtanh le.Scalar le.Tensor leaky_relu log log_sigmoid logical_and logical_not
     logical_or lt.Scalar lt.Tensor masked_fill.Scalar masked_fill.Tensor matmul maximum mean mean.dim minimum mish mm
-    mul.Scalar mul.Tensor ne.Scalar ne.Tensor neg pow.Tensor_Scalar pow.Tensor_Tensor prelu reciprocal relu relu6 round
-    rsqrt rsub.Scalar selu sigmoid sign silu sin softplus sqrt square sub.Scalar sub.Tensor sum sum.dim_IntList tanh
-    where.self where.ScalarOther where.ScalarSelf
+    mul.Scalar mul.Tensor ne.Scalar ne.Tensor neg pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor prelu reciprocal
+    relu relu6 round rsqrt rsub.Scalar selu sigmoid sign silu sin softplus sqrt square sub.Scalar sub.Tensor sum
+    sum.dim_IntList tanh where.self where.ScalarOther where.ScalarSelf
     linalg_vector_norm softmax.int log_softmax.int std.correction var.correction var.dim
     linear
     layer_norm group_norm rms_norm

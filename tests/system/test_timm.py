@@ -20,6 +20,8 @@ from training.__main__ import main
 pytestmark = pytest.mark.usefixtures("one_thread", "torch_as_it_was")
 
 # Too small to be good, so that a run takes seconds.
+CONVNEXT = ("depths=[1,1,1,1]", "dims=[8,16,24,32]")
+VIT = ("depth=1", "embed_dim=48")
 SWIN = ("embed_dim=16", "depths=[1,1,1,1]", "num_heads=[1,2,2,2]")
 
 
@@ -73,19 +75,19 @@ def labels_answered(store: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size", "settings"),
+    ("name", "size", "options"),
     [
-        ("convnext_atto", 32, ()),
-        ("vit_tiny_patch16_224", 64, ("network.depth=2",)),
-        ("efficientnet_lite0", 64, ()),
-        ("mobilenetv4_conv_small", 64, ()),
-        ("swin_tiny_patch4_window7_224", 64, tuple(f"network.{option}" for option in SWIN)),
+        ("convnext_atto", 32, CONVNEXT),
+        ("vit_tiny_patch16_224", 32, VIT),
+        ("test_efficientnet", 32, ()),
+        ("mobilenetv4_conv_small_035", 32, ()),
+        ("swin_tiny_patch4_window7_224", 64, SWIN),
     ],
 )
 def test_a_network_is_trained_from_scratch_published_and_served_without_timm(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int, settings: tuple[str, ...]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int, options: tuple[str, ...]
 ) -> None:
-    path = trained(photos, tmp_path, f"scratch:timm/{name}", size, *settings)
+    path = trained(photos, tmp_path, f"scratch:timm/{name}", size, *(f"network.{option}" for option in options))
     manifest = Checkpoint.load(path).manifest
     assert (manifest.architecture, manifest.format) == (f"timm/{name}", 2)
     assert manifest.program is not None

@@ -111,7 +111,7 @@ def as_preprocess(transform: Any) -> Preprocess:
 
 def _of_timm(spec: NetworkSpec, *, progress: bool) -> Pretrained:
     """Returns timm's weights, adapted to the size and the channels of the images that the spec names."""
-    timm_networks.check(spec.architecture)
+    timm_networks.check(spec.architecture, spec.options)
     name, classes = timm_weights.tag_of(spec.architecture), timm_weights.classes_of(spec.architecture)
     file = timm_weights.file_of(spec.architecture, progress=progress)
     network = timm_weights.network_of(spec.architecture, classes, spec.shape, spec.options, file)

@@ -66,7 +66,7 @@ class NetworkSpec:
             own_code.check(self.architecture, dict(self.options))
             return
         if self.is_timm:
-            timm_networks.check(self.architecture)
+            timm_networks.check(self.architecture, self.options)
             return
         if self.options:
             raise TrainingError(f"network.{self.options[0][0]}: {self.architecture} takes no such values")

@@ -21,17 +21,31 @@ PREFIX = "timm/"
 
 Options = tuple[tuple[str, JsonValue], ...]
 
+# Keywords of timm's `create_model` that are no person's to give, with what decides them.
+_DECIDED = {
+    "num_classes": "the data and the preprocess decide it",
+    "in_chans": "the data and the preprocess decide it",
+    **dict.fromkeys(
+        ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+        "the recipe and the name decide which weights the network begins with",
+    ),
+    "features_only": "a classifier is trained, and that is none",
+}
+
 
 def is_timm(architecture: str) -> bool:
     """Whether a network of timm is meant; `timm/my_net.py:Net` is a file of a person's own."""
     return architecture.startswith(PREFIX) and ":" not in architecture
 
 
-def check(architecture: str) -> None:
-    """Checks that timm makes such a network, and that it is a classifier.
+def check(architecture: str, options: Options = ()) -> None:
+    """Checks that timm makes such a network, that it is a classifier, and that the options are a person's to give.
 
     Raises: TrainingError if not, or if timm cannot be imported.
     """
+    for name, _ in options:
+        if name in _DECIDED:
+            raise TrainingError(f"network.{name}: {_DECIDED[name]}; set other values only")
     _head_tensors(architecture)
 
 
@@ -45,7 +59,7 @@ def build(architecture: str, num_classes: int, shape: tuple[int, int, int], opti
 
     Raises: TrainingError if there is none such, or none for this shape.
     """
-    check(architecture)
+    check(architecture, options)
     return create(architecture, num_classes, shape, options)
 
 
@@ -54,7 +68,7 @@ def meta(architecture: str, num_classes: int, shape: tuple[int, int, int], optio
 
     Raises: TrainingError if there is none such, or none for this shape.
     """
-    check(architecture)
+    check(architecture, options)
     return _meta(architecture, num_classes, shape, options)
 
 
@@ -113,16 +127,14 @@ def name_of(architecture: str) -> str:
     """
     timm = library()
     name = architecture.removeprefix(PREFIX)
-    plain, _, tag = name.partition(".")
+    plain, dot, tag = name.partition(".")
     known = timm.list_models()
     if plain not in known:
-        near = difflib.get_close_matches(plain, known, n=3)
-        hint = f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else "timm.list_models() has all"
-        raise TrainingError(f"timm {timm.__version__} has no network {plain!r}: {hint}")
+        raise TrainingError(f"timm {timm.__version__} has no network {plain!r}: {_hint(plain, known)}")
     tags = [
         each.partition(".")[2] for each in timm.list_models(plain, include_tags=True) if each.startswith(plain + ".")
     ]
-    if tag and tag not in tags:
+    if dot and tag not in tags:
         raise TrainingError(
             f"timm {timm.__version__} has no weights {tag!r} of {plain}: it has {', '.join(tags) or 'none'}"
         )
@@ -166,6 +178,14 @@ def library() -> Any:
     except ImportError as error:
         reason = "is not installed" if error.name == "timm" else f"cannot be imported ({error})"
         raise TrainingError(f"timm {reason}: pip install 'flambeau[timm]'") from error
+
+
+def _hint(name: str, known: list[str]) -> str:
+    now = importlib.import_module("timm.models").get_deprecated_models().get(name)
+    if now is not None:
+        return f"it is called {PREFIX}{now} now"
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(PREFIX + each for each in near)}?" if near else "timm.list_models() has all"
 
 
 @cache

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import JsonValue
 
 from classifier.normalize import normalizer
 from tests.support.images import noise
@@ -78,13 +79,35 @@ def test_a_keyword_or_a_size_that_timm_refuses_is_one_line() -> None:
         NetworkSpec("timm/test_vit", SMALL, (("depht", 1),)).build(2)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("num_classes", 5), "the data and the preprocess decide it"),
+        (("pretrained", True), "the recipe and the name decide which weights"),
+        (("checkpoint_path", "weights.pth"), "the recipe and the name decide which weights"),
+        (("features_only", True), "a classifier is trained"),
+    ],
+)
+def test_a_keyword_that_decides_what_is_decided_already_is_refused(option: tuple[str, JsonValue], reason: str) -> None:
+    spec = NetworkSpec("timm/test_vit", SMALL, (option,))
+    for use in (spec.check, lambda: spec.meta(2), lambda: spec.build(2)):
+        with pytest.raises(TrainingError, match=f"^network.{option[0]}: {reason}.*; set other values only$"):
+            use()
+
+
 def test_a_misspelt_name_names_those_that_are_near() -> None:
     assert "no network 'convnext_ato': did you mean timm/convnext_atto or" in refusal("timm/convnext_ato")
     assert "no network 'hf-hub/someone/net': timm.list_models() has all" in refusal("timm/hf-hub/someone/net")
 
 
+def test_an_old_name_of_timms_names_the_new_one() -> None:
+    message = refusal("timm/tf_efficientnet_b0_ns")
+    assert message.endswith("no network 'tf_efficientnet_b0_ns': it is called timm/tf_efficientnet_b0.ns_jft_in1k now")
+
+
 def test_a_misspelt_tag_names_those_that_there_are() -> None:
     assert "no weights 'a9_in1k' of resnet18: it has a1_in1k, a2_in1k" in refusal("timm/resnet18.a9_in1k")
+    assert "no weights '' of resnet18: it has a1_in1k, a2_in1k" in refusal("timm/resnet18.")
 
 
 def test_a_network_that_is_no_classifier_is_refused() -> None:
