@@ -17,31 +17,43 @@ _MAKE_NEW = frozenset(
 )
 
 
-def overwriting(at: int, nodes: Sequence[Node], output: int) -> Callable[..., Any] | None:
-    """Returns what computes node `at` in the memory of its input; None if it must not, or cannot.
+class InPlace:
+    """Knows which nodes of a program are the last to take a value whose memory nothing else lies in.
 
     Args:
+        nodes: all nodes of the program.
         output: the number of the value that holds the logits.
     """
-    node = nodes[at]
-    if node.kwargs or node.op not in _OVERWRITE:
-        return None
-    if node.op == "add.Tensor":
+
+    def __init__(self, nodes: Sequence[Node], output: int) -> None:
+        self._nodes = nodes
+        self._output = output
+        self._takers: dict[int, list[int]] = {}  # by a value's number: the nodes that take it, in their order
+        for at, node in enumerate(nodes):
+            for value in set(node.values()):
+                self._takers.setdefault(value, []).append(at)
+
+    def call(self, at: int) -> Callable[..., Any] | None:
+        """Returns what computes node `at` in the memory of one of its inputs; None if there is none that it may use."""
+        node = self._nodes[at]
+        if node.kwargs or node.op not in _OVERWRITE:
+            return None
+        if node.op != "add.Tensor":
+            return _OVERWRITE[node.op] if len(node.args) == 1 and self._is_free(node.args[0], at) else None
         if len(node.args) != 2 or node.args[0] == node.args[1]:
             return None
-        if _is_free(node.args[0], at, nodes, output):
+        if self._is_free(node.args[0], at):
             return _add
-        return _add_to_second if _is_free(node.args[1], at, nodes, output) else None
-    return _OVERWRITE[node.op] if len(node.args) == 1 and _is_free(node.args[0], at, nodes, output) else None
+        return _add_to_second if self._is_free(node.args[1], at) else None
 
+    def _is_free(self, argument: object, at: int) -> bool:
+        if not isinstance(argument, ValueRef) or argument.value in (0, self._output):
+            return False
+        *others, last = self._takers[argument.value]
+        return last == at and all(self._makes_new(each) for each in (argument.value - 1, *others))
 
-def _is_free(argument: object, at: int, nodes: Sequence[Node], output: int) -> bool:
-    """Says whether the memory of an argument of node `at` holds nothing that anybody needs afterwards."""
-    if not isinstance(argument, ValueRef) or argument.value in (0, output):
-        return False
-    takers = [i for i, node in enumerate(nodes) if argument.value in node.values()]
-    made_by = [nodes[argument.value - 1], *(nodes[i] for i in takers if i != at)]
-    return takers[-1] == at and all(each.op in _MAKE_NEW or each.op in _OVERWRITE for each in made_by)
+    def _makes_new(self, at: int) -> bool:
+        return self._nodes[at].op in _MAKE_NEW or self._nodes[at].op in _OVERWRITE
 
 
 def _add(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

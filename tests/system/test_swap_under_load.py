@@ -80,7 +80,7 @@ async def test_a_program_serves_on_where_others_that_were_changed_are_refused_un
         5: (text.replace(b"},1568]", b"},1569]"), "cannot compute a batch"),
         6: (text.replace(b'"output":11', b'"output":12'), "the output is value 12 of 11"),
         7: (text.replace(b'[{"value":6},', b'[{"value":9},', 1), "not computed yet"),
-        8: (text.replace(b'"output":11', b'"output":10'), "where [64, 10] is expected"),
+        8: (text.replace(b'"output":11', b'"output":10'), "where [2, 10] is expected"),
     }
     with serving(tmp_path, "--device", "cpu", "--max-batch", "64") as server:
         async with posting(server) as answers:
