@@ -37,6 +37,7 @@ __all__ = ["MAX_REFERENCES", "Checkpoint", "CheckpointError", "Header", "Referen
 
 MAX_REFERENCES = 8
 _NO_DIGEST = "0" * 64
+_LARGEST_BATCH = 1024  # that anybody computes who does not say how large theirs are
 _FIGURES = (torch.float32, torch.int64)
 
 
@@ -118,7 +119,9 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
 
-    def build(self, max_batch: int = 2, *, every_batch: bool = False, free_memory: float = math.inf) -> nn.Module:
+    def build(
+        self, max_batch: int = _LARGEST_BATCH, *, every_batch: bool = False, free_memory: float = math.inf
+    ) -> nn.Module:
         """Returns the network with these weights, on the CPU, in eval mode, without gradients.
 
         It shares the tensors of this checkpoint; nothing is copied.

@@ -1,6 +1,6 @@
 """Measures a network as a program beside the same network known by its name, both as the server runs them.
 
-    python -m benchmarks.serving.exported [--rounds 15] [--json FILE]
+    python -m benchmarks.serving.exported [--network NAME]... [--rounds 7] [--json FILE]
 
 Both are optimized as at loading. Their batches alternate in one run. A figure is the median of the rounds, in
 milliseconds a batch; the ratio is that of the medians.
@@ -33,13 +33,15 @@ CLASSES = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one; may be given again")
     parser.add_argument("--json", type=Path, help="the file to write the figures to")
     arguments = parser.parse_args()
     table = Table("network", "threads", "batch", "named ms", "exported ms", "ratio")
     figures = []
     default = torch.get_num_threads()
-    for architecture, edge in NETWORKS.items():
+    for architecture in arguments.network or NETWORKS:
+        edge = NETWORKS[architecture]
         networks = _networks(architecture, edge)
         for threads in sorted({1, default}):
             torch.set_num_threads(threads)

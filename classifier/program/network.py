@@ -1,6 +1,7 @@
 """Runs a program: makes of the document and its tensors a network like any other."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from classifier.program.document import (
     ValueRef,
     WordRef,
 )
+from classifier.program.in_place import InPlace
 from classifier.program.modules import Value, as_module
 from classifier.program.operators import OPERATORS, SIZES, Operator
 
@@ -62,6 +64,7 @@ class ProgramNetwork(nn.Module):
         like_images = torch.empty(1, device=device)
         constants: dict[int, Any] = {}
         sizes: set[int] = set()  # the values that are whole numbers, and depend on the number of images
+        overwriting = InPlace(program.nodes, program.output)
         steps: list[tuple[str, tuple[int, ...], int]] = []
         for number, node in enumerate(program.nodes, start=1):
             try:
@@ -77,6 +80,9 @@ class ProgramNetwork(nn.Module):
                     sizes.add(number)
                 module = as_module(node, program.nodes, args, kwargs)
                 if module is None:
+                    in_place = overwriting.call(number - 1)
+                    if in_place is not None:
+                        operator = replace(operator, call=in_place)
                     module = _Operation(operator, args, kwargs, takes)
                     takes = module.takes
             except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -193,11 +199,15 @@ class _Operation(nn.Module):
             for at, argument in arguments.items()
             if isinstance(argument, list) and any(map(_is_given_later, argument))
         ]
+        # Values are all that it is given, each once.
+        self._plain = len(self._inputs) == len(self.takes) == len(args) and not kwargs and operator.indices is None
         self._sizes, self._counts_from_end = operator.indexed_sizes, operator.counts_from_end
         self._ranges = _ranges(operator, args)
 
     def forward(self, *inputs: Any) -> Any:
         """Computes the operator's result for the values that `takes` names."""
+        if self._plain:
+            return self._call(*inputs)
         arguments: Any = self._positional.copy()
         keywords: Any = self._keywords
         if keywords or self._makes_tensor:

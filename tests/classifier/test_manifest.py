@@ -1,5 +1,6 @@
 """What a manifest takes and refuses: a reader of format 1 never silently ignores what a writer thought important."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -65,6 +66,12 @@ def _changed(place: str, value: object) -> dict[str, Any]:
         section = section[key]
     section[last] = value
     return document
+
+
+def test_a_manifest_without_a_program_is_written_as_before_there_were_programs() -> None:
+    """The hash was made by the last version that knew no programs."""
+    sha256 = hashlib.sha256(_read(_document()).to_json().encode()).hexdigest()
+    assert sha256 == "9ad5ed43dbc7075724fd5f7bb0e8131fe82ec5a8878f9a51e595844d23a47929"
 
 
 def test_a_manifest_survives_the_way_through_json() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -85,74 +86,27 @@ def file_with(content: Checkpoint, document: bytes, operators: Sequence[str] | N
     """A file whose hash is right, with any bytes as its document, which `save` would refuse."""
     info = ProgramInfo(torch="2.15.0", operators=tuple(operators or content.manifest.program.operators))  # type: ignore[union-attr]
     manifest = content.manifest.model_copy(update={"program": info}).to_json()
-    tensors = content._tensors() | {"program": torch.frombuffer(bytearray(document), dtype=torch.uint8)}
+    tensors = content._tensors() | {"program": torch.from_numpy(np.frombuffer(document, np.uint8).copy())}
     zeros = "0" * 64
     data = safetensors.torch.save(tensors, metadata={"manifest": manifest, "sha256": zeros})
     body = 8 + int.from_bytes(data[:8], "little")
     return data.replace(zeros.encode(), content_hash(manifest, [data[body:]]).encode(), 1)
 
 
+# fmt: off
 _NASTY: list[Any] = [
-    *(
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        2,
-        3,
-        7,
-        10,
-        64,
-        1 << 20,
-        1 << 31,
-        1 << 40,
-        (1 << 63) - 1,
-        -(1 << 63),
-        0.0,
-        -0.5,
-        1e-30,
-    ),
-    *(1e30, {"value": 0}, {"value": 1}, {"value": 3}, {"value": 8}, {"value": 9999}, {"value": -1}, {"dtype": "int64"}),
-    *(
-        {"dtype": "bool"},
-        {"dtype": "complex64"},
-        {"dtype": "float64"},
-        {"memory_format": "channels_last"},
-        {"word": "floor"},
-    ),
-    *(
-        {"word": "trunc"},
-        {"word": "reflect"},
-        {"word": "same"},
-        {"word": "__import__"},
-        {"infinity": "-inf"},
-        "a",
-        "0" * 99,
-    ),
-    *(
-        [],
-        [0],
-        [1, 1],
-        [2, 2],
-        [-1],
-        [0, 0],
-        [1 << 40, 1 << 40],
-        [1] * 20,
-        [{"value": 0}],
-        [{"value": 0}] * 30,
-        [None],
-        {},
-    ),
-    *(
-        {"tensor": "network.fc2.weight"},
-        {"tensor": "network.conv1.weight"},
-        {"tensor": "network.none"},
-        {"a": 1},
-        [[1]],
-    ),
+    None, True, False, 0, 1, -1, 2, 3, 7, 10, 64, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63),
+    0.0, -0.5, 1e-30, 1e30, "a", "0" * 99,
+    {"value": 0}, {"value": 1}, {"value": 3}, {"value": 8}, {"value": 9999}, {"value": -1},
+    {"tensor": "network.fc2.weight"}, {"tensor": "network.conv1.weight"}, {"tensor": "network.none"},
+    {"dtype": "int64"}, {"dtype": "bool"}, {"dtype": "complex64"}, {"dtype": "float64"},
+    {"memory_format": "channels_last"}, {"infinity": "-inf"},
+    {"word": "floor"}, {"word": "trunc"}, {"word": "reflect"}, {"word": "same"}, {"word": "__import__"},
+    {}, {"a": 1}, [], [0], [1, 1], [2, 2], [-1], [0, 0], [1 << 40, 1 << 40], [1] * 20, [None], [[1]],
+    [{"value": 0}], [{"value": 0}] * 30,
 ]
+# fmt: on
+_KEYWORDS = ("dim", "dtype", "alpha", "rounding_mode", "scale", "device", "value", "out", "copy")
 
 
 def mutated(document: dict[str, Any], seed: int) -> dict[str, Any]:  # noqa: C901  one case for each way
@@ -173,9 +127,7 @@ def mutated(document: dict[str, Any], seed: int) -> dict[str, Any]:  # noqa: C90
             case 4 if it["args"]:
                 it["args"].pop(chance.randrange(len(it["args"])))
             case 5:
-                name = chance.choice(
-                    ["dim", "dtype", "alpha", "rounding_mode", "scale", "device", "value", "out", "copy"]
-                )
+                name = chance.choice(_KEYWORDS)
                 it["kwargs"] = {**it["kwargs"], name: chance.choice(_NASTY)}
             case 6:
                 copy["output"] = chance.choice([0, 1, at, at + 1, len(nodes), 1 << 40, -1])

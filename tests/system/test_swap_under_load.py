@@ -1,6 +1,7 @@
 """While clients post and versions are swapped, no request is lost, and every answer is that of a published version."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from classifier.checkpoint import Checkpoint
+from tests.support import programs
 from tests.support.checkpoints import DIGITS, checkpoint, logits, png, publish, to_pixels
 from tests.support.server import Event, ServerProcess, serving
 
@@ -58,6 +60,50 @@ async def test_32_clients_see_20_swaps_and_3_bad_files_without_a_failed_answer(t
     assert "logits are not repeated" in reasons[103]
     assert model["served_version"] == SWAPS + 1
     assert {version for version, _ in answers.seen} == published.keys()
+    for version, scores in answers.seen:
+        assert dict(scores) == pytest.approx(scores_of(published[version]), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.process
+async def test_a_program_serves_on_where_others_that_were_changed_are_refused_until_a_good_one_comes(
+    tmp_path: Path,
+) -> None:
+    published = {1: programs.checkpoint(seed=1), 9: programs.checkpoint(seed=9)}
+    publish(tmp_path, 1, published[1])
+    assert published[1].program is not None
+    text = published[1].program.to_json()
+    changed = {
+        2: (text[:-1], "no sound JSON"),
+        3: (text.replace(b'"op":"relu"', b'"op":"from_file"'), "there is no such operator here"),
+        4: (text.replace(b'"op":"relu"', b'"op":"neg"'), "logits are not repeated"),
+        5: (text.replace(b"},1568]", b"},1569]"), "cannot compute a batch"),
+        6: (text.replace(b'"output":11', b'"output":12'), "the output is value 12 of 11"),
+        7: (text.replace(b'[{"value":6},', b'[{"value":9},', 1), "not computed yet"),
+        8: (text.replace(b'"output":11', b'"output":10'), "where [2, 10] is expected"),
+    }
+    with serving(tmp_path, "--device", "cpu", "--max-batch", "64") as server:
+        async with posting(server) as answers:
+            await answers.one_by(1)
+            for version, (document, _) in changed.items():
+                assert document != text
+                operators = {each["op"] for each in json.loads(document)["nodes"]} if version != 2 else None
+                publish(tmp_path, version, programs.file_with(published[1], document, sorted(operators or ()) or None))
+                report = await reload(server, expected=409)
+                assert (report["served_version"], report["changed"]) == (1, False)
+            model = httpx2.get(f"{server.url}/models/digits").json()
+            ready = httpx2.get(f"{server.url}/health/ready")
+            publish(tmp_path, 9, published[9])
+            assert (await reload(server))["served_version"] == 9
+            await answers.one_by(9)
+
+    assert answers.failed == []
+    assert ready.status_code == 200
+    reasons = {each["version"]: each["reason"] for each in model["versions"] if each["state"] == "refused"}
+    assert reasons.keys() == changed.keys()
+    for version, (_, reason) in changed.items():
+        assert reason in reasons[version]
+        assert reasons[version].isprintable()  # one line
     for version, scores in answers.seen:
         assert dict(scores) == pytest.approx(scores_of(published[version]), abs=1e-4)
 

@@ -1,5 +1,6 @@
 """GET /models, GET /models/{model} and POST /models/{model}/reload, through HTTP."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from classifier.manifest import Manifest
+from classifier.manifest import Code, Manifest
+from tests.support import programs
 from tests.support.answers import CheckProblem
-from tests.support.checkpoints import DIGITS, checkpoint, png, publish
+from tests.support.checkpoints import DIGITS, checkpoint, png, publish, saying
 from tests.support.server import ServerProcess, serving
 
 
@@ -79,6 +81,26 @@ def test_a_reload_whose_newest_file_is_refused_is_a_conflict_with_the_reason(cli
     (refused,) = document["refused"]
     assert refused["version"] == 3
     assert refused["reason"] == client.get("/models/digits").json()["versions"][0]["reason"]
+
+
+@pytest.mark.slow
+def test_a_version_says_whether_its_network_is_a_program_and_of_which_code_it_was_made(tmp_path: Path) -> None:
+    text = "class Net: ..."
+    code = Code(file="own.py", sha256=hashlib.sha256(text.encode()).hexdigest(), text=text)
+    own = saying(programs.checkpoint(), code=code)
+    publish(tmp_path, 1, checkpoint(1))
+    publish(tmp_path, 2, own)
+    publish(tmp_path, 3, b"no checkpoint")
+    with serving(tmp_path, "--device", "cpu", "--front-ends", "1") as server:
+        refused, exported, named = httpx2.get(f"{server.url}/models/digits").json()["versions"]
+    assert own.manifest.program is not None
+    assert exported["state"] == "ready"
+    assert exported["architecture"] == "own.py:Net"
+    assert exported["program"] == "exported"
+    assert exported["exported"] == own.manifest.program.model_dump(mode="json")
+    assert exported["code"] == {"file": code.file, "sha256": code.sha256}  # without the text
+    assert (named["program"], named["exported"], named["code"]) == ("named", None, None)
+    assert (refused["program"], refused["exported"], refused["code"]) == (None, None, None)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,17 @@ def test_a_program_is_proven_as_a_named_network_is(tmp_path: Path, precision: st
     predictor = verify(saved(content, tmp_path), device=CPU, max_items=5, precision=precision)
     again = predictor.logits(list(content.reference.pixels.numpy()))
     assert torch.equal(again.argmax(dim=1), content.reference.logits.argmax(dim=1))
+
+
+def test_several_threads_compute_batches_of_any_size_with_a_program_at_once(tmp_path: Path) -> None:
+    content = programs.checkpoint()
+    predictor = verify(saved(content, tmp_path), device=CPU, max_items=16, slots=3)
+    images, expected = list(content.reference.pixels.numpy()), content.reference.logits
+    chosen = [[(n + i) % len(images) for i in range(n % 16 + 1)] for n in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(lambda batch: predictor.logits([images[i] for i in batch]), chosen)
+        for logits, batch in zip(made, chosen, strict=True):
+            torch.testing.assert_close(logits, expected[batch], rtol=1e-3, atol=1e-4)
 
 
 def _and(*nodes: object) -> Checkpoint:

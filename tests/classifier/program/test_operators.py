@@ -11,38 +11,16 @@ from classifier.program.operators import OPERATORS, SIZES
 
 OWN = {
     *("getitem", "split.Tensor", "chunk", "unbind.int", "div.Tensor_mode", "view", "batch_norm", "conv1d", "conv2d"),
-    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention"),
+    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum"),
 }
 NAMED = sorted(set(OPERATORS) - SIZES)
 # Parts of names of what reads files, shows memory that was not written, shares memory, or draws random numbers.
-FORBIDDEN = (
-    *(
-        "file",
-        "empty",
-        "set_",
-        "as_strided",
-        "resize",
-        "rand",
-        "normal",
-        "bernoulli",
-        "dropout",
-        "multinomial",
-        "poisson",
-    ),
-    *(
-        "uniform",
-        "exponential",
-        "cauchy",
-        "geometric",
-        "storage",
-        "copy",
-        "scatter",
-        "put",
-        "nonzero",
-        "unique",
-        "item",
-    ),
-)
+FORBIDDEN = """
+    file empty set_ as_strided resize rand normal bernoulli dropout multinomial poisson uniform exponential cauchy
+    geometric storage copy scatter put nonzero unique item
+"""
+# They make a new tensor, and where they put something into it is no index.
+ALLOWED = ("copy", "select_scatter", "slice_scatter")
 
 
 def overload(name: str) -> torch._ops.OpOverload:
@@ -64,7 +42,7 @@ def test_an_operator_neither_writes_what_it_is_given_nor_draws_random_numbers(na
         "repeat_interleave.self_int",
         "index.Tensor",
     )
-    assert not any(part in name.partition(".")[0] for part in FORBIDDEN)
+    assert name in ALLOWED or not any(part in name.partition(".")[0] for part in FORBIDDEN.split())
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMED) - OWN - {"batch_norm"}))
@@ -193,17 +171,10 @@ print("alive")
 @pytest.mark.slow
 def test_no_number_ends_the_process() -> None:
     """The processor ends a process that divides the least whole number by -1."""
-    large: tuple[str, ...] = (
-        "expand",
-        "repeat",
-        "repeat_interleave.self_int",
-        "constant_pad_nd",
-        "pad",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-    )
-    large += ("zeros", "ones", "full", "eye", "arange", "arange.start", "arange.start_step", "linspace")
-    code = f"LARGE = {large!r}\n{_EXTREMES}"
+    large = """
+        expand repeat repeat_interleave.self_int constant_pad_nd pad new_zeros new_ones new_full zeros ones full eye
+        arange arange.start arange.start_step linspace
+    """
+    code = f"LARGE = {large.split()!r}\n{_EXTREMES}"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "alive\n", done.stderr[-500:]
