@@ -3,7 +3,7 @@
 A large result then costs no new memory, which the system would have to clear first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,21 +33,25 @@ class InPlace:
             for value in set(node.values()):
                 self._takers.setdefault(value, []).append(at)
 
-    def call(self, at: int) -> Callable[..., Any] | None:
-        """Returns what computes node `at` in the memory of one of its inputs; None if there is none that it may use."""
+    def call(self, at: int, constants: Container[int]) -> Callable[..., Any] | None:
+        """Returns what computes node `at` in the memory of one of its inputs; None if there is none that it may use.
+
+        Args:
+            constants: the numbers of the values that are computed once, for all batches.
+        """
         node = self._nodes[at]
         if node.kwargs or node.op not in _OVERWRITE:
             return None
         if node.op != "add.Tensor":
-            return _OVERWRITE[node.op] if len(node.args) == 1 and self._is_free(node.args[0], at) else None
+            return _OVERWRITE[node.op] if len(node.args) == 1 and self._is_free(node.args[0], at, constants) else None
         if len(node.args) != 2 or node.args[0] == node.args[1]:
             return None
-        if self._is_free(node.args[0], at):
+        if self._is_free(node.args[0], at, constants):
             return _add
-        return _add_to_second if self._is_free(node.args[1], at) else None
+        return _add_to_second if self._is_free(node.args[1], at, constants) else None
 
-    def _is_free(self, argument: object, at: int) -> bool:
-        if not isinstance(argument, ValueRef) or argument.value in (0, self._output):
+    def _is_free(self, argument: object, at: int, constants: Container[int]) -> bool:
+        if not isinstance(argument, ValueRef) or argument.value in (0, self._output) or argument.value in constants:
             return False
         *others, last = self._takers[argument.value]
         return last == at and all(self._makes_new(each) for each in (argument.value - 1, *others))

@@ -80,7 +80,7 @@ class ProgramNetwork(nn.Module):
                     sizes.add(number)
                 module = as_module(node, program.nodes, args, kwargs)
                 if module is None:
-                    in_place = overwriting.call(number - 1)
+                    in_place = overwriting.call(number - 1, constants)
                     if in_place is not None:
                         operator = replace(operator, call=in_place)
                     module = _Operation(operator, args, kwargs, takes)

@@ -54,3 +54,11 @@ def test_a_sum_that_is_larger_than_what_it_takes_has_memory_of_its_own() -> None
     nodes = [node("mul.Tensor", IMAGES, 2.0), node("unsqueeze", IMAGES, 0), node("add.Tensor", value(1), value(2))]
     images = torch.rand(1, 4)
     assert torch.equal(ProgramNetwork(program(nodes), {}).eval()(images), (images * 2 + images)[None])
+
+
+@pytest.mark.parametrize("order", [(2, 3), (3, 2)])
+def test_what_is_computed_once_for_all_batches_is_never_overwritten(order: tuple[int, int]) -> None:
+    constant = [node("full", (2, 4), 1.0), node("mul.Tensor", value(1), value(1))]
+    network = ProgramNetwork(program([*constant, DOUBLE, node("add.Tensor", *map(value, order))]), {}).eval()
+    for images in (torch.rand(2, 4), torch.rand(2, 4)):
+        assert torch.equal(network(images), images * images + 1)
