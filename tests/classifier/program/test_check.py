@@ -62,6 +62,17 @@ def test_a_network_that_is_as_others_passes_and_its_sizes_are_known() -> None:
             node("constant_pad_nd", IMAGES, (2048, 2048, 2048, 2048)),
             node("avg_pool2d", value(1), (2000, 2000), (1, 1)),
         ),
+        with_head(
+            node("constant_pad_nd", IMAGES, (2048, 2048, 2048, 2048)),
+            node("avg_pool2d", value(1), (2000,), (1,)),  # one size for both dimensions
+        ),
+        with_head(
+            node("mean.dim", IMAGES, (2, 3), True),
+            node("repeat", value(1), (1, 1, 1 << 20, 1)),
+            node("adaptive_avg_pool2d", value(2), (1, 1 << 20)),  # each of its results reads all that there is
+        ),
+        with_head(node("full", (8192, 8192), 1), node("mm", value(1), value(1))),  # whole numbers, one by one
+        with_head(node("roll", IMAGES, (1,) * 100, (3,) * 100)),
         with_head(node("sym_size", IMAGES, 0), *(node("size_mul", value(n), value(n)) for n in range(1, 9))),
         with_head(
             node("unbind.int", node("relu", IMAGES).args[0], 3),
@@ -123,6 +134,17 @@ def test_a_size_that_is_large_only_between_the_ends_is_found_where_every_batch_i
     checked(*nodes, max_batch=7)
     with pytest.raises(CheckpointError, match=r"cannot compute a batch of 3: .* sizes may only grow"):
         check(program(nodes, HEAD), (1, 8, 8), 10, 7, every_batch=True)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_a_program_whose_check_takes_too_long_is_refused(max_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.program.check.MAX_SECONDS", -1.0)
+    with pytest.raises(CheckpointError, match="take longer to check"):
+        checked(*with_head(), max_batch=max_batch)
+
+
+def test_pools_of_one_size_and_adaptive_ones_as_networks_have_them_pass() -> None:
+    checked(*with_head(node("avg_pool2d", IMAGES, (2,)), node("adaptive_avg_pool2d", value(1), (1, 1))))
 
 
 def test_a_batch_that_the_memory_does_not_hold_is_refused_for_now() -> None:
