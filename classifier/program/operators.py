@@ -202,7 +202,7 @@ def _unbind(values: torch.Tensor, dim: int = 0) -> tuple[torch.Tensor, ...]:
     return torch.unbind(values, dim)
 
 
-def _roll(values: torch.Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> torch.Tensor:
+def _roll(values: torch.Tensor, shifts: list[int], dims: list[int] | tuple[int, ...] = ()) -> torch.Tensor:
     # Torch rolls all values again for each of the shifts.
     if len(shifts) > max(1, values.dim()):
         raise ValueError("a tensor is rolled in more dimensions than it has")
