@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from classifier.header import CheckpointError
 from classifier.program.document import Program
@@ -128,6 +127,10 @@ class _Costs(TorchDispatchMode):
 
     def __init__(self, batch: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # It brings triton, which takes half a second and 70 MB: a server without programs shall not pay for it.
+        from torch.utils.flop_counter import flop_registry
+
+        self._operations_of = flop_registry
         self._deadline = _Deadline()
         self.most_bytes = 0
         self._batch = batch
@@ -146,7 +149,7 @@ class _Costs(TorchDispatchMode):
         if largest > MAX_RESULT * self._batch:
             raise CheckpointError(f"the program is too large: {function} makes {largest:,} numbers")
         self._numbers += sum(each.numel() for each in (*made, *taken))
-        count = flop_registry.get(function.overloadpacket)
+        count = self._operations_of.get(function.overloadpacket)
         if count is not None:
             operations = count(*args, **(kwargs or {}), out_val=result)
             if made[0].is_floating_point():

@@ -1,5 +1,7 @@
 """What a program costs is known before anything is computed, and what costs too much is refused."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -150,3 +152,11 @@ def test_pools_of_one_size_and_adaptive_ones_as_networks_have_them_pass() -> Non
 def test_a_batch_that_the_memory_does_not_hold_is_refused_for_now() -> None:
     with pytest.raises(MemoryError, match="serve it with a smaller max_batch"):
         check(program(with_head(), HEAD), (1, 8, 8), 10, 64, free_memory=1000)
+
+
+@pytest.mark.process
+def test_a_server_that_has_no_program_does_not_load_what_counts_operations() -> None:
+    """It brings triton: half a second and 70 MB at each start."""
+    code = "import sys, classifier.checkpoint; print({'triton', 'torch.utils.flop_counter'} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
