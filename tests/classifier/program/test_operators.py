@@ -11,8 +11,10 @@ from classifier.program.operators import OPERATORS, SIZES
 
 OWN = {
     *("getitem", "split.Tensor", "chunk", "unbind.int", "div.Tensor_mode", "view", "batch_norm", "conv1d", "conv2d"),
-    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention"),
+    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum", "roll"),
 }
+# They make a new tensor, and leave what they are given as it was.
+PURE = {"copy", "select_scatter", "slice_scatter"}
 NAMED = sorted(set(OPERATORS) - SIZES)
 # Parts of names of what reads files, shows memory that was not written, shares memory, or draws random numbers.
 FORBIDDEN = (
@@ -64,7 +66,7 @@ def test_an_operator_neither_writes_what_it_is_given_nor_draws_random_numbers(na
         "repeat_interleave.self_int",
         "index.Tensor",
     )
-    assert not any(part in name.partition(".")[0] for part in FORBIDDEN)
+    assert name in PURE or not any(part in name.partition(".")[0] for part in FORBIDDEN)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMED) - OWN - {"batch_norm"}))
