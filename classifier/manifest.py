@@ -125,7 +125,7 @@ class ProgramInfo(Section):
 
     torch: str = Field(description="the version that exported it", min_length=1, max_length=64)
     operators: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
-        description="what the program uses", min_length=1
+        description="what the program uses", min_length=1, max_length=1000
     )
 
 

@@ -5,6 +5,7 @@ smaller ones no tensor may be larger (`classifier.program.network.Watch`).
 """
 
 import math
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from classifier.header import CheckpointError
 from classifier.program.document import Program
@@ -23,6 +23,7 @@ MAX_OPERATIONS = 1e13
 MAX_RESULT = 1 << 28  # numbers in one result
 MAX_NUMBERS = 1 << 35  # numbers that all operators together read and write
 MAX_BYTES = 1 << 31  # in all results that are needed at the same time
+MAX_SECONDS = 60.0  # of a processor, for one walk; the longest known takes some 15, where others compute as well
 _MAX_RANK = 16
 _META = torch.device("meta")
 
@@ -68,7 +69,7 @@ def check(
             _check_logits(network.run(torch.empty(batch, *shape, device=_META), note), batch, classes)
         for batch in range(1, max_batch) if every_batch else (each for each in (1, 2) if each < max_batch):
             images = torch.empty(batch, *shape, device=_META)
-            _check_logits(network.run(images, Watch(largest, batch)), batch, classes)
+            _check_logits(network.run(images, _Hurried(Watch(largest, batch))), batch, classes)
     except CheckpointError:
         raise
     except Exception as error:
@@ -98,11 +99,39 @@ def _check_sizes(number: int, sizes: Sequence[tuple[int, ...]]) -> None:
         raise CheckpointError(f"the program's node {number - 1} makes a tensor of more than {_MAX_RANK} dimensions")
 
 
+class _Deadline:
+    """Ends a walk that takes too long: some shapes take torch a quarter of a second to find."""
+
+    def __init__(self) -> None:
+        self._end = time.thread_time() + MAX_SECONDS
+
+    def check(self) -> None:
+        """Raises: CheckpointError if the time is over."""
+        if time.thread_time() > self._end:
+            raise CheckpointError("the program is too large: its shapes take longer to check than any network's here")
+
+
+class _Hurried:
+    """Watches the values of a walk, until its time is over."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self._deadline = watch, _Deadline()
+
+    def __call__(self, number: int, value: Any) -> None:
+        self._deadline.check()
+        self._watch(number, value)
+
+
 class _Costs(TorchDispatchMode):
     """Counts what the operators would do, and ends it where that is too much."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # It brings triton, which takes half a second and 70 MB: a server without programs shall not pay for it.
+        from torch.utils.flop_counter import flop_registry
+
+        self._operations_of = flop_registry
+        self._deadline = _Deadline()
         self.most_bytes = 0
         self._batch = batch
         self._operations = 0.0
@@ -113,17 +142,22 @@ class _Costs(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        self._deadline.check()
         result = function(*args, **(kwargs or {}))
         made, taken = _tensors(result), _tensors((args, kwargs))
         largest = max((each.numel() for each in made), default=0)
         if largest > MAX_RESULT * self._batch:
             raise CheckpointError(f"the program is too large: {function} makes {largest:,} numbers")
         self._numbers += sum(each.numel() for each in (*made, *taken))
-        count = flop_registry.get(function.overloadpacket)
+        count = self._operations_of.get(function.overloadpacket)
         if count is not None:
-            self._operations += count(*args, **(kwargs or {}), out_val=result)
-        if "pool" in function.__name__ and "adaptive" not in function.__name__:
-            self._operations += sum(each.numel() for each in made) * _window(args)
+            operations = count(*args, **(kwargs or {}), out_val=result)
+            if made[0].is_floating_point():
+                self._operations += operations
+            else:  # products of whole numbers are computed one by one
+                self._numbers += operations
+        if "pool" in function.__name__:
+            self._numbers += made[0].numel() * _window(function.__name__, args, made[0])
         for each in made:
             self._keep(each)
         # What does not lie in one piece may be copied before it is used.
@@ -155,9 +189,16 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def _window(args: Sequence[Any]) -> int:
-    """Returns how many values a pool looks at for each of its results."""
-    window = 1
-    for size in args[1] if isinstance(args[1], list | tuple) else ():
-        window *= size
-    return window
+def _window(pool: str, args: Sequence[Any], result: torch.Tensor) -> int:
+    """Returns how many values a pool looks at for each of its results, at the most.
+
+    Args:
+        pool: the operator's name.
+        args: its arguments: values and, unless it is adaptive, the window's sizes. One size stands for all dimensions.
+    """
+    dimensions = 2 if "2d" in pool else 1
+    if "adaptive" in pool:
+        given, made = args[0].shape[-dimensions:], result.shape[-dimensions:]
+        return math.prod(each // parts + 2 for each, parts in zip(given, made, strict=True))
+    window = args[1] if isinstance(args[1], list | tuple) else [args[1]]
+    return math.prod(window if len(window) == dimensions else [*window] * dimensions)

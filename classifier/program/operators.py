@@ -119,7 +119,7 @@ _PLAIN = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
     upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec
     cat clone copy constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
-    pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape roll select.int slice.Tensor
+    pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
     unflatten.int unsqueeze
     addcmul bitwise_not max min select_scatter slice_scatter
@@ -202,6 +202,13 @@ def _unbind(values: torch.Tensor, dim: int = 0) -> tuple[torch.Tensor, ...]:
     return torch.unbind(values, dim)
 
 
+def _roll(values: torch.Tensor, shifts: list[int], dims: list[int] | tuple[int, ...] = ()) -> torch.Tensor:
+    # Torch rolls all values again for each of the shifts.
+    if len(shifts) > max(1, values.dim()):
+        raise ValueError("a tensor is rolled in more dimensions than it has")
+    return torch.roll(values, shifts, dims)
+
+
 def _getitem(parts: Sequence[torch.Tensor], i: int) -> torch.Tensor:
     if not isinstance(parts, list | tuple) or not isinstance(i, int):
         raise TypeError("only parts of a tensor that was split are numbered")
@@ -232,6 +239,7 @@ _OWN: Mapping[str, Callable[..., Any]] = {
     "div.Tensor_mode": _div,
     "split.Tensor": _split,
     "chunk": _chunk,
+    "roll": _roll,
     "unbind.int": _unbind,
 }
 

@@ -221,3 +221,11 @@ def test_any_other_name_is_refused(name: str) -> None:
 def test_a_manifest_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         _read(_document()).model = "other"  # type: ignore[misc]
+
+
+def test_the_operators_of_a_program_are_no_more_than_a_list_of_models_can_show() -> None:
+    document = {**_document(), "format": 2, "program": {"torch": "2.15.0", "operators": ["relu"] * 1000}}
+    assert _read(document).program is not None
+    document["program"]["operators"] *= 2
+    with pytest.raises(ValidationError, match="at most 1000 items"):
+        _read(document)

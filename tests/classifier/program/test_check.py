@@ -1,5 +1,7 @@
 """What a program costs is known before anything is computed, and what costs too much is refused."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -62,6 +64,17 @@ def test_a_network_that_is_as_others_passes_and_its_sizes_are_known() -> None:
             node("constant_pad_nd", IMAGES, (2048, 2048, 2048, 2048)),
             node("avg_pool2d", value(1), (2000, 2000), (1, 1)),
         ),
+        with_head(
+            node("constant_pad_nd", IMAGES, (2048, 2048, 2048, 2048)),
+            node("avg_pool2d", value(1), (2000,), (1,)),  # one size for both dimensions
+        ),
+        with_head(
+            node("mean.dim", IMAGES, (2, 3), True),
+            node("repeat", value(1), (1, 1, 1 << 20, 1)),
+            node("adaptive_avg_pool2d", value(2), (1, 1 << 20)),  # each of its results reads all that there is
+        ),
+        with_head(node("full", (8192, 8192), 1), node("mm", value(1), value(1))),  # whole numbers, one by one
+        with_head(node("roll", IMAGES, (1,) * 100, (3,) * 100)),
         with_head(node("sym_size", IMAGES, 0), *(node("size_mul", value(n), value(n)) for n in range(1, 9))),
         with_head(
             node("unbind.int", node("relu", IMAGES).args[0], 3),
@@ -125,6 +138,25 @@ def test_a_size_that_is_large_only_between_the_ends_is_found_where_every_batch_i
         check(program(nodes, HEAD), (1, 8, 8), 10, 7, every_batch=True)
 
 
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_a_program_whose_check_takes_too_long_is_refused(max_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.program.check.MAX_SECONDS", -1.0)
+    with pytest.raises(CheckpointError, match="take longer to check"):
+        checked(*with_head(), max_batch=max_batch)
+
+
+def test_pools_of_one_size_and_adaptive_ones_as_networks_have_them_pass() -> None:
+    checked(*with_head(node("avg_pool2d", IMAGES, (2,)), node("adaptive_avg_pool2d", value(1), (1, 1))))
+
+
 def test_a_batch_that_the_memory_does_not_hold_is_refused_for_now() -> None:
     with pytest.raises(MemoryError, match="serve it with a smaller max_batch"):
         check(program(with_head(), HEAD), (1, 8, 8), 10, 64, free_memory=1000)
+
+
+@pytest.mark.process
+def test_a_server_that_has_no_program_does_not_load_what_counts_operations() -> None:
+    """It brings triton: half a second and 70 MB at each start."""
+    code = "import sys, classifier.checkpoint; print({'triton', 'torch.utils.flop_counter'} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"

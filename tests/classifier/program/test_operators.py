@@ -11,7 +11,7 @@ from classifier.program.operators import OPERATORS, SIZES
 
 OWN = {
     *("getitem", "split.Tensor", "chunk", "unbind.int", "div.Tensor_mode", "view", "batch_norm", "conv1d", "conv2d"),
-    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum"),
+    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum", "roll"),
 }
 NAMED = sorted(set(OPERATORS) - SIZES)
 # Parts of names of what reads files, shows memory that was not written, shares memory, or draws random numbers.
