@@ -37,12 +37,12 @@ import torch.nn.functional as F
 class Digits(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(1, 16, 3)
-        self.second = nn.Conv2d(16, 32, 3)
+        self.first = nn.Conv2d(1, 8, 3)
+        self.second = nn.Conv2d(8, 16, 3)
         self.drop = nn.Dropout(0.25)
-        self.hidden = nn.Linear(4608, 128)
+        self.hidden = nn.Linear(2304, 64)
         self.drop_hidden = nn.Dropout(0.5)
-        self.last = nn.Linear(128, 10)
+        self.last = nn.Linear(64, 10)
 
     def forward(self, images):
         maps = F.relu(self.second(F.relu(self.first(images))))

@@ -61,8 +61,8 @@ def import_weights(
     named = _named(architecture, network)
     if named is None and content.manifest and content.manifest.program:
         raise TrainingError(
-            f"{path} is a published checkpoint that holds its network: copy it to {store}/{content.manifest.model}/1"
-            ".safetensors, or another free number, and it is served"
+            f"{path} is a published checkpoint that holds its network: copy it to "
+            f"{store}/NAME/NUMBER.safetensors, and it is served"
         )
     architecture = named or _said(path, known.architecture if known else content.architecture)
     said = dict(content.labels) | ({sidecar.path_of(path).name: beside.labels} if beside else {})
