@@ -37,16 +37,16 @@ import torch.nn.functional as F
 class Digits(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(1, 8, 3)
-        self.second = nn.Conv2d(8, 16, 3)
-        self.drop = nn.Dropout(0.25)
-        self.hidden = nn.Linear(2304, 64)
-        self.drop_hidden = nn.Dropout(0.5)
+        self.first = nn.Conv2d(1, 16, 3)
+        self.second = nn.Conv2d(16, 32, 3)
+        self.drop = nn.Dropout(0.1)
+        self.hidden = nn.Linear(800, 64)
+        self.drop_hidden = nn.Dropout(0.25)
         self.last = nn.Linear(64, 10)
 
     def forward(self, images):
-        maps = F.relu(self.second(F.relu(self.first(images))))
-        maps = self.drop(F.max_pool2d(maps, 2))
+        maps = F.max_pool2d(F.relu(self.first(images)), 2)
+        maps = self.drop(F.max_pool2d(F.relu(self.second(maps)), 2))
         hidden = self.drop_hidden(F.relu(self.hidden(maps.flatten(1))))
         return F.log_softmax(self.last(hidden), dim=1)
 """
