@@ -16,7 +16,7 @@ from torch import nn
 
 from classifier.preprocess import Preprocess
 from classifier.torchvision_parts import torchvision_part
-from training.commands.import_weights import import_network
+from training.commands.import_network import import_network
 from training.errors import TrainingError
 from training.progress import Progress
 

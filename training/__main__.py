@@ -135,7 +135,7 @@ def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
     }
     if arguments.pretrained is not None:
         _refuse(arguments, "--pretrained", "architecture", "network", "weights", "settings", "preprocess_from")
-        from training.commands.import_weights import import_pretrained
+        from training.commands.import_pretrained import import_pretrained
 
         return import_pretrained(arguments.pretrained, labels=_labels(arguments), **kept)
     if arguments.exported is not None:
@@ -148,14 +148,16 @@ def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
             "import what? Name a FILE, or --exported FILE, --pretrained ARCHITECTURE, or --network FILE.py:CLASS"
         )
     network = None if arguments.network is None else _own_network(arguments.network)
-    from training.commands.import_weights import import_network, import_weights
-
     if arguments.file is None and network is not None:
         _refuse(arguments, "--network", "architecture", "weights")
         labels = _labels(arguments)
         if labels is None:
             raise TrainingError(f"--network {arguments.network}: what are its classes called? --labels is needed")
+        from training.commands.import_network import import_network
+
         return import_network(network, labels=labels, **kept, **_preparation(arguments))
+    from training.commands.import_weights import import_weights
+
     return import_weights(
         arguments.file,
         architecture=arguments.architecture,

@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m training",
         usage="python -m training COMMAND ...",
         description=_map(),
-        epilog="Each command has its own --help.",
+        epilog="A network of your own (docs/bring-your-own.md): python -m training strokes --network my_net.py:Net\n\n"
+        "Each command has its own --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
@@ -91,7 +92,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
             help="a folder with one folder of photos per class, or with splits of such folders: train/, val/, test/",
         )
     recipe = parser.add_argument_group("what to train")
-    known = f"{', '.join(names())}, or a .toml file"
+    known = f"{', '.join(names())}, where timm/NAME is an architecture, too; or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
     recipe.add_argument(
         "--network",
@@ -134,7 +135,9 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a .pth, .pth.tar, .ckpt or .safetensors file")
+    what.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="weights: .pth, .pth.tar, .ckpt or .safetensors"
+    )
     what.add_argument(
         "--pretrained",
         metavar="ARCHITECTURE",
@@ -167,7 +170,9 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preprocess-from", type=Path, metavar="CHECKPOINT", help=prepared)
     examples = "folder of images by which the server checks the weights (default: drawn images)"
     parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
-    parser.add_argument("--name", help="the model's name in the store (default: the architecture's)")
+    parser.add_argument(
+        "--name", help="the model's name in the store (default: the architecture's, or the .pt2 file's)"
+    )
     _store_flag(parser)
 
 

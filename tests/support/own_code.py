@@ -1,5 +1,7 @@
 """Networks as people write them, as the text of their files."""
 
+from typing import Any
+
 # As tutorials have it: no arguments, and sizes for 28x28 grey pixels and 10 classes.
 TUTORIAL = """\
 import torch
@@ -37,14 +39,14 @@ class Digits(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(1, 16, 3)
         self.second = nn.Conv2d(16, 32, 3)
-        self.drop = nn.Dropout(0.25)
-        self.hidden = nn.Linear(4608, 128)
-        self.drop_hidden = nn.Dropout(0.5)
-        self.last = nn.Linear(128, 10)
+        self.drop = nn.Dropout(0.1)
+        self.hidden = nn.Linear(800, 64)
+        self.drop_hidden = nn.Dropout(0.25)
+        self.last = nn.Linear(64, 10)
 
     def forward(self, images):
-        maps = F.relu(self.second(F.relu(self.first(images))))
-        maps = self.drop(F.max_pool2d(maps, 2))
+        maps = F.max_pool2d(F.relu(self.first(images)), 2)
+        maps = self.drop(F.max_pool2d(F.relu(self.second(maps)), 2))
         hidden = self.drop_hidden(F.relu(self.hidden(maps.flatten(1))))
         return F.log_softmax(self.last(hidden), dim=1)
 """
@@ -65,3 +67,28 @@ class Small(nn.Module):
     def forward(self, images):
         return self.fc(self.drop(self.pool(self.body(images)).flatten(1)))
 """
+
+# It can make itself with weights that are not random.
+TRAINED = """\
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes=3, width=4):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.features(images))
+
+def trained(num_classes=3):
+    net = Net(num_classes)
+    with torch.no_grad():
+        for i, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) / (1 + i))
+    return net
+"""
+
+# How it takes its images.
+GREY: dict[str, Any] = {"mode": "L", "resize": (28, 28), "crop": None, "mean": (0.5,), "std": (0.5,)}

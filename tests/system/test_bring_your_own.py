@@ -118,7 +118,7 @@ def test_a_network_that_returns_log_probabilities_reads_digits_and_flags_noise(f
     assert manifest.out_of_distribution is not None
     noise = torch.randint(0, 256, (500, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        logits = checkpoint.build()(normalizer(manifest.preprocess, device=torch.device("cpu"))(noise))
+        logits = checkpoint.build(len(noise))(normalizer(manifest.preprocess, device=torch.device("cpu"))(noise))
     flagged = SCORES["energy"](logits) < manifest.out_of_distribution.threshold
     assert float(flagged.float().mean()) >= 0.95
 

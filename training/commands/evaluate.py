@@ -14,6 +14,7 @@ from training.data.folder_names import composed
 from training.device import device_named
 from training.errors import TrainingError
 from training.evaluation import measure
+from training.evaluation.logits import evaluation_batch
 from training.evaluation.measure import Measured
 from training.progress import Progress
 from training.recipes.builtin import builtin
@@ -69,7 +70,12 @@ def evaluate(
         torch.set_num_threads(provenance.threads)  # sums are split among them, which decides the last bits
     try:
         measured = measure.measured(
-            checkpoint.build(), dataset.test, manifest.preprocess, on, name="test", temperature=manifest.temperature
+            checkpoint.build(evaluation_batch(dataset.test, on)),
+            dataset.test,
+            manifest.preprocess,
+            on,
+            name="test",
+            temperature=manifest.temperature,
         )
     finally:
         torch.set_num_threads(threads)

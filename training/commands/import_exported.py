@@ -13,12 +13,12 @@ from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
-from training.commands.import_weights import Served, agreed, example_pngs, publish_served
+from training.commands.imported import Served, agreed, example_pngs, note_to, publish_served
 from training.commands.preprocess_choice import chosen_preprocess
 from training.errors import TrainingError
 from training.networks import pt2
 from training.networks.logits import with_logits
-from training.networks.served import of_exported
+from training.networks.served import EXPORTED, of_exported
 from training.progress import Progress
 from training.publishing import sidecar
 from training.publishing.publish import check_name
@@ -62,11 +62,7 @@ def import_exported(
         TrainingError: the file, the labels, the preprocess or the name cannot be used.
         OSError: the file cannot be read, or the store cannot be written to.
     """
-    progress = progress or Progress.silent()
-
-    def note(line: str) -> None:
-        progress.say(f"{path.name}: {line}")
-
+    note = note_to(progress, path.name)
     name = path.stem if name is None else name
     check_name(name)
     sha256 = sidecar.sha256_of(path)
@@ -82,7 +78,7 @@ def import_exported(
         note(line)
     same = beside is not None and beside.preprocess == chosen
     served = Served(
-        architecture=beside.architecture if beside else f"exported:{path.stem}",
+        architecture=beside.architecture if beside else EXPORTED + path.stem,
         weights={},
         labels=labels,
         preprocess=chosen,

@@ -81,7 +81,8 @@ def _recorded(network: nn.Module, shape: tuple[int, int, int], name: str) -> tor
             raise _cannot_export(name, error) from error
         raise TrainingError(
             f"{name} cannot be exported: the size of the batch became a constant, so other batches could not be "
-            "computed; neither loop over the images nor compare their number, and write x.flatten(1) for x.view(2, -1)"
+            "computed; write images.shape[0] for len(images), and images.flatten(1) for images.view(2, -1); neither "
+            "loop over the images nor compare their number"
             f"{places.behind(_place_of_guard(network, shape))}"
         ) from error
     except Exception as error:  # nearly anything: it runs the person's code

@@ -14,7 +14,7 @@ _LONGEST = 100  # characters of a line of code
 
 
 def of_trace(text: str) -> str | None:
-    """Returns the last place in a stack trace, as text, that is in a person's code: `my_net.py, line 12: x = x + 1`."""
+    """Returns the last place in a stack trace, as text, that is in a person's code: `my_net.py:12: x = x + 1`."""
     lines = text.split("\n")
     frames = ((_FRAME.search(line), following) for line, following in zip(lines, [*lines[1:], ""], strict=True))
     return _last((frame[1], int(frame[2]), "" if _FRAME.search(code) else code) for frame, code in frames if frame)
@@ -43,7 +43,7 @@ def _last(frames: Iterable[tuple[str, int, str]]) -> str | None:
         return None
     file, line, code = own[-1]
     code = " ".join((code or linecache.getline(file, line)).split())[:_LONGEST]
-    return f"{Path(file).name}, line {line}" + (f": {code}" if code else "")
+    return f"{Path(file).name}:{line}" + (f": {code}" if code else "")
 
 
 def _is_own(file: str) -> bool:

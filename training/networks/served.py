@@ -16,6 +16,8 @@ from training.networks.pt2 import Exported
 from training.networks.spec import NetworkSpec
 from training.networks.tied import with_tied_names
 
+EXPORTED = "exported:"  # begins what a network is called that was read from a .pt2 file
+
 
 @dataclass(frozen=True, slots=True)
 class ServedNetwork:

@@ -14,6 +14,7 @@ from training.errors import TrainingError
 from training.networks import heads
 from training.networks.code_files import is_own_code
 from training.networks.pretrained import pretrained
+from training.networks.served import EXPORTED
 from training.networks.tied import with_tied_names
 from training.publishing.open_checkpoint import header_of, reading
 from training.recipes.recipe import Recipe, Stage
@@ -43,11 +44,16 @@ class InitialWeights:
             path: a published checkpoint; None: none was named.
 
         Raises:
-            TrainingError: the file is no sound checkpoint, or pretrained weights are not available.
+            TrainingError: the file is no sound checkpoint, or of a .pt2 file, or pretrained weights are not available.
             TorchvisionError: torchvision is needed and cannot be imported.
         """
         if path is not None:
             sha256, checkpoint = load_checkpoint(path)
+            if checkpoint.manifest.architecture.startswith(EXPORTED):
+                raise TrainingError(
+                    f"--from {path}: it is of a .pt2 file, which is served and evaluated as it is and not trained; "
+                    "train the network's class by --network, or name a checkpoint that was trained here"
+                )
             name = f"{path.resolve().parent.name}/{path.resolve().stem} {sha256}"
             return cls(name, checkpoint.manifest.architecture, dict(checkpoint.network), checkpoint)
         if recipe.start == "backbone":

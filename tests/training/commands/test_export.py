@@ -52,7 +52,7 @@ def _published(network: str, folder: Path) -> Checkpoint:
     else:
         own = checkpoint(architecture=network, preprocess=DIGITS if network == "mnist_cnn" else PHOTOS)
         own = replace(own, network=hub.random_weights(meta_network(network, 10)))
-        made = logits(own.build(), own.manifest.preprocess, own.reference.pixels)
+        made = logits(own.build(64), own.manifest.preprocess, own.reference.pixels)
         own = replace(own, reference=replace(own.reference, logits=made))
     own.save(folder / "1.safetensors")
     return own
@@ -95,7 +95,7 @@ def test_an_export_comes_back_and_gives_the_same_answers_to_the_last_bit(
         calibration=Calibration(temperature=1.0 / 3),
     )
     images = [own.manifest.preprocess.to_pixels(Image.fromarray(noise(90, 120, seed=seed))) for seed in range(6)]
-    scores = SCORES["energy"](own.build()(normalizer(preprocess, device=CPU)(torch.from_numpy(np.stack(images)))))
+    scores = SCORES["energy"](own.build(64)(normalizer(preprocess, device=CPU)(torch.from_numpy(np.stack(images)))))
     own = saying(own, out_of_distribution=OutOfDistribution(method="energy", threshold=float(scores.median())))
     own.save(tmp_path / "1.safetensors")
     export(tmp_path / "1.safetensors", tmp_path / "out" / "net.pth")
@@ -201,7 +201,7 @@ def test_an_exported_program_gives_the_same_logits_to_the_last_bit_and_comes_bac
     theirs = torch.export.load(file).module()
     back = pt2.read(file, file.name)
     ours = ProgramNetwork(back.program, back.tensors)
-    served = own.build()
+    served = own.build(64)
     with torch.no_grad():
         for images in _batches(own):
             expected = served(images)
@@ -229,7 +229,7 @@ def test_an_exported_program_needs_nothing_but_torch(tmp_path: Path) -> None:
         "assert not {'training', 'classifier', 'app'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=100)
-    assert torch.allclose(torch.load(tmp_path / "logits.pt"), own.build()(images), atol=1e-5)
+    assert torch.allclose(torch.load(tmp_path / "logits.pt"), own.build(64)(images), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_an_onnx_model_gives_the_same_logits_without_a_word(
     height, width, channels = own.manifest.preprocess.shape
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(float)", ["batch", channels, height, width])
     assert (returned.name, returned.shape) == ("logits", ["batch", 10])
-    served = own.build()
+    served = own.build(64)
     for images in _batches(own):
         (values,) = session.run(None, {"images": images.numpy()})
         expected = served(images)
@@ -287,9 +287,7 @@ def test_the_weights_of_a_program_have_the_names_of_its_code_and_need_it(ending:
     assert weights.keys() == own.network.keys() >= {"patches.1.running_mean", "token", "qkv.bias"}
     assert all(tensor.equal(own.network[name]) for name, tensor in weights.items())
     assert "import needs --network" in _said(file)["note"]
-    with pytest.raises(
-        TrainingError, match=r"is of net_0\.py:Net, which is code, and code that a file names is not run"
-    ):
+    with pytest.raises(TrainingError, match=r"is of str 'net_0\.py:Net'\. Code is run only if you name it"):
         import_weights(file, store=tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
@@ -298,7 +296,7 @@ def test_code_that_a_file_names_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nNet = None\n")
     planted = f"{tmp_path / 'planted.py'}:Net"
     torch.save({"arch": planted, "state_dict": checkpoint().network}, tmp_path / "net.pth")
-    with pytest.raises(TrainingError, match="code that a file names is not run"):
+    with pytest.raises(TrainingError, match="Code is run only if you name it"):
         import_weights(tmp_path / "net.pth", labels=tuple("0123456789"), store=tmp_path / "store")
     assert not (tmp_path / "ran").exists()
 

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing_in_the_store(tmp_path: 
     path = write(tmp_path, saved(seeded(Small)))
     with pytest.raises(TrainingError, match=r"model\.pt2 does not say what its classes are called: --labels is needed"):
         _said_of(path, labels=None)
-    with pytest.raises(TrainingError, match=r"makes \[1, 3\] of 1 images, where \[1, 2\] .*\(2 labels were given\)"):
+    with pytest.raises(TrainingError, match=r"makes \[64, 3\] of .*, where \[64, 2\] .*\(2 labels were given\)"):
         _said_of(path, labels=LABELS[:2])
     with pytest.raises(
         TrainingError, match=r"takes images of 12x12x1, and the preprocess makes some of 28x28x1: say by"
@@ -152,7 +152,7 @@ def test_the_command_publishes_and_says_what_is_wrong_in_one_line(
     assert (tmp_path / "model" / "1.safetensors").is_file()
     capsys.readouterr()
     assert main([*command, "--weights", "ema"]) == 2
-    assert "--weights: an exported program holds both" in capsys.readouterr().err
+    assert "--weights: --exported brings its own" in capsys.readouterr().err
     assert main(["import", "--exported", str(tmp_path / "none.pt2")]) == 2
     assert capsys.readouterr().err == f"python -m training: No such file or directory ({tmp_path / 'none.pt2'})\n"
 

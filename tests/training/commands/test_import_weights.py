@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 from PIL import Image
 from rich.console import Console
-from torchvision import models
 
 from app.inference.verification import verify
 from classifier.architectures import meta_network
@@ -24,9 +23,10 @@ from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Preprocess
 from tests.support import hub
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
-from tests.support.images import noise
+from tests.support.own_code import GREY, TRAINED
+from tests.support.program_checkpoints import program_checkpoint
 from tests.support.tutorial import tutorial_file
-from training.commands.import_weights import import_network, import_pretrained, import_weights
+from training.commands.import_weights import import_weights
 from training.errors import TrainingError
 from training.networks import own_code
 from training.networks.pretrained import preprocess_of
@@ -152,36 +152,6 @@ def test_weights_whose_logits_are_not_finite_are_refused(tmp_path: Path) -> None
         import_weights(tmp_path / "net.pth", architecture="mnist_cnn", labels=LABELS, store=tmp_path / "store")
 
 
-@pytest.mark.slow
-def test_torchvisions_weights_are_published_with_their_labels_and_preprocess(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    file = hub.cache("shufflenet_v2_x0_5", hub.random_weights(meta_network("shufflenet_v2_x0_5", 1000)))
-    published = import_pretrained("shufflenet_v2_x0_5", store=tmp_path / "store")
-    assert published == tmp_path / "store" / "shufflenet_v2_x0_5" / "1.safetensors"
-    predictor = verify(published, device=torch.device("cpu"), max_items=2)
-    assert predictor.manifest.labels[:2] == ("tench", "goldfish")
-    assert predictor.manifest.preprocess == preprocess_of("shufflenet_v2_x0_5")
-    assert predictor.manifest.imported is not None
-    assert predictor.manifest.imported.source == "torchvision ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
-    assert predictor.manifest.imported.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    # What the server answers is what torchvision itself would say.
-    weights = models.ShuffleNet_V2_X0_5_Weights.DEFAULT
-    image = Image.fromarray(noise(250, 320))
-    network = models.get_model("shufflenet_v2_x0_5", weights=weights).eval()
-    with torch.inference_mode():
-        expected = network(weights.transforms()(image)[None])
-    logits = predictor.logits([predictor.manifest.preprocess.to_pixels(image)])
-    assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
-
-
-def test_a_head_that_nobody_has_trained_is_not_even_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="alexnet_transfer begins with alexnet's features, but nobody has trained"):
-        import_pretrained("alexnet_transfer", store=tmp_path / "store")
-    assert not (tmp_path / "store").exists()
-
-
 def test_a_file_in_which_a_byte_was_changed_is_refused(tmp_path: Path) -> None:
     path = tutorial_file(tmp_path, "mnist_cnn")
     data = bytearray(path.read_bytes())
@@ -271,6 +241,14 @@ def test_a_checkpoint_of_ours_refuses_labels_that_contradict_it(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_ours_that_holds_its_network_is_to_be_copied(tmp_path: Path) -> None:
+    program_checkpoint(tmp_path).save(tmp_path / "1.safetensors")
+    with pytest.raises(TrainingError, match=r"holds its network: copy it to .*/NAME/NUMBER\.safetensors"):
+        _said_of(tmp_path / "1.safetensors")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
 def test_the_preprocess_can_be_told_in_whole_or_in_part_and_what_is_guessed_is_said(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(_weights("squeezenet1_1"), path)
@@ -294,38 +272,10 @@ def test_other_programs_documents_beside_a_file_change_nothing(tmp_path: Path) -
     assert "is not one that export wrote" in said[0]
 
 
-OWN = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_classes=3, width=4):
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.fc = nn.Linear(width, num_classes)
-
-    def forward(self, images):
-        return self.fc(self.features(images))
-
-def trained(num_classes=3):
-    net = Net(num_classes)
-    with torch.no_grad():
-        for i, parameter in enumerate(net.parameters()):
-            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) / (1 + i))
-    return net
-"""
-GREY = {"mode": "L", "resize": (28, 28), "crop": None, "mean": (0.5,), "std": (0.5,)}
 SET_GREY = [
     *("preprocess.mode=L", "preprocess.resize=[28,28]", "preprocess.crop=none"),
     *("preprocess.mean=[0.5]", "preprocess.std=[0.5]"),
 ]
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> str:
-    """Somebody's own code, as a person names it."""
-    (tmp_path / "my_net.py").write_text(OWN)
-    return f"{tmp_path / 'my_net.py'}:Net"
 
 
 def _weights_of(net: str, path: Path, **options: Any) -> dict[str, torch.Tensor]:
@@ -348,27 +298,11 @@ def test_weights_for_somebody_s_own_network_are_published_with_the_code_and_a_se
     own = Checkpoint.load(published)
     assert own.manifest.preprocess == Preprocess.model_validate(GREY | {"interpolation": "bilinear"})
     assert own.manifest.code is not None
-    assert (own.manifest.code.file, own.manifest.code.text) == ("my_net.py", OWN)
+    assert (own.manifest.code.file, own.manifest.code.text) == ("my_net.py", TRAINED)
     assert own.manifest.program is not None
     assert own.network.keys() == weights.keys()
     assert all(own.network[name].equal(tensor) for name, tensor in weights.items())
     assert any("Guessed, as is usual for ImageNet: interpolation=bilinear, background=255" in line for line in said)
-
-
-@pytest.mark.slow
-def test_a_constructor_that_gives_the_network_its_weights_needs_no_file(net: str, tmp_path: Path) -> None:
-    trained = net.replace(":Net", ":trained")
-    path = import_network(trained, labels=LABELS, store=tmp_path / "store", preprocess=Preprocess.model_validate(GREY))
-    own = Checkpoint.load(path)
-    assert own.network["fc.bias"].tolist() == pytest.approx([-0.25, 0, 0.25])
-    assert own.manifest.imported is not None
-    assert (own.manifest.imported.source, own.manifest.imported.sha256) == ("my_net.py:trained", None)
-
-
-def test_a_constructor_with_random_weights_and_no_file_is_refused(net: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"my_net\.py:Net draws its weights at random: name the file that holds"):
-        import_network(net, labels=LABELS, store=tmp_path / "store", preprocess=Preprocess.model_validate(GREY))
-    assert not (tmp_path / "store").exists()
 
 
 def test_how_images_are_prepared_for_somebody_s_own_network_is_guessed_with_a_word(net: str, tmp_path: Path) -> None:
@@ -433,7 +367,7 @@ def test_an_export_of_somebody_s_own_network_asks_for_its_code(net: str, tmp_pat
 def test_what_somebody_s_own_network_may_not_answer_is_one_line_with_the_place(
     forward: str, said: str, tmp_path: Path
 ) -> None:
-    text = OWN.replace("return self.fc(self.features(images))", forward)
+    text = TRAINED.replace("return self.fc(self.features(images))", forward)
     (tmp_path / "my_net.py").write_text(text)
     net = f"{tmp_path / 'my_net.py'}:Net"
     _weights_of(net, tmp_path / "net.pth")
@@ -468,7 +402,9 @@ def test_weights_that_do_not_fit_somebody_s_own_network_are_refused(net: str, tm
 
 @pytest.mark.slow
 def test_a_network_of_logarithms_of_probabilities_is_served_without_the_last_step(tmp_path: Path) -> None:
-    text = OWN.replace("return self.fc(self.features(images))", "return self.fc(self.features(images)).log_softmax(1)")
+    text = TRAINED.replace(
+        "return self.fc(self.features(images))", "return self.fc(self.features(images)).log_softmax(1)"
+    )
     (tmp_path / "my_net.py").write_text(text)
     net = f"{tmp_path / 'my_net.py'}:Net"
     _weights_of(net, tmp_path / "net.pth")

@@ -58,7 +58,7 @@ def _exported(network: type[Small]) -> Exported:
 def test_a_softmax_at_the_end_is_taken_off_with_a_note(network: type[Small], kind: str) -> None:
     exported = _exported(network)
     (note,) = exported.notes
-    assert note.startswith(f"left out the {kind} at its end: a server needs the logits before it (test_logits.py, line")
+    assert note.startswith(f"left out the {kind} at its end: a server needs the logits before it (test_logits.py:")
     assert "softmax" not in " ".join(exported.program.operators)
     images = torch.randn(2, *SHAPE)
     with torch.inference_mode():
@@ -74,7 +74,7 @@ def test_logits_stay_as_they_are() -> None:
 
 def test_a_sigmoid_at_the_end_is_refused_with_the_line() -> None:
     with pytest.raises(
-        TrainingError, match=r"net ends in a sigmoid, .*: delete it; .* \(test_logits\.py, line .*sigmoid"
+        TrainingError, match=r"net ends in a sigmoid, .*: delete it; .* \(test_logits\.py:\d+: .*sigmoid"
     ):
         _exported(_Sigmoid)
 

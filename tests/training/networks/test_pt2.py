@@ -54,7 +54,7 @@ def test_a_file_as_people_save_it_gives_the_same_logits_to_the_last_bit(decompos
     assert exported.notes == ()
     assert set(exported.tensors) == {f"network.{name}" for name in network.state_dict()}
     assert "test_pt2.py" not in exported.places[len(exported.program.nodes)]
-    assert "exports.py, line" in exported.places[len(exported.program.nodes)]
+    assert "exports.py:" in exported.places[len(exported.program.nodes)]
 
 
 class _InPlace(Small):

@@ -146,7 +146,7 @@ def test_logarithms_of_probabilities_whose_last_step_cannot_be_taken_off_are_ref
 ) -> None:
     said = refused(a_class("torch.cat([F.log_softmax(y, 1)[:, :3], F.log_softmax(y, 1)[:, 3:]], 1)"))
     assert "its outputs are probabilities, or their logarithms, and no logits: delete the softmax at its end" in said
-    assert "my_net.py, line 12" in said
+    assert "my_net.py:12" in said
 
 
 def test_what_is_left_out_of_the_served_network_is_said(attempt: Try, said: Said) -> None:
