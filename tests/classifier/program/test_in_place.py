@@ -1,5 +1,7 @@
 """A node overwrites its input only where nobody sees the difference."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -7,6 +9,12 @@ from classifier.program.document import Node
 from classifier.program.network import ProgramNetwork
 from tests.support.programs import IMAGES, node, program, value
 
+CALLS: dict[str, Callable[..., torch.Tensor]] = {
+    "mul.Tensor": torch.mul,
+    "add.Tensor": torch.add,
+    "relu": torch.relu,
+    "t": torch.t,
+}
 DOUBLE = node("mul.Tensor", IMAGES, IMAGES)  # makes new memory, and takes one value twice
 
 
@@ -20,8 +28,7 @@ def shares_memory(nodes: list[Node], at: int) -> bool:
     assert torch.equal(images, before)
     for number, each in enumerate(nodes, start=1):
         a, *rest = [values[taken] for taken in each.values()]
-        made = {"mul.Tensor": torch.mul, "add.Tensor": torch.add, "relu": torch.relu}.get(each.op, torch.t)
-        values[number] = made(a, *rest).clone()
+        values[number] = CALLS[each.op](a, *rest).clone()
     assert torch.equal(logits, values[len(nodes)])
     return any(seen[at + 1].data_ptr() == seen[each].data_ptr() for each in nodes[at].values() if each)
 
