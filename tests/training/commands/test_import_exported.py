@@ -64,13 +64,18 @@ def test_a_file_as_people_save_it_is_published_and_a_server_takes_it(tmp_path: P
     assert torch.allclose(predictor.logits([pixels]), expected, atol=1e-4)
 
 
-def test_constants_that_would_take_all_memory_are_refused_before_they_are_computed(tmp_path: Path) -> None:
+def test_constants_that_would_take_all_memory_are_refused_before_they_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Huge(Small):
         def forward(self, x: torch.Tensor) -> Any:
             return self.fc(self.features(x)) + torch.zeros(1 << 30).sum()
 
+    computed: list[object] = []
+    monkeypatch.setattr("training.commands.import_exported.with_logits", lambda *given: computed.append(given))
     with pytest.raises(TrainingError, match="the program is too large"):
         _said_of(write(tmp_path, saved(seeded(Huge))))
+    assert not computed
 
 
 def test_a_log_softmax_is_taken_off_with_a_word(tmp_path: Path) -> None:
