@@ -108,7 +108,6 @@ def test_transfer_trains_a_head_on_pretrained_features(photos: Path, tmp_path: P
     provenance = Header.read(path).manifest.provenance
     assert provenance is not None
     assert provenance.parent == "timm test_resnet.r160_in1k"
-    assert (tmp_path / "runs" / "features").exists()
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The specification of classifier.program, one file for each of its modules."""
