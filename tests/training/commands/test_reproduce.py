@@ -58,6 +58,7 @@ def test_an_exported_network_that_was_not_trained_here_is_refused_in_the_same_wo
         reproduce(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../net.py", "/net.py", "a/net.py", "-net.py", "net\n.py"])
 def test_code_with_a_name_that_is_none_of_a_file_is_not_written(
     run: Train, tiny: Recipe, tmp_path: Path, name: str
