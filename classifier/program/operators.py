@@ -117,7 +117,7 @@ _PLAIN = """
     linear
     layer_norm group_norm rms_norm
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
-    upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec
+    upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec _upsample_bicubic2d_aa.vec
     cat clone copy constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as

@@ -24,6 +24,7 @@ from training.networks.code_files import is_own_code
 from training.networks.image_size import SIZE_ERRORS, cannot_take
 from training.networks.served import ServedNetwork, served_network
 from training.networks.spec import NetworkSpec
+from training.networks.timm_networks import PREFIX
 from training.networks.weights import Weights
 from training.networks.words import listed
 from training.progress import Progress
@@ -132,7 +133,7 @@ def publish_network(
 
     Raises: TrainingError if it cannot be served, or gives no logits; OSError.
     """
-    name = _name_of(spec.architecture) if name is None else name
+    name = _name_of(spec) if name is None else name
     check_name(name)
     pngs = example_pngs(examples, served.preprocess)
     code = spec.code
@@ -195,9 +196,9 @@ def example_pngs(folder: Path | None, preprocess: Preprocess) -> tuple[bytes, ..
     return example_images.drawn(preprocess) if folder is None else example_images.from_folder(folder, preprocess)
 
 
-def _name_of(architecture: str) -> str:
-    """Returns a name for the model: `my_net-net` for `my_net.py:Net`."""
-    plain = architecture.lower().replace(".py:", "-")
+def _name_of(spec: NetworkSpec) -> str:
+    """Returns a name for the model: `my_net-net` for `my_net.py:Net`, `resnet18.a1_in1k` for timm's of that name."""
+    plain = spec.architecture.removeprefix(PREFIX if spec.is_timm else "").lower().replace(".py:", "-")
     return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:64]
 
 

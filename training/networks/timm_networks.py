@@ -105,11 +105,6 @@ def without_tag(architecture: str) -> str:
     return architecture.partition(".")[0] if is_timm(architecture) else architecture
 
 
-def model_name(architecture: str) -> str:
-    """Returns what a model of this architecture is called in the store where nobody names it."""
-    return architecture.removeprefix(PREFIX)[:64] if is_timm(architecture) else architecture
-
-
 def configuration(architecture: str) -> Any:
     """Returns timm's configuration of the network's weights, a `PretrainedCfg`.
 
