@@ -51,7 +51,7 @@ def check(
         CheckpointError: it cannot, or takes more than any network here may.
         MemoryError: a batch takes more than `free_memory`.
     """
-    costs = _Costs(max_batch)
+    costs = _Costs(min(max_batch, 2))  # what is computed once may take as much as two images do
     largest: dict[int, list[tuple[int, ...]]] = {}
 
     def note(number: int, value: Any) -> None:
@@ -66,6 +66,7 @@ def check(
                 for name, each in program.tensors.items()
             }
             network = ProgramNetwork(program, tensors, device=_META).eval()
+            costs.images = max_batch
             _check_logits(network.run(torch.empty(batch, *shape, device=_META), note), batch, classes)
         for batch in range(1, max_batch) if every_batch else (each for each in (1, 2) if each < max_batch):
             images = torch.empty(batch, *shape, device=_META)
@@ -123,9 +124,13 @@ class _Hurried:
 
 
 class _Costs(TorchDispatchMode):
-    """Counts what the operators would do, and ends it where that is too much."""
+    """Counts what the operators would do, and ends it where that is too much.
 
-    def __init__(self, batch: int) -> None:
+    Args:
+        images: how many there are; so many times the bounds hold. It may be set anew.
+    """
+
+    def __init__(self, images: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # It brings triton, which takes half a second and 70 MB: a server without programs shall not pay for it.
         from torch.utils.flop_counter import flop_registry
@@ -133,7 +138,7 @@ class _Costs(TorchDispatchMode):
         self._operations_of = flop_registry
         self._deadline = _Deadline()
         self.most_bytes = 0
-        self._batch = batch
+        self.images = images
         self._operations = 0.0
         self._numbers = 0
         self._bytes = 0
@@ -146,7 +151,7 @@ class _Costs(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         made, taken = _tensors(result), _tensors((args, kwargs))
         largest = max((each.numel() for each in made), default=0)
-        if largest > MAX_RESULT * self._batch:
+        if largest > MAX_RESULT * self.images:
             raise CheckpointError(f"the program is too large: {function} makes {largest:,} numbers")
         self._numbers += sum(each.numel() for each in (*made, *taken))
         count = self._operations_of.get(function.overloadpacket)
@@ -164,9 +169,9 @@ class _Costs(TorchDispatchMode):
         copies = sum(each.numel() * each.itemsize for each in taken if not each.is_contiguous())
         self.most_bytes = max(self.most_bytes, self._bytes + copies)
         if (
-            self._operations > MAX_OPERATIONS * self._batch
-            or self._numbers > MAX_NUMBERS * self._batch
-            or self.most_bytes > MAX_BYTES * self._batch
+            self._operations > MAX_OPERATIONS * self.images
+            or self._numbers > MAX_NUMBERS * self.images
+            or self.most_bytes > MAX_BYTES * self.images
         ):
             raise CheckpointError("the program is too large: it computes more than any network here may")
         return result

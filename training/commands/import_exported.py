@@ -146,8 +146,7 @@ def _checked(
     pixels = torch.from_numpy(np.stack([preprocess.to_pixels(Image.open(io.BytesIO(png))) for png in pngs]))
     images = normalizer(preprocess, device=torch.device("cpu"))(pixels)
     try:
-        for batch in (2, _LARGE_BATCH):  # first what the constants may take: they are computed for no batch
-            check(exported.program, (channels, height, width), classes, batch)
+        check(exported.program, (channels, height, width), classes, _LARGE_BATCH)
         exported = with_logits(exported, images, str(path))
         network = ProgramNetwork(exported.program, exported.tensors).eval()
         with torch.inference_mode():

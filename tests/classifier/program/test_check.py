@@ -94,6 +94,12 @@ def test_what_costs_too_much_is_refused_at_once(nodes: list[Node]) -> None:
     assert time.process_time() - began < 60  # seconds; a deadline, not a pace
 
 
+@pytest.mark.parametrize("max_batch", [2, 64, 1024])
+def test_what_is_computed_once_may_be_no_larger_for_larger_batches(max_batch: int) -> None:
+    with pytest.raises(CheckpointError, match="the program is too large"):
+        checked(*with_head(node("full", (1 << 30,), 1.0)), max_batch=max_batch)
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
