@@ -137,7 +137,7 @@ class Checkpoint:
         network: nn.Module
         if self.program is not None:
             largest = self._check_program(self.program, max_batch, every_batch=every_batch, free_memory=free_memory)
-            network = ProgramNetwork(self.program, self._program_tensors(), largest=largest)
+            network = ProgramNetwork(self.program, self.program_tensors, largest=largest)
         else:
             network = self._meta_network()
             load_weights(network, self.network, share=True)
@@ -149,7 +149,9 @@ class Checkpoint:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 
-    def _program_tensors(self) -> dict[str, torch.Tensor]:
+    @property
+    def program_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights and the constants, by the names that a program has for them."""
         weights = {f"network.{name}": tensor for name, tensor in self.network.items()}
         return weights | {f"constant.{name}": tensor for name, tensor in self.constants.items()}
 
@@ -189,7 +191,7 @@ class Checkpoint:
         said = self.manifest.program
         if said is None or said.operators != program.operators:
             raise CheckpointError("the manifest does not say which operators its program uses")
-        tensors = self._program_tensors()
+        tensors = self.program_tensors
         _check_names(tensors.keys(), program.tensors.keys(), "the program")
         for name, spec in program.tensors.items():
             _check_tensor(name, tensors[name], getattr(torch, spec.dtype), spec.shape)
@@ -200,11 +202,10 @@ class Checkpoint:
             for i, png in enumerate(self.reference.encoded)
         }
         tensors = (
-            {f"network.{name}": tensor for name, tensor in self.network.items()}
+            self.program_tensors
             | encoded
             | {"reference.pixels": self.reference.pixels, "reference.logits": self.reference.logits}
             | {f"figures.{name}": tensor for name, tensor in self.figures.items()}
-            | {f"constant.{name}": tensor for name, tensor in self.constants.items()}
         )
         if self.program is not None:
             tensors["program"] = torch.frombuffer(bytearray(self.program.to_json()), dtype=torch.uint8)

@@ -83,13 +83,9 @@ def verify(
         _check_pixels(checkpoint)
         _check_logits(checkpoint, predictor)
         _check_predictions(checkpoint, predictor)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
+    except (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        if checkpoint is not None and checkpoint.program is not None:
-            raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
-        raise
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         if checkpoint is not None and checkpoint.program is not None:
             raise CheckpointError(f"the program cannot be run: {first_line(error)}") from error
         raise

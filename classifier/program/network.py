@@ -8,20 +8,10 @@ import torch
 from torch import nn
 
 from classifier.header import CheckpointError
-from classifier.program.document import (
-    Argument,
-    DTypeRef,
-    InfinityRef,
-    MemoryFormatRef,
-    Node,
-    Program,
-    TensorRef,
-    ValueRef,
-    WordRef,
-)
+from classifier.program.document import Argument, DTypeRef, Node, Program, TensorRef, ValueRef
 from classifier.program.in_place import InPlace
 from classifier.program.modules import Value, as_module
-from classifier.program.operators import OPERATORS, SIZES, Operator
+from classifier.program.operators import OPERATORS, SIZES, Operator, literal
 
 # By a node's number: the shapes of its tensors, and whole numbers as shapes of one dimension.
 Sizes = Mapping[int, Sequence[tuple[int, ...]]]
@@ -301,15 +291,9 @@ def _resolved(argument: Argument, constants: Mapping[int, Any], parameters: Mapp
             return constants[argument.value] if argument.value in constants else Value(argument.value)
         case TensorRef():
             return parameters[argument.tensor]
-        case DTypeRef():
-            return _IMAGES_TYPE if argument.dtype in _FLOATS else getattr(torch, argument.dtype)
-        case MemoryFormatRef():
-            return getattr(torch, argument.memory_format)
-        case WordRef():
-            return argument.word
-        case InfinityRef():
-            return float(argument.infinity)
-    return argument
+        case DTypeRef() if argument.dtype in _FLOATS:
+            return _IMAGES_TYPE
+    return literal(argument)
 
 
 def _with_last_uses(

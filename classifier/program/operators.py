@@ -16,7 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch._ops import OpOverload
 
+from classifier.program.document import Argument, DTypeRef, InfinityRef, MemoryFormatRef, WordRef
+
 _aten = torch.ops.aten
+
+
+def literal(argument: Argument) -> Any:
+    """Returns what an operator is given for an argument that refers to no value and to no tensor."""
+    match argument:
+        case DTypeRef():
+            return getattr(torch, argument.dtype)
+        case MemoryFormatRef():
+            return getattr(torch, argument.memory_format)
+        case WordRef():
+            return argument.word
+        case InfinityRef():
+            return float(argument.infinity)
+    return argument
 
 
 def _no_sizes(args: Sequence[Any]) -> list[int]:  # noqa: ARG001

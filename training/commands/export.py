@@ -115,10 +115,8 @@ def _state_dict(own: Checkpoint) -> dict[str, torch.Tensor]:
 
 def _recorded(own: Checkpoint) -> torch.export.ExportedProgram:
     height, width, channels = own.manifest.preprocess.shape
-    weights = {f"network.{name}": tensor for name, tensor in own.network.items()}
-    constants = {f"constant.{name}": tensor for name, tensor in own.constants.items()}
     try:
-        network = own.build() if own.program is None else ProgramModule(own.program, weights | constants).eval()
+        network = own.build() if own.program is None else ProgramModule(own.program, own.program_tensors).eval()
         recorded = record(network, (channels, height, width))
     except (CheckpointError, RuntimeError) as error:
         raise TrainingError(f"this network cannot be exported: {' '.join(str(error).split())[:300]}") from error

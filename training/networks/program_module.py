@@ -12,17 +12,8 @@ import torch
 from torch import nn
 
 from classifier.header import CheckpointError
-from classifier.program.document import (
-    Argument,
-    DTypeRef,
-    InfinityRef,
-    MemoryFormatRef,
-    Program,
-    TensorRef,
-    ValueRef,
-    WordRef,
-)
-from classifier.program.operators import OPERATORS
+from classifier.program.document import Argument, Program, TensorRef, ValueRef
+from classifier.program.operators import OPERATORS, literal
 
 # The sizes of a batch that torch records are no numbers yet, which a program's own operators on sizes insist on.
 _ON_SIZES: Mapping[str, Callable[..., Any]] = {
@@ -75,15 +66,7 @@ class ProgramModule(nn.Module):
             case TensorRef():
                 module, name = self._places[argument.tensor]
                 return getattr(module, name)
-            case DTypeRef():
-                return getattr(torch, argument.dtype)
-            case MemoryFormatRef():
-                return getattr(torch, argument.memory_format)
-            case WordRef():
-                return argument.word
-            case InfinityRef():
-                return float(argument.infinity)
-        return argument
+        return literal(argument)
 
 
 def _register(network: nn.Module, name: str, tensor: torch.Tensor) -> tuple[nn.Module, str]:
