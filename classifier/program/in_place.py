@@ -61,13 +61,22 @@ class InPlace:
 
 
 def _add(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    if isinstance(others, torch.Tensor) and values.shape == others.shape and values.dtype == others.dtype:
-        return values.add_(others)
-    return torch.add(values, others)
+    return values.add_(others) if _are_alike(values, others) else torch.add(values, others)
 
 
 def _add_to_second(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    return _add(others, values)
+    return others.add_(values) if _are_alike(values, others) else torch.add(values, others)
+
+
+def _are_alike(values: Any, others: Any) -> bool:
+    # A sum that is laid out otherwise than a new one would be is added up in another order by what comes next.
+    return (
+        isinstance(values, torch.Tensor)
+        and isinstance(others, torch.Tensor)
+        and values.shape == others.shape
+        and values.stride() == others.stride()
+        and values.dtype == others.dtype
+    )
 
 
 _OVERWRITE: Mapping[str, Callable[..., Any]] = {

@@ -69,3 +69,14 @@ def test_what_is_computed_once_for_all_batches_is_never_overwritten(order: tuple
     network = ProgramNetwork(program([*constant, DOUBLE, node("add.Tensor", *map(value, order))]), {}).eval()
     for images in (torch.rand(2, 4), torch.rand(2, 4)):
         assert torch.equal(network(images), images * images + 1)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_sum_lies_in_memory_as_a_new_one_would(order: tuple[int, int]) -> None:
+    images = torch.rand(3, 3)
+    nodes = [node("t", IMAGES), DOUBLE, node("add.Tensor", *map(value, order))]
+    taken = {1: images.t(), 2: images * images}
+    wanted = torch.add(*(taken[number] for number in order))
+    total = ProgramNetwork(program(nodes), {}).eval()(images)
+    assert torch.equal(total, wanted)
+    assert total.stride() == wanted.stride()
