@@ -13,7 +13,7 @@ from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
 from training import atomic_files
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.networks import onnx_model
 from training.networks.export_program import record
 from training.networks.program_module import ProgramModule
@@ -119,7 +119,7 @@ def _recorded(own: Checkpoint) -> torch.export.ExportedProgram:
         network = own.build() if own.program is None else ProgramModule(own.program, own.program_tensors).eval()
         recorded = record(network, (channels, height, width))
     except (CheckpointError, RuntimeError) as error:
-        raise TrainingError(f"this network cannot be exported: {' '.join(str(error).split())[:300]}") from error
+        raise TrainingError(f"this network cannot be exported: {one_line(error)}") from error
     for node in recorded.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names paths of this machine
     return recorded

@@ -15,7 +15,7 @@ from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
 from training.commands.imported import Served, agreed, example_pngs, note_to, publish_served
 from training.commands.preprocess_choice import chosen_preprocess
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.networks import pt2
 from training.networks.logits import with_logits
 from training.networks.served import EXPORTED, of_exported
@@ -153,8 +153,7 @@ def _checked(
             together = network(images)
             apart = [(network(images[:count]), together[:count]) for count in _BATCHES]
     except (CheckpointError, RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise TrainingError(f"{path}: {reason} ({classes} labels were given)") from error
+        raise TrainingError(f"{path}: {one_line(error)} ({classes} labels were given)") from error
     if not bool(together.isfinite().all()):
         raise TrainingError(f"{path}: its logits of the example images are not finite (NaN or infinite)")
     for logits, expected in apart:

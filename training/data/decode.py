@@ -18,7 +18,7 @@ from classifier.torchvision_parts import torchvision_part
 from classifier.visible import to_mode
 from training.data import jpeg
 from training.data.raw_dataset import Picture
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.recipes.recipe import Augment
 
 # The formats that torchvision's ImageFolder reads; a file is known by its content, not by its name.
@@ -178,4 +178,4 @@ def reason(error: Exception) -> str:
             return "it is not a JPEG, PNG, WebP, BMP, TIFF or PPM image"
         case OSError(strerror=str(words)):
             return words
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)

@@ -6,7 +6,7 @@ import numpy as np
 
 from classifier.torchvision_parts import torchvision_part
 from training.data.raw_dataset import LabelledImages, RawDataset
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.recipes.dataset_table import TORCHVISION_DATASETS, TorchvisionDataset
 from training.recipes.recipe import TorchvisionSource
 
@@ -73,7 +73,7 @@ def _part(row: TorchvisionDataset, folder: Path, *, train: bool) -> tuple[Labell
         labelled = LabelledImages(np.asarray(part.data), np.asarray(part.targets, np.int64))
     # What torchvision raises for no network, a damaged file, a folder that cannot be written to.
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
-        raise _not_there(row, folder, " ".join(str(error).split()) or type(error).__name__) from error
+        raise _not_there(row, folder, one_line(error)) from error
     if labelled.images.shape != (len(labelled.targets), *row.shape):
         raise _not_there(row, folder, "its files do not fit together")
     return labelled, row.labels or tuple(part.classes)

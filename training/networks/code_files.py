@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from training import import_path
-from training.errors import TrainingError
+from training.errors import TrainingError, type_and_line
 
 MAX_CHARACTERS = 1 << 20  # of a file; the manifest holds no more
 
@@ -82,8 +82,7 @@ def in_words(error: BaseException) -> str:
     """Returns the type and the message of an error in one line."""
     if isinstance(error, SyntaxError):
         return error.msg
-    message = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return type_and_line(error)
 
 
 def _file(path: Path) -> CodeFile:

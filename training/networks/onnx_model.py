@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 
 _MAX_BYTES = (1 << 31) - (1 << 24)  # protobuf writes no more than 2 GiB; the graph takes the rest
 _OPSET = 20
@@ -84,4 +84,4 @@ def _in_a_line(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    return " ".join(str(cause).split())[:300]
+    return one_line(cause)

@@ -17,7 +17,7 @@ import torch
 
 from classifier.header import CheckpointError
 from classifier.program.document import MAX_NODES, Program
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line, type_and_line
 from training.networks.file_kinds import what_it_is
 from training.networks.pt2_graph import DTYPES, HALF, Graph
 from training.networks.pt2_operators import Unusable
@@ -28,6 +28,7 @@ _SCHEMA = 8  # the major version of torch's schema that this reads
 _ENCRYPTED = 1  # of a zip entry's flags
 _LOCAL_HEADER = 30  # bytes, and the name
 _MOST_COPIES = 4  # of a file's bytes, in tensors that overlap
+_LONGEST_VERSION = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,11 @@ def read(file: Path | IO[bytes], name: str) -> Exported:
         raise
     except zipfile.BadZipFile as error:
         kind = what_it_is(file) if isinstance(file, Path) else None
-        raise TrainingError(f"{name} {kind or f'is no .pt2 file, or is damaged: {_in_words(error)}'}") from error
+        raise TrainingError(f"{name} {kind or f'is no .pt2 file, or is damaged: {one_line(error)}'}") from error
     except CheckpointError as error:
         raise TrainingError(f"{name}: {error}") from error
     except Exception as error:  # nearly anything, where a part is not what it should be
-        raise TrainingError(
-            f"{name} is not as torch.export.save writes it: {type(error).__name__} {_in_words(error)}"
-        ) from error
+        raise TrainingError(f"{name} is not as torch.export.save writes it: {type_and_line(error)}") from error
 
 
 class _Archive:
@@ -230,10 +229,3 @@ def _strided(data: torch.Tensor, meta: Mapping[str, Any], name: str) -> torch.Te
     if max(needed, count) > len(values):
         raise Unusable(f"{name} is larger than its file")
     return torch.as_strided(values, shape, strides, offset).contiguous()
-
-
-def _in_words(error: Exception) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())[:200]
-
-
-_LONGEST_VERSION = 64

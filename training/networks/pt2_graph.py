@@ -76,6 +76,12 @@ _VIEWS = {
 _SCATTERS = {"slice.Tensor": "slice_scatter", "select.int": "select_scatter"}
 _SHAPE_IN_PLACE = {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "set_"}
 _LETTERS = {letter: i for i, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")}
+_EVAL = "call net.eval() before exporting, and let forward change nothing"
+_MOST = 1e300
+_LONGEST_EQUATION = 100
+_FIRST_ONLY = {"batch_norm", "layer_norm", "group_norm", "max_pool2d"}  # of torch's operator of more than one result
+_OTHER_IN_PLACE = {"zero_": "zero", "fill_.Scalar": "fill.Scalar", "fill_.Tensor": "fill.Tensor", "copy_": "copy"}
+_OWN_NAMES = {*_SIZE_OPERATORS.values(), *_OTHER_NAMES.values(), "getitem"}
 
 
 @dataclass
@@ -501,12 +507,3 @@ def _type_word(number: Any) -> str:
 
 def _problem(error: ValidationError) -> str:
     return error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"]
-
-
-_EVAL = "call net.eval() before exporting, and let forward change nothing"
-_MOST = 1e300
-_LONGEST_EQUATION = 100
-_FIRST_ONLY = {"batch_norm", "layer_norm", "group_norm", "max_pool2d"}  # of torch's operator of more than one result
-_OTHER_IN_PLACE = {"zero_": "zero", "fill_.Scalar": "fill.Scalar", "fill_.Tensor": "fill.Tensor", "copy_": "copy"}
-
-_OWN_NAMES = {*_SIZE_OPERATORS.values(), *_OTHER_NAMES.values(), "getitem"}

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from classifier.preprocess import Preprocess
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 
 PREFIX = "timm/"
 
@@ -161,8 +161,9 @@ def create(
                 raise
             network = timm.create_model(name, **arguments)  # it takes images of any size
     except Exception as error:  # nearly anything, by a network of somebody else's
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TrainingError(f"timm cannot make {name} for images of {height}x{width}x{channels}: {reason}") from error
+        raise TrainingError(
+            f"timm cannot make {name} for images of {height}x{width}x{channels}: {one_line(error)}"
+        ) from error
     return network
 
 

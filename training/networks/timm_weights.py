@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.networks import timm_networks
 
 _TIMEOUT = 10.0  # seconds, until the hub has to answer
@@ -89,10 +89,9 @@ def file_of(architecture: str, *, progress: bool = False) -> Path:
         cached = hub.try_to_load_from_cache(hub_id, _FILE, revision=revision or None)
         return Path(cached) if isinstance(cached, str) else _downloaded(hub, hub_id, revision or None, progress)
     except Exception as error:  # a download may fail in many ways
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise TrainingError(
-            f"the weights {tag} cannot be downloaded: {reason}; fetch {_FILE} of {hub_id} from the Hugging Face hub "
-            f"and put it at {by_hand}, or start from a checkpoint of your own (--from)"
+            f"the weights {tag} cannot be downloaded: {one_line(error)}; fetch {_FILE} of {hub_id} from the Hugging "
+            f"Face hub and put it at {by_hand}, or start from a checkpoint of your own (--from)"
         ) from error
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from classifier.manifest import Calibration, Labels, Manifest, OutOfDistribution, Section
 from classifier.preprocess import Preprocess
 from training import atomic_files
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 
 _FORMAT: Literal["flambeau-weights/1"] = "flambeau-weights/1"
 _MOST_BYTES = 1 << 25
@@ -93,6 +93,6 @@ def read(weights: Path, sha256: str, *, note: Callable[[str], None]) -> Sidecar 
 
 def _in_words(error: Exception) -> str:
     if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())[:200]
+        return one_line(error)
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"[:200]

@@ -10,6 +10,7 @@ from rich.table import Table
 from classifier.manifest import Manifest
 from classifier.scores import SCORES
 from training.data.batches import Split
+from training.errors import type_and_line
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import worst
 from training.progress import Progress
@@ -41,8 +42,7 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
         progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
         return
     except Exception as error:  # noqa: BLE001  the version is published: nothing that a picture raises undoes that
-        reason = " ".join(str(error).split())[:200]
-        progress.say(f"the pictures could not be drawn: {': '.join(filter(None, (type(error).__name__, reason)))}")
+        progress.say(f"the pictures could not be drawn: {type_and_line(error)}")
         return
     progress.say(f"pictures: {', '.join(path.name for path in drawn)} in {folder}")
     if (advice := plots.missing()) is not None:

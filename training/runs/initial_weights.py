@@ -10,7 +10,7 @@ from torch import nn
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint
 from training.data.folder_names import composed
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.networks import heads
 from training.networks.code_files import is_own_code
 from training.networks.pretrained import pretrained
@@ -86,9 +86,9 @@ class InitialWeights:
                 try:
                     load_weights(network, weights, share=False)
                 except RuntimeError as error:
-                    reason = " ".join(str(error).split())[:300]
                     raise TrainingError(
-                        f"--from {str(self.name).split()[0]}: its weights do not fit {recipe.architecture}: {reason}"
+                        f"--from {str(self.name).split()[0]}: its weights do not fit {recipe.architecture}: "
+                        f"{one_line(error)}"
                     ) from error
         return network
 

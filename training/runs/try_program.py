@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from classifier.architectures import load_weights
 from classifier.normalize import normalizer
 from training.data.batches import Split
-from training.errors import TrainingError
+from training.errors import TrainingError, one_line
 from training.networks import own_code
 from training.networks.image_size import cannot_take
 from training.networks.own_code import OwnCode
@@ -126,9 +126,8 @@ def _learn(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: in
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
             spec = recipe.spec
-            raise TrainingError(f"{_forward_of(spec, network)}: {spec} cannot be trained: {reason}") from error
+            raise TrainingError(f"{_forward_of(spec, network)}: {spec} cannot be trained: {one_line(error)}") from error
     network.zero_grad(set_to_none=True)
 
 
