@@ -46,10 +46,7 @@ def export_program(
     examples = _examples(shape, images)
     with _unheard():
         expected = [_logits(network, examples[:count], name) for count in _BATCHES]
-        file = io.BytesIO()
-        torch.export.save(_recorded(network, shape, name), file)
-    file.seek(0)
-    exported = pt2.read(file, name)
+        exported = _exported(_recorded(network, shape, name), name)
     _compare(exported, examples, expected, name, finite=images is not None)
     return exported
 
@@ -62,9 +59,25 @@ def record(network: nn.Module, shape: tuple[int, int, int]) -> torch.export.Expo
     """
     images = torch.zeros(2, *shape)  # torch takes a batch of 1 for a constant
     batch = torch.export.Dim("batch", min=1)
-    recorded = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
-    decomposed: torch.export.ExportedProgram = recorded.run_decompositions({})
-    return decomposed
+    return torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
+
+
+def _exported(recorded: torch.export.ExportedProgram, name: str) -> pt2.Exported:
+    try:
+        return _as_it_is(recorded, name)
+    except TrainingError:  # some operators are served only as the simpler ones that torch makes of them
+        try:
+            simpler = recorded.run_decompositions({})
+        except Exception as error:  # nearly anything, as in recording
+            raise _cannot_export(name, error) from error
+        return _as_it_is(simpler, name)
+
+
+def _as_it_is(recorded: torch.export.ExportedProgram, name: str) -> pt2.Exported:
+    file = io.BytesIO()
+    torch.export.save(recorded, file)
+    file.seek(0)
+    return pt2.read(file, name)
 
 
 def _recorded(network: nn.Module, shape: tuple[int, int, int], name: str) -> torch.export.ExportedProgram:

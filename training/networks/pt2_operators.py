@@ -86,6 +86,8 @@ REWRITES: Mapping[str, Callable[[list[Argument], dict[str, Argument]], _Call]] =
     "to.device": _to_type,
     "to.dtype_layout": _to_type,
     "_to_copy": _to_type,
+    "swapaxes": lambda args, _: ("transpose.int", args, {}),
+    "swapdims": lambda args, _: ("transpose.int", args, {}),
     "to.other": lambda args, _: ("type_as", args[:2], {}),
     "_softmax": lambda args, _: ("softmax.int", args[:2], {}),
     "_log_softmax": lambda args, _: ("log_softmax.int", args[:2], {}),

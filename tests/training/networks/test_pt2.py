@@ -75,6 +75,15 @@ def test_operators_in_place_become_functional() -> None:
     assert not any(op.partition(".")[0].endswith("_") for op in exported.program.operators)
 
 
+class _Swapping(Small):
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.fc(self.conv(x).swapaxes(1, 3).swapdims(1, 2).mean((1, 2)))
+
+
+def test_axes_are_swapped_by_any_of_torch_s_names() -> None:
+    assert _same(seeded(_Swapping), _read(saved(seeded(_Swapping))))
+
+
 class _Stale(Small):
     def forward(self, x: torch.Tensor) -> Any:
         x = self.conv(x)
