@@ -13,50 +13,15 @@ import pytest
 from classifier.cores import Cores, find_cores, usable_cores
 from classifier.header import Header
 from tests.support.checkpoints import checkpoint, publish
+from tests.support.control_groups import V1, V2, Tree
 from tests.support.digits import write_mnist
 from tests.support.server import PATIENCE, PROJECT, serving
-
-V2 = "30 23 0:26 {root} {folder} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
-V1 = "32 31 0:29 {root} {folder} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 
 
 @pytest.fixture(autouse=True)
 def _sixty_four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-
-
-class Tree:
-    """What /proc and the mounted control groups say, in a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "proc/self").mkdir(parents=True)
-        self.write("proc/self/cgroup", "")
-        self.write("proc/self/mountinfo", "22 27 0:21 / /proc rw,relatime - proc proc rw\n")
-
-    def write(self, path: str, text: str) -> None:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def group(self, *lines: str) -> None:
-        self.write("proc/self/cgroup", "\n".join(["9:name=systemd:/init", "4:memory:/elsewhere", *lines, ""]))
-
-    def mount(self, form: str, root: str = "/", folder: str = "/sys/fs/cgroup") -> None:
-        with (self.root / "proc/self/mountinfo").open("a") as file:
-            file.write(form.format(root=root, folder=folder) + "\n")
-
-    def v2(self, group: str, text: str) -> None:
-        self.write(f"sys/fs/cgroup{group}/cpu.max", text)
-
-    def v1(self, group: str, quota: int, period: int = 100_000) -> None:
-        self.write(f"sys/fs/cgroup/cpu,cpuacct{group}/cpu.cfs_quota_us", f"{quota}\n")
-        self.write(f"sys/fs/cgroup/cpu,cpuacct{group}/cpu.cfs_period_us", f"{period}\n")
-
-    @property
-    def cores(self) -> int:
-        return usable_cores(self.root)
 
 
 @pytest.fixture
@@ -102,7 +67,7 @@ def test_a_quota_of_version_2_is_rounded_up_and_what_is_none_is_passed_over(tree
     tree.group("0::/")
     tree.mount(V2)
     tree.v2("", quota + "\n")
-    assert tree.cores == cores
+    assert usable_cores(tree.root) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(250_000, 3), (100_000, 1), (-1, 64), (0, 64)])
@@ -110,7 +75,7 @@ def test_so_is_one_of_version_1(tree: Tree, quota: int, cores: int) -> None:
     tree.group("5:cpu,cpuacct:/docker/abc")
     tree.mount(V1, "/docker/abc", "/sys/fs/cgroup/cpu,cpuacct")  # as docker mounts it
     tree.v1("", quota)
-    assert tree.cores == cores
+    assert usable_cores(tree.root) == cores
 
 
 @pytest.mark.parametrize("smallest", ["/kubepods", "/kubepods/pod1", "/kubepods/pod1/c1"])
@@ -124,12 +89,12 @@ def test_the_smallest_quota_of_all_levels_counts(tree: Tree, smallest: str, vers
         tree.v1(group, 800_000)
     tree.v2("/kubepods/pod2", "100000 100000\n")  # a neighbour's
     tree.v1("/kubepods/pod1/c2", 100_000)
-    assert tree.cores == 8
+    assert usable_cores(tree.root) == 8
     if version == 1:
         tree.v1(smallest, 300_000)
     else:
         tree.v2(smallest, "300000 100000\n")
-    assert tree.cores == 3
+    assert usable_cores(tree.root) == 3
     assert smallest in find_cores(tree.root).reason
 
 
@@ -150,7 +115,7 @@ def test_where_the_path_is_that_of_another_view_the_mounted_group_is_taken(tree:
     tree.group(group)
     tree.mount(V2, "/kubepods/pod1")
     tree.v2("", "200000 100000\n")
-    assert tree.cores == 2
+    assert usable_cores(tree.root) == 2
 
 
 @pytest.mark.parametrize(("mounted", "own"), [("/..", "/"), ("/../..", "/"), ("/../..", "/../c1"), ("/..", "/inner")])
@@ -166,14 +131,14 @@ def test_in_a_namespace_that_hides_the_names_above_it_the_group_is_found_by_its_
     tree.v2("/pod2", "100000 100000\n")
     tree.write("sys/fs/cgroup/pod2/cgroup.procs", "1\n")
     tree.write(f"sys/fs/cgroup{group}/cgroup.procs", f"1\n{os.getpid()}\n")
-    assert tree.cores == 3
+    assert usable_cores(tree.root) == 3
 
 
 def test_a_folder_whose_name_has_a_space_is_found(tree: Tree) -> None:
     tree.group("0::/my group:1")
     tree.mount(V2, folder="/sys/fs/cgroup/my\\040groups")
     tree.v2("/my groups/my group:1", "200000 100000\n")
-    assert tree.cores == 2
+    assert usable_cores(tree.root) == 2
 
 
 def test_what_cannot_be_read_is_no_quota(tree: Tree) -> None:
@@ -181,7 +146,7 @@ def test_what_cannot_be_read_is_no_quota(tree: Tree) -> None:
     tree.write("proc/self/mountinfo", "nonsense\n - cgroup2 \n\n")
     tree.mount(V2)
     (tree.root / "sys/fs/cgroup/cpu.max").mkdir(parents=True)
-    assert tree.cores == 64
+    assert usable_cores(tree.root) == 64
 
 
 def test_libraries_are_told_of_a_quota_alone_and_of_nothing_that_a_person_has_set() -> None:
