@@ -1,15 +1,11 @@
 """Publishes a network that was exported elsewhere, as torch.export.save wrote it. Nothing of the file is run."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from classifier.header import CheckpointError
-from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
@@ -22,6 +18,7 @@ from training.networks.served import EXPORTED, of_exported
 from training.progress import Progress
 from training.publishing import sidecar
 from training.publishing.publish import check_name
+from training.publishing.reference import images_of
 from training.recipes.builtin import usual_preprocess
 
 GOOD_FILE = (
@@ -76,15 +73,13 @@ def import_exported(
     exported = _checked(exported, path, chosen, pngs, len(labels))
     for line in exported.notes:
         note(line)
-    same = beside is not None and beside.preprocess == chosen
     served = Served(
         architecture=beside.architecture if beside else EXPORTED + path.stem,
         weights={},
         labels=labels,
         preprocess=chosen,
-        calibration=beside.calibration if beside and same else None,
-        out_of_distribution=beside.out_of_distribution if beside and same else None,
     )
+    served = served.with_measured(beside, note) if beside else served
     return publish_served(served, of_exported(exported), pngs, source=path.name, sha256=sha256, store=store, name=name)
 
 
@@ -143,8 +138,7 @@ def _checked(
 ) -> pt2.Exported:
     """Returns the program without a softmax at its end. Raises: TrainingError if it makes no logits of images."""
     height, width, channels = preprocess.shape
-    pixels = torch.from_numpy(np.stack([preprocess.to_pixels(Image.open(io.BytesIO(png))) for png in pngs]))
-    images = normalizer(preprocess, device=torch.device("cpu"))(pixels)
+    images = images_of(pngs, preprocess)
     try:
         check(exported.program, (channels, height, width), classes, _LARGE_BATCH)
         exported = with_logits(exported, images, str(path))

@@ -1,7 +1,6 @@
 """Publishes weights in a file that another program wrote. Nothing of the file is run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from classifier.preprocess import Preprocess
@@ -73,10 +72,7 @@ def import_weights(
     if named is None:
         note(f"says that it is of {architecture}")
     served = Served(architecture, weights, labels, chosen)
-    if known and known.preprocess == chosen:
-        served = replace(served, calibration=known.calibration, out_of_distribution=known.out_of_distribution)
-    elif known and (known.calibration or known.out_of_distribution):
-        note("left out the temperature and the threshold for strange images: they belong to another preprocess")
+    served = served.with_measured(known, note) if known else served
     return publish_network(
         spec, served, source=path.name, sha256=sha256, store=store, name=name, examples=examples, note=note
     )

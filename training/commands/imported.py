@@ -1,21 +1,16 @@
 """Publishes a network that was trained elsewhere: what all ways to import one share."""
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
 from pydantic import JsonValue
 
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Calibration, Code, Imported, Manifest, OutOfDistribution
-from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
 from training.commands.preprocess_choice import chosen_preprocess
 from training.data.folder_names import composed
@@ -31,8 +26,8 @@ from training.progress import Progress
 from training.publishing import example_images
 from training.publishing.provenance import library_versions
 from training.publishing.publish import check_name, publish
-from training.publishing.reference import reference
-from training.recipes.builtin import builtin
+from training.publishing.reference import images_of, reference
+from training.publishing.sidecar import Sidecar
 from training.recipes.dataset_table import PHOTO
 from training.recipes.overrides import network_values
 from training.runs.try_program import check_answers
@@ -49,6 +44,19 @@ class Served:
     calibration: Calibration | None = None
     out_of_distribution: OutOfDistribution | None = None
     code: Code | None = None
+
+    def with_measured(self, known: Sidecar, note: Callable[[str], None]) -> "Served":
+        """Returns it with the temperature and the threshold for strange images that were measured, if they still hold.
+
+        Args:
+            known: what is known of the weights.
+            note: is told if something was left out.
+        """
+        if known.preprocess == self.preprocess:
+            return replace(self, calibration=known.calibration, out_of_distribution=known.out_of_distribution)
+        if known.calibration or known.out_of_distribution:
+            note("left out the temperature and the threshold for strange images: they belong to another preprocess")
+        return self
 
 
 def note_to(progress: Progress | None, source: str) -> Callable[[str], None]:
@@ -182,7 +190,7 @@ def publish_served(
             ),
             calibration=served.calibration,
             out_of_distribution=served.out_of_distribution,
-            format=1 if own.info is None else 2,
+            format=own.format,
             program=own.info,
             code=served.code,
         )
@@ -212,12 +220,8 @@ def _of_own_code(
     classes = len(served.labels)
     network = spec.build(classes)
     load_weights(network, served.weights, share=False)
-    recipe = builtin("photos", "scratch", network=spec.architecture).replace(
-        preprocess=served.preprocess.model_dump(), network=dict(spec.options)
-    )
-    pixels = np.stack([served.preprocess.to_pixels(Image.open(io.BytesIO(png))) for png in (pngs * 2)[:2]])
-    images = normalizer(served.preprocess, device=torch.device("cpu"))(torch.from_numpy(pixels))
-    check_answers(network.eval(), recipe, images, classes)
+    images = images_of((pngs * 2)[:2], served.preprocess)
+    check_answers(network.eval(), spec, served.preprocess, images, classes)
     own = served_network(spec, served.weights, classes, images=images)
     for line in own.notes:
         note(line)
@@ -229,6 +233,4 @@ def _proved(manifest: Manifest, own: ServedNetwork, pngs: tuple[bytes, ...]) -> 
         proof = reference(own.network, pngs, manifest.preprocess)
     except SIZE_ERRORS as error:
         raise cannot_take(manifest.architecture, manifest.preprocess, error) from error
-    return Checkpoint(
-        manifest=manifest, network=own.weights, reference=proof, program=own.program, constants=own.constants
-    )
+    return own.checkpoint(manifest, proof)

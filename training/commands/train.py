@@ -146,19 +146,11 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         provenance=_provenance(run, best),
         calibration=calibration,
         out_of_distribution=out_of_distribution,
-        format=1 if served.info is None else 2,
+        format=served.format,
         program=served.info,
         code=None if recipe.spec.code is None else recipe.spec.code.manifest(),
     )
-    checkpoint = Checkpoint(
-        manifest=manifest,
-        network=served.weights,
-        reference=proof,
-        figures={"confusion": measured.evaluation.confusion},
-        program=served.program,
-        constants=served.constants,
-    )
-    return checkpoint, measured
+    return served.checkpoint(manifest, proof, {"confusion": measured.evaluation.confusion}), measured
 
 
 def _provenance(run: Run, best: Best) -> Provenance:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 
 from classifier.architectures import load_weights
-from classifier.manifest import ProgramInfo
+from classifier.checkpoint import Checkpoint, Reference
+from classifier.manifest import Manifest, ProgramInfo
 from classifier.program.document import Program
 from classifier.program.network import ProgramNetwork
 from training.networks.export_program import export_program, noise
@@ -38,6 +40,30 @@ class ServedNetwork:
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     info: ProgramInfo | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> Literal[1, 2]:
+        """The oldest format of checkpoints that can hold it."""
+        return 1 if self.program is None else 2
+
+    def checkpoint(
+        self, manifest: Manifest, reference: Reference, figures: Mapping[str, torch.Tensor] | None = None
+    ) -> Checkpoint:
+        """Returns the checkpoint of this network.
+
+        Args:
+            manifest: of its `format`, and with its `info`.
+            reference: what the network makes of images, by which a server proves it.
+            figures: tensors by their names that show how good it is.
+        """
+        return Checkpoint(
+            manifest=manifest,
+            network=self.weights,
+            reference=reference,
+            figures=figures or {},
+            program=self.program,
+            constants=self.constants,
+        )
 
 
 def served_network(

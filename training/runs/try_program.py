@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from classifier.architectures import load_weights
 from classifier.normalize import normalizer
+from classifier.preprocess import Preprocess
 from training.data.batches import Split
 from training.errors import TrainingError, one_line
 from training.networks import own_code
@@ -47,8 +48,8 @@ def try_program(network: nn.Module, train: Split, recipe: Recipe, classes: int, 
     images = images if len(images) == 2 else images.repeat(2, 1, 1, 1)
     weights = snapshot(network)
     with torch.random.fork_rng(devices=[]):
-        check_answers(network.eval(), recipe, images, classes)
-        _learn(network.train(), recipe, images, classes)
+        check_answers(network.eval(), spec, recipe.preprocess, images, classes)
+        _learn(network.train(), spec, recipe.preprocess, images, classes)
         load_weights(network, weights, share=False)
         served = served_network(spec, weights, classes, images=images)
     for note in served.notes:
@@ -56,19 +57,22 @@ def try_program(network: nn.Module, train: Split, recipe: Recipe, classes: int, 
 
 
 @torch.no_grad()
-def check_answers(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: int) -> None:
+def check_answers(
+    network: nn.Module, spec: NetworkSpec, preprocess: Preprocess, images: torch.Tensor, classes: int
+) -> None:
     """Checks that a network gives each of two images one logit for each class, and the same ones each time.
 
     Args:
         network: in eval mode, on the CPU.
+        spec: what the network was built by.
+        preprocess: what `images` were made by.
 
     Raises: TrainingError, which says what it gives instead, and in which line of a person's code.
     """
-    spec = recipe.spec
     with _LastStep(spec.code) as last:
-        logits = _logits(network, recipe, images, classes)
+        logits = _logits(network, spec, preprocess, images, classes)
     _check_scores(logits, last, spec, network)
-    again = _logits(network, recipe, images, classes)
+    again = _logits(network, spec, preprocess, images, classes)
     if not torch.allclose(logits, again, rtol=1e-3, atol=1e-3):
         raise TrainingError(
             f"{_forward_of(spec, network)}: {spec} gives the same images other logits each time: in eval mode "
@@ -76,15 +80,16 @@ def check_answers(network: nn.Module, recipe: Recipe, images: torch.Tensor, clas
         )
 
 
-def _logits(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: int) -> torch.Tensor:
+def _logits(
+    network: nn.Module, spec: NetworkSpec, preprocess: Preprocess, images: torch.Tensor, classes: int
+) -> torch.Tensor:
     """Returns what the network makes of two images. Raises: TrainingError if it is not logits [2, classes]."""
-    spec = recipe.spec
     try:
         logits = network(images)
     except Exception as error:
         if spec.is_own_code:
             raise own_code.forward_error(spec.architecture, network, spec.shape, error) from error
-        raise cannot_take(spec.architecture, recipe.preprocess, error) from error
+        raise cannot_take(spec.architecture, preprocess, error) from error
     where = f"{_forward_of(spec, network)}: {spec} returns"
     expected = f"where logits [n, {classes}] are expected"
     if not isinstance(logits, torch.Tensor):
@@ -119,14 +124,14 @@ def _check_scores(logits: torch.Tensor, last: "_LastStep", spec: NetworkSpec, ne
         )
 
 
-def _learn(network: nn.Module, recipe: Recipe, images: torch.Tensor, classes: int) -> None:
+def _learn(network: nn.Module, spec: NetworkSpec, preprocess: Preprocess, images: torch.Tensor, classes: int) -> None:
     """Computes gradients in training mode, and throws them away."""
     with torch.enable_grad():
-        loss = F.cross_entropy(_logits(network, recipe, images, classes), torch.zeros(len(images), dtype=torch.int64))
+        logits = _logits(network, spec, preprocess, images, classes)
+        loss = F.cross_entropy(logits, torch.zeros(len(images), dtype=torch.int64))
         try:
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            spec = recipe.spec
             raise TrainingError(f"{_forward_of(spec, network)}: {spec} cannot be trained: {one_line(error)}") from error
     network.zero_grad(set_to_none=True)
 

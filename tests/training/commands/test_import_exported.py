@@ -104,6 +104,10 @@ def test_what_lies_beside_the_file_is_taken(tmp_path: Path) -> None:
     assert (manifest.model, manifest.architecture, manifest.labels) == ("again", "mine", LABELS)
     assert (manifest.calibration, manifest.out_of_distribution) == (said.calibration, said.out_of_distribution)
     assert (manifest.preprocess, lines) == (said.preprocess, [])
+    other, lines = _said_of(path, settings=["preprocess.mean=[0.5]"])
+    manifest = Checkpoint.load(other).manifest
+    assert (manifest.calibration, manifest.out_of_distribution) == (None, None)
+    assert any("left out the temperature and the threshold for strange images" in line for line in lines)
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing_in_the_store(tmp_path: Path) -> None:
