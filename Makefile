@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Processes that run the tests; each test stays with the others of its file.
+JOBS ?= 2
+PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
+
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
@@ -20,7 +24,7 @@ serve: $(VENV)/installed ## serve models_store/ until Ctrl-C
 
 test: $(VENV)/installed ## the whole suite; with COVERAGE=1 it also says what the suite does not reach
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(BIN)/python$(MEASURED) -m pytest
+	$(BIN)/python$(MEASURED) $(PYTEST)
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
 	$(if $(COVERAGE),$(BIN)/coverage report)
 
@@ -29,7 +33,7 @@ test: $(VENV)/installed ## the whole suite; with COVERAGE=1 it also says what th
 test test-fast: export GOMP_SPINCOUNT := 2000
 test-fast: export PYTHONDONTWRITEBYTECODE :=
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
-	$(BIN)/python -m pytest -m "not process and not browser and not slow"
+	$(BIN)/python $(PYTEST) -m "not process and not browser and not slow"
 
 coverage: COVERAGE := 1
 coverage: test ## make test COVERAGE=1

@@ -151,6 +151,7 @@ def test_a_document_full_of_faults_takes_no_more_memory_than_another(argument: o
     assert int(grown) < 200_000  # kilobytes
 
 
+@pytest.mark.slow
 def test_what_is_too_long_to_be_read_is_not_written() -> None:
     nodes = [node("cat", *[tuple([IMAGES] * 1000)] * 30)] * 20
     with pytest.raises(CheckpointError, match="at most"):

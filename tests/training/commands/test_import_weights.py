@@ -333,6 +333,7 @@ def test_no_code_is_run_because_a_file_names_it(
         import_weights(tmp_path / "net.pth", labels=LABELS, store=tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_an_export_of_somebody_s_own_network_asks_for_its_code(net: str, tmp_path: Path) -> None:
     _weights_of(net, tmp_path / "net.pth")
     beside = sidecar.Sidecar(

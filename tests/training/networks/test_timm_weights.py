@@ -147,6 +147,7 @@ def test_a_network_without_weights_says_so() -> None:
         timm_weights.tag_of(f"timm/{without}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 160, 160), (3, 96, 96), (1, 64, 96)])
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
 def test_weights_are_adapted_to_the_size_and_the_channels_of_the_images(name: str, shape: tuple[int, int, int]) -> None:
@@ -202,6 +203,7 @@ def test_weights_for_other_classes_have_no_labels() -> None:
     assert timm_weights.classes_of("timm/vit_small_patch14_dinov2") == 0
 
 
+@pytest.mark.slow
 def test_weights_without_a_head_are_a_backbone() -> None:
     import timm
 
