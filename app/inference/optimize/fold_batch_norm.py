@@ -13,6 +13,14 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
+# They say how a tensor is made and nothing of what is in it, so to ask them is no use of a convolution's result.
+_OF_THE_FORM = frozenset(
+    (
+        *(torch.Tensor.size, torch.Tensor.dim, torch.Tensor.stride, torch.Tensor.numel, torch.Tensor.__len__),
+        *(getattr(torch.Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "is_cuda")),
+    )
+)
+
 
 def fold_batch_norm(network: nn.Module, batch: torch.Tensor) -> int:
     """Changes `network`, which is in eval mode, and says how many of its batch norms are gone.
@@ -79,7 +87,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if not self._in_norm:
+        if not self._in_norm and function not in _OF_THE_FORM:
             self._use((args, kwargs or {}))
         return function(*args, **(kwargs or {}))
 

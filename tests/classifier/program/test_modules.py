@@ -10,6 +10,7 @@ from app.inference.optimize.fold_batch_norm import fold_batch_norm
 from app.inference.optimize.max_pool import replace_max_pools
 from app.inference.optimize.prepack_weights import prepack_weights
 from classifier.architectures import build
+from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
 from tests.support.programs import IMAGES, node, program, value, weight
 from training.networks.export_program import export_program
@@ -29,7 +30,8 @@ def test_as_much_is_folded_and_packed_as_in_the_named_network(architecture: str,
     torch.manual_seed(0)
     named = build(architecture, 10).eval().requires_grad_(False)
     exported = export_program(copy.deepcopy(named), shape, architecture)
-    networks = [named, ProgramNetwork(exported.program, exported.tensors).eval()]
+    largest = check(exported.program, shape, 10, 64)  # with these, the server watches the first batch of each size
+    networks = [named, ProgramNetwork(exported.program, exported.tensors, largest=largest).eval()]
     batch, images = torch.zeros(1, *shape), torch.rand(3, *shape)
     with torch.inference_mode():
         expected = named(images)
