@@ -122,10 +122,11 @@ def test_a_convolution_whose_result_is_used_elsewhere_too_stays(
 
 def test_to_ask_a_result_for_its_form_is_no_use_of_it() -> None:
     def way(network: Network, images: torch.Tensor) -> torch.Tensor:
-        x = network.conv(images)
+        x: torch.Tensor = network.conv(images)
         assert x.shape[0] == x.size(0) == len(x)
         assert (x.ndim, x.dtype, x.device) == (x.dim(), torch.float32, images.device)
-        return network.norm(x)
+        normed: torch.Tensor = network.norm(x)
+        return normed
 
     assert folded(trained(Network(way))) == 1
 
