@@ -93,7 +93,7 @@ def test_ctrl_c_is_one_line_and_130(mnist: list[str]) -> None:
     next(line for line in process.stdout if line.startswith("epoch 2/50"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert len(errors.splitlines()) == 1
     assert "--resume" in errors
 
