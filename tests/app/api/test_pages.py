@@ -58,6 +58,7 @@ def chromium() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("there is no chromium here (Debian: apt-get install chromium)")
+    expect.set_options(timeout=PATIENCE * 1000)  # a deadline, not a pace: other tests compute at the same time
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
