@@ -32,7 +32,7 @@ test: $(VENV)/installed ## the whole suite; with COVERAGE=1 it also says what th
 # rewrite every assertion at each start.
 test test-fast: export GOMP_SPINCOUNT := 2000
 test-fast: export PYTHONDONTWRITEBYTECODE :=
-test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: under a minute
+test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: a little over a minute
 	$(BIN)/python $(PYTEST) -m "not process and not browser and not slow"
 
 coverage: COVERAGE := 1
