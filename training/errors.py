@@ -9,13 +9,16 @@ class Interrupted(TrainingError):
     """Ctrl-C was pressed; the message says what is kept and how to go on."""
 
 
-def one_line(error: object) -> str:
-    """Returns what an error says as one printable line of at most 300 characters; its type where it says nothing."""
-    printable = "".join(each if each.isprintable() else " " for each in str(error))
-    return " ".join(printable.split())[:300] or type(error).__name__
+def shortened(text: str) -> str:
+    """Returns a text as one printable line of at most 300 characters."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:300]
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what an error says, shortened; its type where it says nothing."""
+    return shortened(str(error)) or type(error).__name__
 
 
 def type_and_line(error: BaseException) -> str:
-    """Returns the type of an error and, where it says something, what it says in one line."""
-    name = type(error).__name__
-    return f"{name}: {one_line(error)}" if str(error).strip() else name
+    """Returns the type of an error and, where it says something, what it says, shortened."""
+    return f"{type(error).__name__}: {shortened(str(error))}".removesuffix(": ")

@@ -21,7 +21,7 @@ def free_memory(root: Path = _ROOT) -> float:
     Args:
         root: where Linux shows `proc` and `sys`.
     """
-    available = _number_behind("MemAvailable:", root / "proc/meminfo") * 1024
+    available = _number_behind("MemAvailable:", root / "proc/meminfo", otherwise=math.inf) * 1024
     return min([available, *(left for group in groups(root, "memory") for left in _left(group))])
 
 
@@ -30,14 +30,14 @@ def _left(group: Path) -> Iterator[float]:
     for limit, used, files in _FILES:
         with suppress(OSError, ValueError):  # "max" is no number: there is no limit
             held = int((group / used).read_text())
-            kept = _number_behind(files, group / "memory.stat")
-            yield max(0, int((group / limit).read_text()) - held + (0 if math.isinf(kept) else kept))
+            kept = _number_behind(files, group / "memory.stat", otherwise=0)
+            yield max(0, int((group / limit).read_text()) - held + kept)
 
 
-def _number_behind(name: str, file: Path) -> float:
-    """Returns the number that follows a name in a file of the system; infinite if there is none."""
+def _number_behind(name: str, file: Path, *, otherwise: float) -> float:
+    """Returns the number that follows a name in a file of the system."""
     for line in text_of(file).splitlines():
         match line.split():
             case [word, number, *_] if word == name and number.isdecimal():
                 return int(number)
-    return math.inf
+    return otherwise

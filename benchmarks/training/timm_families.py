@@ -27,7 +27,7 @@ from torch import nn
 from classifier.header import CheckpointError
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
-from training.errors import TrainingError
+from training.errors import TrainingError, shortened
 from training.networks import heads, timm_networks
 from training.networks.export_program import export_program
 from training.networks.spec import NetworkSpec
@@ -155,10 +155,10 @@ def _difference(network: nn.Module, exported: Any, shape: tuple[int, int, int]) 
 
 def _plain(error: object) -> str:
     """Returns a message as one line, without the folders of this machine."""
-    words = " ".join(str(error).split())
+    words = str(error)
     for path in {*sys.path, str(Path.cwd())} - {""}:
         words = words.replace(f"{path}/", "")
-    return words[:300]
+    return shortened(words)
 
 
 def _outcome(row: dict[str, Any]) -> str:

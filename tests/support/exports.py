@@ -32,6 +32,16 @@ class Small(nn.Module):
         return self.fc(self.features(x))
 
 
+class ChangedThroughAView(Small):
+    """It is changed in place after it was seen in another way."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.conv(x)
+        turned = x.permute(0, 2, 3, 1)
+        x.add_(1)
+        return self.fc(turned.mean((1, 2)))
+
+
 def seeded(network: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return network().eval()

@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from classifier.header import CheckpointError
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
-from training.errors import TrainingError, one_line
+from training.errors import TrainingError, shortened
 from training.networks import places, pt2
 
 _BATCHES = (1, 2, 3)
@@ -232,5 +232,5 @@ def _behind(exported: pt2.Exported, message: str) -> str:
 
 
 def _in_words(error: BaseException) -> str:
-    said = str(error).partition("\n\n")[0]  # torch.export puts advice behind it
-    return one_line(said) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {one_line(said)}"
+    said = shortened(str(error).partition("\n\n")[0])  # torch.export puts advice behind it
+    return said if isinstance(error, CheckpointError) else f"{type(error).__name__}: {said}".removesuffix(": ")

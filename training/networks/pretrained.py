@@ -12,7 +12,7 @@ import torch
 
 from classifier.preprocess import Preprocess
 from classifier.torchvision_parts import torchvision_part
-from training.errors import TrainingError, one_line
+from training.errors import TrainingError, shortened
 from training.networks import timm_networks, timm_weights
 from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
@@ -146,7 +146,7 @@ def _downloaded(weights: Any, *, progress: bool) -> Weights:
             progress=progress, check_hash=True, map_location="cpu", weights_only=True
         )
     except Exception as error:  # a download may fail in as many ways as the reading of a damaged file
-        reason = one_line(getattr(error, "reason", error))
+        reason = shortened(str(getattr(error, "reason", error))) or type(error).__name__
         if path.exists():
             raise TrainingError(
                 f"{path} cannot be read: {reason}; remove it, and it will be downloaded again"

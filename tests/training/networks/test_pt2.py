@@ -13,7 +13,17 @@ import torch
 from torch import nn
 
 from classifier.program.network import ProgramNetwork
-from tests.support.exports import SHAPE, Small, entries, saved, seeded, with_config, with_model, zipped
+from tests.support.exports import (
+    SHAPE,
+    ChangedThroughAView,
+    Small,
+    entries,
+    saved,
+    seeded,
+    with_config,
+    with_model,
+    zipped,
+)
 from training.errors import TrainingError
 from training.networks import pt2
 
@@ -84,20 +94,12 @@ def test_axes_are_swapped_by_any_of_torch_s_names() -> None:
     assert _same(seeded(_Swapping), _read(saved(seeded(_Swapping))))
 
 
-class _Stale(Small):
-    def forward(self, x: torch.Tensor) -> Any:
-        x = self.conv(x)
-        turned = x.permute(0, 2, 3, 1)
-        x.add_(1)
-        return self.fc(turned.mean((1, 2)))
-
-
 def test_what_was_changed_in_place_through_another_view_is_refused_with_the_line() -> None:
-    line = _refused(saved(seeded(_Stale)))
+    line = _refused(saved(seeded(ChangedThroughAView)))
     assert "changed in place through another one" in line
     assert "run_decompositions" in line
     assert "return self.fc(turned.mean((1, 2)))" in line
-    assert _same(seeded(_Stale), _read(saved(seeded(_Stale), decomposed=True)))
+    assert _same(seeded(ChangedThroughAView), _read(saved(seeded(ChangedThroughAView), decomposed=True)))
 
 
 class _Counting(Small):
