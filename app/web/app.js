@@ -194,10 +194,12 @@ function forget() {
 
 // --- pictures: picked, dropped or pasted ---
 
-function offer(files) {
+async function offer(files) {
   const [file] = files;
-  if (!file || !served.length) return;
-  const more = files.length > 1 ? `, the first of ${files.length}` : "";
+  if (!file) return;
+  const more = files.length > 1 ? `, the first of ${files.length}` : ""; // a list is emptied when its event is over
+  await listed; // a picture may come before the list of models does
+  if (!served.length) return;
   const caption = `${file.name}, ${bytes(file.size)}${more}`;
   ask({ image: file, name: file.name, caption, drawn: false });
 }
@@ -236,4 +238,4 @@ drawOn(byId("paper"), {
   },
 });
 
-refresh();
+const listed = refresh();

@@ -280,6 +280,20 @@ def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_mov
 
 
 @pytest.mark.slow
+def test_a_picture_that_comes_before_the_list_of_models_is_answered(
+    chromium: Browser, url: str, strokes: Checkpoint
+) -> None:
+    def early(route: Route) -> None:
+        choose(page, strokes.reference.encoded[0])
+        route.continue_()
+
+    with opened(chromium, url) as page:
+        page.route("**/models", early)
+        page.reload()
+        expect(page.locator("#best-label")).to_have_text(str(int(strokes.reference.logits[0].argmax())))
+
+
+@pytest.mark.slow
 def test_hostile_names_are_shown_as_text(chromium: Browser, strokes: Checkpoint, tmp_path: Path) -> None:
     labels = tuple(f"<img src=x onerror=alert({digit})>" for digit in range(10))
     hostile = replace(strokes, manifest=strokes.manifest.model_copy(update={"labels": labels}))
