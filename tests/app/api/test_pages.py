@@ -283,12 +283,13 @@ def test_what_is_like_nothing_the_model_was_trained_on_is_said_to_be_without_mov
 def test_a_picture_that_comes_before_the_list_of_models_is_answered(
     chromium: Browser, url: str, strokes: Checkpoint
 ) -> None:
-    def early(route: Route) -> None:
-        choose(page, strokes.reference.encoded[0])
-        route.continue_()
-
     with opened(chromium, url) as page:
-        page.route("**/models", early)
+
+        def choose_before(route: Route) -> None:
+            choose(page, strokes.reference.encoded[0])
+            route.continue_()
+
+        page.route("**/models", choose_before)
         page.reload()
         expect(page.locator("#best-label")).to_have_text(str(int(strokes.reference.logits[0].argmax())))
 
