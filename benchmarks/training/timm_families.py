@@ -183,7 +183,7 @@ def _write_document(result: dict[str, Any]) -> None:
         elif "exported" not in row:
             missing.append(family)
         elif not row["exported"]:
-            refused.append(f"- {family}: `{row['network']}`: {row['reason']}")
+            refused.append(f"- {family}: `{row['network']}`: {row['reason'].removeprefix(row['network'] + ': ')}")
         else:
             every |= set(row["operators"])
             lines.append(

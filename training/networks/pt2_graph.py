@@ -73,6 +73,7 @@ _VIEWS = {
     *("reshape", "select.int", "slice.Tensor", "split.Tensor", "split_with_sizes", "squeeze", "squeeze.dim"),
     *("squeeze.dims", "t", "to.dtype", "transpose.int", "type_as", "unbind.int", "unflatten.int", "unsqueeze", "view"),
 }
+_MESHES = ("meshgrid", "meshgrid.indexing")
 _SCATTERS = {"slice.Tensor": "slice_scatter", "select.int": "select_scatter"}
 _SHAPE_IN_PLACE = {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "set_"}
 _LETTERS = {letter: i for i, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")}
@@ -219,6 +220,8 @@ class Graph:
         elif _is_in_place(name):
             self._change(name, inputs, first)
             self._known[outputs[0]] = _there(first)
+        elif name in _MESHES:
+            self._mesh(inputs, outputs, node)
         else:
             self._add(name, inputs, first, node, outputs)
 
@@ -314,6 +317,27 @@ class Graph:
         if not set("".join(terms)) <= _LETTERS.keys() or len(equation) > _LONGEST_EQUATION:
             raise Unusable(f"its einsum {equation[:_LONGEST_EQUATION]!r} is not served: write it with letters alone")
         return Node(op="einsum", args=(tensors, *(tuple(_LETTERS[letter] for letter in term) for term in terms)))
+
+    def _mesh(self, inputs: Sequence["_Input"], outputs: Sequence[str], node: Mapping[str, Any]) -> None:
+        """Adds the views that a mesh is made of: each tensor along an axis of its own, as often as the others ask."""
+        names = [each["name"] for each in inputs[0].argument["as_tensors"]]
+        axes = list(range(len(names)))
+        if any(each.argument == {"as_string": "xy"} for each in inputs):
+            axes[:2] = reversed(axes[:2])
+        sizes = [self._length(names[axes.index(axis)]) for axis in range(len(names))]
+        for name, axis, output in zip(names, axes, outputs, strict=True):
+            along = tuple(-1 if axis == each else 1 for each in range(len(names)))
+            laid = self._append(Node(op="reshape", args=(self._value(name), along)), node)
+            spread = self._append(Node(op="expand", args=(laid, tuple(sizes))), node)
+            memory = self._known[name].memory
+            self._known[output] = memory.holding(Variable(spread, memory))
+
+    def _length(self, name: str) -> Scalar:
+        """Returns how many numbers are in a tensor of one dimension, or of none."""
+        sizes = self.module["graph"]["tensor_values"][name]["sizes"]
+        if any("as_int" not in size for size in sizes):
+            return self._append(Node(op="sym_size", args=(self._value(name), 0)))
+        return int(sizes[0]["as_int"]) if sizes else 1
 
     def _argument(self, argument: Mapping[str, Any]) -> Argument:
         ((kind, content),) = argument.items()

@@ -151,6 +151,20 @@ def test_einsum_has_numbers_for_its_letters() -> None:
     assert (node.op, node.args[1:]) == ("einsum", ((39, 28), (36, 28), (39, 36)))
 
 
+class _Meshes(Small):
+    def forward(self, x: torch.Tensor) -> Any:
+        down, across = torch.meshgrid(torch.arange(8.0), torch.linspace(-1, 1, 8), indexing="ij")
+        x, y, one = torch.meshgrid(x.mean((1, 2, 3)), x[0, 0, 0], torch.tensor(2.0), indexing="xy")
+        return self.fc(torch.stack([x, y, one, x * y], 1)[..., 0].mean(0).t() + (down * across).mean())
+
+
+def test_meshes_are_made_of_views() -> None:
+    network = seeded(_Meshes)
+    exported = _read(saved(network))
+    assert _same(network, exported)
+    assert {"meshgrid", "meshgrid.indexing"}.isdisjoint(exported.program.operators)
+
+
 def test_half_precision_is_widened_with_a_note() -> None:
     class Half(Small):
         def forward(self, x: torch.Tensor) -> Any:
