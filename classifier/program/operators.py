@@ -98,6 +98,16 @@ def _batch_norm(
     return F.batch_norm(values, mean, variance, weight, bias, training=False, eps=eps)
 
 
+def _standardize(
+    values: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+) -> torch.Tensor:
+    """Gives each channel of [n, channels, ...] mean 0 and variance 1, as weight standardization does with weights.
+
+    Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019.
+    """
+    return F.batch_norm(values, None, None, weight, bias, training=True, eps=eps)
+
+
 def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -133,7 +143,8 @@ _PLAIN = """
     linear
     layer_norm group_norm rms_norm
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool1d avg_pool2d max_pool1d max_pool2d
-    upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_nearest2d.vec _upsample_bicubic2d_aa.vec
+    upsample_bicubic2d.vec upsample_bilinear2d.vec upsample_linear1d.vec upsample_nearest2d.vec
+    _upsample_bicubic2d_aa.vec im2col
     cat clone copy constant_pad_nd contiguous diagonal expand expand_as flatten.using_ints flip movedim.int
     pad permute pixel_shuffle pixel_unshuffle repeat repeat_interleave.self_int reshape select.int slice.Tensor
     split_with_sizes squeeze squeeze.dim squeeze.dims stack t to.dtype transpose.int tril triu type_as
@@ -281,6 +292,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         # A view may be impossible where values lie in another order than in training, as they do in channels_last.
         "view": Operator(_aten.reshape.default, takes_sizes=True),
         "batch_norm": Operator(_batch_norm),
+        # Of images, it would make an answer depend on the others of its batch.
+        "standardize": Operator(_standardize, constants=(0, 1, 2)),
         "einsum": Operator(_einsum),
         "scaled_dot_product_attention": Operator(_attention),
         "embedding": Operator(_aten.embedding.default, indices=1, indexed_sizes=lambda args: [args[0].shape[0]]),

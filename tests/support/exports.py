@@ -6,9 +6,10 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 SHAPE = (1, 12, 12)
@@ -42,19 +43,44 @@ class ChangedThroughAView(Small):
         return self.fc(turned.mean((1, 2)))
 
 
+class Meshes(Small):
+    """Uses operators that are not served, and that torch can take apart."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        down, across = torch.meshgrid(torch.arange(8.0), torch.linspace(-1, 1, 8), indexing="ij")
+        return self.fc(self.features(x).tile((2,))[:, :4] + (down * across).mean())
+
+
+class Standardized(Small):
+    """Its weights are standardized, as those of timm's NFNets are."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        weight = self.conv.weight.reshape(1, 4, -1)
+        weight = F.batch_norm(weight, None, None, training=True, momentum=0.0)
+        return self.fc(F.conv2d(x, weight.view(4, 1, 3, 3), self.conv.bias).mean((2, 3)))
+
+
 def seeded(network: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return network().eval()
 
 
-def saved(network: nn.Module, *, batch: int = 2, decomposed: bool = False, dynamic: bool = True) -> bytes:
-    """What torch.export.save writes."""
+def saved(
+    network: nn.Module, *, batch: int = 2, decomposed: bool | Literal["all"] = False, dynamic: bool = True
+) -> bytes:
+    """What torch.export.save writes.
+
+    Args:
+        decomposed: what changes tensors in place is rewritten; "all": every operator is taken apart, too.
+    """
     shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of itself
         program = torch.export.export(network, (torch.zeros(batch, *SHAPE),), dynamic_shapes=shapes)
-        torch.export.save(program.run_decompositions({}) if decomposed else program, file)
+        if decomposed:
+            program = program.run_decompositions(None if decomposed == "all" else {})
+        torch.export.save(program, file)
     return file.getvalue()
 
 

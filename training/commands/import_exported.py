@@ -14,6 +14,7 @@ from training.commands.preprocess_choice import chosen_preprocess
 from training.errors import TrainingError, one_line
 from training.networks import pt2
 from training.networks.logits import with_logits
+from training.networks.pt2_operators import Composite
 from training.networks.served import EXPORTED, of_exported
 from training.progress import Progress
 from training.publishing import sidecar
@@ -25,6 +26,8 @@ GOOD_FILE = (
     "torch.export.save(torch.export.export(net.eval(), (torch.zeros(2, 3, 224, 224),), dynamic_shapes="
     "({0: torch.export.Dim('batch')},)).run_decompositions({}), 'model.pt2')"
 )
+# Torch takes more apart then: what is served as it is becomes slower.
+GOOD_FILE_OF_SIMPLE_OPERATORS = GOOD_FILE.replace("({})", "()")
 _BATCHES = (1, 2, 3)
 _LARGE_BATCH = 64  # of which the shapes are checked, and nothing is computed
 _TOLERANCE = 1e-3  # of a logit x, relative to 1 + |x|: as a server allows it
@@ -87,7 +90,8 @@ def _read(path: Path) -> pt2.Exported:
     try:
         return pt2.read(path, str(path))
     except TrainingError as error:
-        raise TrainingError(f"{error}. A good file is made by {GOOD_FILE}") from error
+        good = GOOD_FILE_OF_SIMPLE_OPERATORS if isinstance(error.__cause__, Composite) else GOOD_FILE
+        raise TrainingError(f"{error}. A good file is made by {good}") from error
 
 
 def _preprocess_of(

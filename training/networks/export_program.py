@@ -10,18 +10,20 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch._dynamo.exc import UserError, UserErrorType
+from torch._ops import OperatorBase
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from classifier.header import CheckpointError
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
 from training.errors import TrainingError, shortened
-from training.networks import places, pt2
+from training.networks import places, pt2, pt2_graph
 
 _BATCHES = (1, 2, 3)
 _LARGE_BATCH = 64  # of which the shapes are checked, and nothing is computed
@@ -66,11 +68,21 @@ def _exported(recorded: torch.export.ExportedProgram, name: str) -> pt2.Exported
     try:
         return _as_it_is(recorded, name)
     except TrainingError:  # some operators are served only as the simpler ones that torch makes of them
-        try:
-            simpler = recorded.run_decompositions({})
-        except Exception as error:  # nearly anything, as in recording
-            raise _cannot_export(name, error) from error
-        return _as_it_is(simpler, name)
+        pass
+    try:
+        return _as_it_is(_taken_apart(recorded, pt2_graph.decompositions(), name), name)
+    except TrainingError:  # the reason is to name what the person wrote, and not what torch made of it
+        return _as_it_is(_taken_apart(recorded, {}, name), name)
+
+
+def _taken_apart(
+    recorded: torch.export.ExportedProgram, ways: dict[OperatorBase, Callable[..., Any]], name: str
+) -> torch.export.ExportedProgram:
+    try:
+        simpler: torch.export.ExportedProgram = recorded.run_decompositions(ways)
+    except Exception as error:  # nearly anything, as in recording
+        raise _cannot_export(name, error) from error
+    return simpler
 
 
 def _as_it_is(recorded: torch.export.ExportedProgram, name: str) -> pt2.Exported:

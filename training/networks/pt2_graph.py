@@ -5,12 +5,13 @@ changes tensors in place becomes what makes new ones. The graph is described in 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch._ops import OperatorBase
 
 from classifier.header import CheckpointError
 from classifier.program.document import (
@@ -30,7 +31,7 @@ from classifier.program.document import (
 from classifier.program.operators import OPERATORS
 from training.networks import places
 from training.networks.pt2_memory import Memory, Variable
-from training.networks.pt2_operators import DROPOUT, REWRITES, Unusable, refusal
+from training.networks.pt2_operators import BATCH_STATISTICS, DROPOUT, REWRITES, Composite, Unusable, refusal
 
 # By the numbers that torch's schema gives them.
 DTYPES = {
@@ -73,14 +74,19 @@ _VIEWS = {
     *("reshape", "select.int", "slice.Tensor", "split.Tensor", "split_with_sizes", "squeeze", "squeeze.dim"),
     *("squeeze.dims", "t", "to.dtype", "transpose.int", "type_as", "unbind.int", "unflatten.int", "unsqueeze", "view"),
 }
-_MESHES = ("meshgrid", "meshgrid.indexing")
 _SCATTERS = {"slice.Tensor": "slice_scatter", "select.int": "select_scatter"}
 _SHAPE_IN_PLACE = {"squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_", "resize_", "set_"}
 _LETTERS = {letter: i for i, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")}
 _EVAL = "call net.eval() before exporting, and let forward change nothing"
 _MOST = 1e300
 _LONGEST_EQUATION = 100
-_FIRST_ONLY = {"batch_norm", "layer_norm", "group_norm", "max_pool2d"}  # of torch's operator of more than one result
+_FIRST_ONLY = {
+    "batch_norm",
+    "standardize",
+    "layer_norm",
+    "group_norm",
+    "max_pool2d",
+}  # of torch's operator of more than one result
 _OTHER_IN_PLACE = {"zero_": "zero", "fill_.Scalar": "fill.Scalar", "fill_.Tensor": "fill.Tensor", "copy_": "copy"}
 _OWN_NAMES = {*_SIZE_OPERATORS.values(), *_OTHER_NAMES.values(), "getitem"}
 
@@ -107,6 +113,8 @@ class Graph:
     notes: dict[str, None] = field(default_factory=dict)
     _nodes: list[Node] = field(default_factory=list)
     _known: dict[str, Variable] = field(default_factory=dict)  # what stands for each name of torch's graph
+    _of_images: set[int] = field(default_factory=lambda: {0})  # the values that depend on the images
+    _empty: set[str] = field(default_factory=set)  # names of tensors without any number
     _unknown: dict[str, str] = field(default_factory=dict)  # names of what cannot be computed here, and the operator
 
     def program(self, ranges: Mapping[str, Any]) -> Program:
@@ -123,7 +131,7 @@ class Graph:
                 self._take(node)
             except Unusable as error:
                 place = places.of_trace(str(_metadata(node).get("stack_trace", "")))
-                raise Unusable(f"{error}{places.behind(place)}") from error
+                raise type(error)(f"{error}{places.behind(place)}") from error
         return Program(
             tensors={name: _spec(name, tensor) for name, tensor in self.tensors.items()},
             nodes=tuple(self._nodes),
@@ -211,6 +219,9 @@ class Graph:
         if _is_condition(target, node["outputs"]):
             self._unknown.update(dict.fromkeys(outputs, target))  # asserted of sizes, as a rule, and nothing else
             return
+        if outputs and all(self._is_empty(each) for each in outputs):
+            self._empty.update(outputs)
+            return
         inputs = _inputs(name, node["inputs"])
         first = self._variable(inputs[0].argument) if inputs else None
         if name in _SAME:
@@ -220,8 +231,6 @@ class Graph:
         elif _is_in_place(name):
             self._change(name, inputs, first)
             self._known[outputs[0]] = _there(first)
-        elif name in _MESHES:
-            self._mesh(inputs, outputs, node)
         else:
             self._add(name, inputs, first, node, outputs)
 
@@ -282,6 +291,10 @@ class Graph:
             raise CheckpointError(f"it has more than {MAX_NODES:,} nodes, which are the most that are served")
         self._nodes.append(node)
         number = len(self._nodes)
+        if not self._of_images.isdisjoint(node.values()):
+            self._of_images.add(number)
+            if node.op == "standardize":  # what it does to weights is done once
+                raise Unusable(BATCH_STATISTICS)
         place = places.of_trace(str(_metadata(source).get("stack_trace", ""))) if source else None
         if place is not None:
             self.places[number] = place
@@ -292,7 +305,8 @@ class Graph:
         if name == "einsum":
             return self._einsum(inputs)
         if name not in OPERATORS and name not in REWRITES:
-            raise Unusable(refusal(name))
+            composite = name in {_named(each) for each in decompositions()}
+            raise (Composite if composite else Unusable)(refusal(name))
         positional = [self._argument(each.argument) for each in inputs if not each.keyword]
         keywords = {each.name: self._argument(each.argument) for each in inputs if each.keyword}
         keywords = {key: value for key, value in keywords.items() if key not in _NO_DEVICE and value is not None}
@@ -318,32 +332,12 @@ class Graph:
             raise Unusable(f"its einsum {equation[:_LONGEST_EQUATION]!r} is not served: write it with letters alone")
         return Node(op="einsum", args=(tensors, *(tuple(_LETTERS[letter] for letter in term) for term in terms)))
 
-    def _mesh(self, inputs: Sequence["_Input"], outputs: Sequence[str], node: Mapping[str, Any]) -> None:
-        """Adds the views that a mesh is made of: each tensor along an axis of its own, as often as the others ask."""
-        names = [each["name"] for each in inputs[0].argument["as_tensors"]]
-        axes = list(range(len(names)))
-        if any(each.argument == {"as_string": "xy"} for each in inputs):
-            axes[:2] = reversed(axes[:2])
-        sizes = [self._length(names[axes.index(axis)]) for axis in range(len(names))]
-        for name, axis, output in zip(names, axes, outputs, strict=True):
-            along = tuple(-1 if axis == each else 1 for each in range(len(names)))
-            laid = self._append(Node(op="reshape", args=(self._value(name), along)), node)
-            spread = self._append(Node(op="expand", args=(laid, tuple(sizes))), node)
-            memory = self._known[name].memory
-            self._known[output] = memory.holding(Variable(spread, memory))
-
-    def _length(self, name: str) -> Scalar:
-        """Returns how many numbers are in a tensor of one dimension, or of none."""
-        sizes = self.module["graph"]["tensor_values"][name]["sizes"]
-        if any("as_int" not in size for size in sizes):
-            return self._append(Node(op="sym_size", args=(self._value(name), 0)))
-        return int(sizes[0]["as_int"]) if sizes else 1
-
     def _argument(self, argument: Mapping[str, Any]) -> Argument:
         ((kind, content),) = argument.items()
         match kind:
             case "as_tensors":
-                return tuple(self._scalar({"as_tensor": each}) for each in content)
+                # To join nothing to other tensors changes nothing.
+                return tuple(self._scalar({"as_tensor": each}) for each in content if each["name"] not in self._empty)
             case "as_sym_ints" | "as_sym_floats" | "as_optional_tensors":
                 return tuple(self._scalar(each) for each in content)
             case "as_ints" | "as_floats" | "as_bools":
@@ -366,7 +360,13 @@ class Graph:
                 return DTypeRef(dtype="float32")
         return _constant(kind, content)
 
+    def _is_empty(self, name: str) -> bool:
+        meta = self.module["graph"]["tensor_values"].get(name)
+        return meta is not None and {"as_int": 0} in meta["sizes"]
+
     def _value(self, name: str) -> Scalar:
+        if name in self._empty:
+            raise Unusable("it computes with a tensor that is empty: leave such a part out")
         if name in self._unknown:
             raise Unusable(f"it computes with {self._unknown[name]}, which is not among the operators that are served")
         value = self._known[name].value
@@ -387,6 +387,17 @@ class Graph:
 
     def _note_half(self) -> None:
         self.notes["it computes in half precision; it is served as one of float32"] = None
+
+
+def decompositions() -> dict[OperatorBase, Callable[..., Any]]:
+    """Returns how torch takes apart the operators that are not served."""
+    served = OPERATORS.keys() | REWRITES.keys() | _SAME | {"einsum"}
+    ways: Mapping[OperatorBase, Callable[..., Any]] = torch.export.default_decompositions()
+    return {each: ways[each] for each in ways if _named(each) not in served}
+
+
+def _named(operator: OperatorBase) -> str:
+    return _name_of(f"torch.ops.{operator}")
 
 
 @dataclass(frozen=True, slots=True)

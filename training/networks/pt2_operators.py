@@ -11,8 +11,12 @@ class Unusable(CheckpointError):
     """Something in a .pt2 file cannot be used; the message says what, and where in a person's code it comes from."""
 
 
+class Composite(Unusable):
+    """An operator is not served, and torch can take it apart."""
+
+
 DROPOUT = "dropout was left on: call net.eval() before exporting, and give F.dropout training=self.training"
-_BATCH_STATISTICS = (
+BATCH_STATISTICS = (
     "a batch norm normalizes by the batch's own statistics, so an answer depends on others of its batch: "
     "call net.eval() before exporting, and leave out track_running_stats=False"
 )
@@ -29,7 +33,7 @@ _REFUSALS = (
     (r"native_dropout|.*_dropout|bernoulli|rrelu", DROPOUT),
     (r"rand|normal|multinomial|poisson|exponential|uniform", _RANDOM),
     (r"item$|_local_scalar_dense", _NUMBER),
-    (r"_native_batch_norm_legit|native_batch_norm|cudnn_batch_norm|miopen_batch_norm", _BATCH_STATISTICS),
+    (r"_native_batch_norm_legit|native_batch_norm|cudnn_batch_norm|miopen_batch_norm", BATCH_STATISTICS),
     (r"fft_|_fft|complex|view_as_complex|view_as_real|real$|imag$|polar|angle|stft|istft", _COMPLEX_NUMBERS),
     (r"nonzero|masked_select|unique|_unique", _COUNT),
     (r"empty|new_empty", "it uses {}, a tensor whose values nobody has written: use torch.zeros"),
@@ -43,7 +47,7 @@ _Call = tuple[str, list[Argument], dict[str, Argument]]
 
 def _batch_norm(args: list[Argument], _: dict[str, Argument]) -> _Call:
     if args[3] is None or args[4] is None:
-        raise Unusable(_BATCH_STATISTICS)
+        return "standardize", [*args[:3], args[7]], {}
     if args[5] is not False:
         raise Unusable("a batch norm is in training mode: call net.eval() before exporting")
     return "batch_norm", [*args[:5], args[7]], {}
@@ -80,6 +84,7 @@ def _convolution(args: list[Argument], _: dict[str, Argument]) -> _Call:
 REWRITES: Mapping[str, Callable[[list[Argument], dict[str, Argument]], _Call]] = {
     "_native_batch_norm_legit_no_training": lambda args, _: ("batch_norm", [*args[:5], args[6]], {}),
     "batch_norm": _batch_norm,
+    "_native_batch_norm_legit.no_stats": lambda args, _: ("standardize", [*args[:3], args[5]], {}),
     "scaled_dot_product_attention": _attention,
     "convolution": _convolution,
     "to.dtype": _to_type,

@@ -7,11 +7,15 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from classifier.header import CheckpointError
+from classifier.program.network import ProgramNetwork
 from classifier.program.operators import OPERATORS, SIZES
+from tests.support.programs import IMAGES, node, program, value
+from tests.support.programs import weight as weight_of
 
 OWN = {
-    *("getitem", "split.Tensor", "chunk", "unbind.int", "div.Tensor_mode", "view", "batch_norm", "conv1d", "conv2d"),
-    *("conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum", "roll"),
+    *("getitem", "split.Tensor", "chunk", "unbind.int", "div.Tensor_mode", "view", "batch_norm", "standardize"),
+    *("conv1d", "conv2d", "conv2d.padding", "conv_transpose2d.input", "scaled_dot_product_attention", "einsum", "roll"),
 }
 NAMED = sorted(set(OPERATORS) - SIZES)
 # Parts of names of what reads files, shows memory that was not written, shares memory, or draws random numbers.
@@ -30,7 +34,7 @@ def overload(name: str) -> torch._ops.OpOverload:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMED) - {"getitem", "batch_norm"}))
+@pytest.mark.parametrize("name", sorted(set(NAMED) - {"getitem", "batch_norm", "standardize"}))
 def test_an_operator_neither_writes_what_it_is_given_nor_draws_random_numbers(name: str) -> None:
     schema = overload(name)._schema
     assert not any(argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments)
@@ -62,6 +66,22 @@ def test_a_batch_norm_is_that_of_inference() -> None:
     images = torch.rand(2, 3, 4, 4)
     made = OPERATORS["batch_norm"].call(images, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
     assert torch.equal(made, norm(images))
+
+
+def test_weights_are_standardized_and_images_are_not() -> None:
+    weight, gain, bias = torch.randn(1, 3, 8) * 5 + 2, torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 1, 2])
+    made = OPERATORS["standardize"].call(weight, gain, bias, 1e-9)
+    torch.testing.assert_close(made.mean(2)[0], bias)
+    torch.testing.assert_close(made.std(2, correction=0)[0], gain)
+    tensors = {"constant.w": torch.zeros(10, 1)}
+    nodes = [
+        node("standardize", IMAGES, None, None, 1e-5),
+        node("mean.dim", value(1), (1, 2, 3)),
+        node("unsqueeze", value(2), 1),
+        node("linear", value(3), weight_of("constant.w")),
+    ]
+    with pytest.raises(CheckpointError, match="what must be constant depends on the images"):
+        ProgramNetwork(program(nodes, tensors), tensors)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.normalize import normalizer
 from tests.support.checkpoints import DIGITS
-from tests.support.exports import Small, saved, seeded, write
+from tests.support.exports import Meshes, Small, saved, seeded, write
 from training.__main__ import main
-from training.commands.import_exported import GOOD_FILE, import_exported
+from training.commands.import_exported import GOOD_FILE, GOOD_FILE_OF_SIMPLE_OPERATORS, import_exported
 from training.commands.import_weights import import_weights
 from training.errors import TrainingError
 from training.progress import Progress
@@ -133,6 +133,9 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_line_that_makes_a_good_o
     with pytest.raises(TrainingError, match=r"its first dimension is not dynamic\. A good file is made by") as refusal:
         _said_of(path)
     assert str(refusal.value).endswith(GOOD_FILE)
+    with pytest.raises(TrainingError, match="it uses meshgrid") as refusal:
+        _said_of(write(tmp_path, saved(seeded(Meshes))))
+    assert str(refusal.value).endswith(GOOD_FILE_OF_SIMPLE_OPERATORS)
     torch.save(seeded(Small).state_dict(), path)
     with pytest.raises(
         TrainingError, match=r"it holds weights as torch\.save wrote them: import it without --exported"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from classifier.architectures import build, known
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
-from tests.support.exports import SHAPE, ChangedThroughAView, Small, seeded
+from tests.support.exports import SHAPE, ChangedThroughAView, Meshes, Small, seeded
 from training.errors import TrainingError
 from training.networks.export_program import export_program
 
@@ -52,8 +52,9 @@ def test_a_network_of_each_family_gives_the_same_logits_to_the_last_bit(architec
         assert all(torch.equal(program(images[:count]), network(images[:count])) for count in (1, 3))
 
 
-def test_what_cannot_be_served_as_it_was_recorded_is_taken_apart_by_torch() -> None:
-    network = seeded(ChangedThroughAView)
+@pytest.mark.parametrize("kind", [ChangedThroughAView, Meshes])
+def test_what_cannot_be_served_as_it_was_recorded_is_taken_apart_by_torch(kind: type[Small]) -> None:
+    network = seeded(kind)
     exported = export_program(network, SHAPE, "net")
     program = ProgramNetwork(exported.program, exported.tensors).eval()
     images = torch.randn(3, *SHAPE)

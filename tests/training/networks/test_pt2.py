@@ -6,7 +6,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,9 @@ from classifier.program.network import ProgramNetwork
 from tests.support.exports import (
     SHAPE,
     ChangedThroughAView,
+    Meshes,
     Small,
+    Standardized,
     entries,
     saved,
     seeded,
@@ -151,18 +153,38 @@ def test_einsum_has_numbers_for_its_letters() -> None:
     assert (node.op, node.args[1:]) == ("einsum", ((39, 28), (36, 28), (39, 36)))
 
 
-class _Meshes(Small):
+class _Prefixed(Small):
+    """Some of its tokens would be treated otherwise, if there were any. Networks of timm's do so."""
+
     def forward(self, x: torch.Tensor) -> Any:
-        down, across = torch.meshgrid(torch.arange(8.0), torch.linspace(-1, 1, 8), indexing="ij")
-        x, y, one = torch.meshgrid(x.mean((1, 2, 3)), x[0, 0, 0], torch.tensor(2.0), indexing="xy")
-        return self.fc(torch.stack([x, y, one, x * y], 1)[..., 0].mean(0).t() + (down * across).mean())
+        tokens = self.conv(x).flatten(2)
+        return self.fc(torch.cat([tokens[:, :, :0], tokens[:, :, 0:] * 2], 2).mean(2))
 
 
-def test_meshes_are_made_of_views() -> None:
-    network = seeded(_Meshes)
-    exported = _read(saved(network))
-    assert _same(network, exported)
-    assert {"meshgrid", "meshgrid.indexing"}.isdisjoint(exported.program.operators)
+class _Emptied(Small):
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.fc(self.features(x)) + self.conv(x)[:, :, :0].sum()
+
+
+def test_nothing_may_be_joined_to_others() -> None:
+    assert _same(seeded(_Prefixed), _read(saved(seeded(_Prefixed))))
+    line = _refused(saved(seeded(_Emptied)))
+    assert "it computes with a tensor that is empty" in line
+    assert "self.conv(x)[:, :, :0].sum()" in line
+
+
+@pytest.mark.parametrize("decomposed", [False, True, "all"])
+def test_weights_may_be_standardized(decomposed: bool | Literal["all"]) -> None:
+    network = seeded(Standardized)
+    assert _same(network, _read(saved(network, decomposed=decomposed)))
+
+
+def test_what_is_not_served_can_be_taken_apart_by_torch() -> None:
+    network = seeded(Meshes)
+    line = _refused(saved(network))
+    assert "meshgrid.indexing, which is not among the operators that are served (exports.py:" in line
+    assert 'indexing="ij")' in line
+    assert _same(network, _read(saved(network, decomposed="all")))
 
 
 def test_half_precision_is_widened_with_a_note() -> None:
