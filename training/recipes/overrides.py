@@ -92,7 +92,7 @@ class _Preprocessed(BaseModel):
 
 def settings_from(base: Recipe, recipe: Recipe) -> list[str]:
     """Returns the settings by which `with_settings` makes `recipe` of `base`."""
-    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(base.model_dump(mode="json"))
+    ours, theirs = _flat(recipe.every_value), _flat(base.every_value)
     differ = {key for key, value in ours.items() if key not in theirs or theirs[key] != value}
     if "preprocess.resize" in differ:
         differ.add("preprocess.crop")  # for a new size alone may take the crop away

@@ -28,6 +28,10 @@ class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_MOMENTUM = 0.9
+_BETAS = (0.9, 0.999)
+_LATER = ("network", "optimizer", "betas", "layer_decay")  # values that recipes had not from the beginning
+
 if TYPE_CHECKING:
     TorchvisionKind = str
 else:
@@ -126,7 +130,7 @@ class Stage(_Data):
 
 
 class Recipe(_Data):
-    """Describes a run of SGD with Nesterov momentum and cross-entropy.
+    """Describes a run with cross-entropy and an optimizer.
 
     Args:
         name: the built-in recipe that it is, or that it was made from.
@@ -143,7 +147,13 @@ class Recipe(_Data):
         schedule: "one_cycle" rises by half a cosine and falls by half a cosine. "cosine" rises in a straight line, and
             falls alike. "constant" rises in a straight line, and stays.
         warm_up: the share of a stage's steps in which the learning rate rises.
-        weight_decay: applies to the weights of convolutions and linear layers, not to norms and biases.
+        optimizer: "sgd", with Nesterov momentum; "adam" (Kingma and Ba 2015); or "adamw" (Loshchilov and Hutter 2019).
+        momentum: of SGD.
+        betas: of Adam and AdamW, the decays of the running means of gradients and of their squares.
+        weight_decay: applies to the weights of convolutions and linear layers, not to norms and biases. With AdamW it
+            is a share of each weight, otherwise a part of the gradient.
+        layer_decay: the learning rate of each layer is that of the layer after it, times this (Clark et al. 2020,
+            "ELECTRA"). So the first layers, which see what all images have, change least. 1: all layers learn alike.
         clip: the most that the norm of the gradients may be; None: any.
         ema: the decay of a running mean of the weights, which is then measured and published; 0: there is none.
         balanced: classes are drawn equally often, however uneven they are.
@@ -169,8 +179,11 @@ class Recipe(_Data):
     unfreeze: Unfreeze | None = None
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     warm_up: float = Field(default=0.25, ge=0, lt=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = Field(default=_MOMENTUM, ge=0, lt=1)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = _BETAS
     weight_decay: float = Field(default=5e-4, ge=0, le=1e6)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -186,15 +199,32 @@ class Recipe(_Data):
             raise ValueError(f"held_out ({self.held_out}) leaves nothing of {self.source.samples} samples to train on")
         if self.augment.crop is not None and self.augment.crop[0] > self.augment.crop[1]:
             raise ValueError("augment.crop is (least, most) of an image's area")
+        if self.optimizer == "sgd" and self.betas != _BETAS:
+            raise ValueError("betas are of optimizer=adam and adamw; sgd has momentum")
+        if self.optimizer != "sgd" and self.momentum != _MOMENTUM:
+            raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas")
         return self
 
     @model_serializer(mode="wrap")
-    def _as_before_where_it_can(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out an empty `network`, so that recipes and states from before are equal to those of now."""
+    def _without_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the other optimizers' values.
+
+        Values that came later are left out where they are as they were before there were any. So recipes and states
+        from before are equal to those of now.
+        """
         values: dict[str, Any] = handler(self)
-        if not self.network:
-            del values["network"]
+        for name in _LATER:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        if self.optimizer != "sgd":
+            del values["momentum"]
         return values
+
+    @property
+    def every_value(self) -> dict[str, Any]:
+        """All its values as JSON has them, also those that are left out where it is stored."""
+        said = self.model_dump(mode="json")
+        return {name: field.default for name, field in type(self).model_fields.items() if name not in said} | said
 
     @property
     def stages(self) -> tuple[Stage, ...]:

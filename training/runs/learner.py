@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -11,9 +11,9 @@ from torch import nn
 from training.networks import heads
 from training.recipes.recipe import Recipe
 from training.runs.ema import Ema
+from training.runs.optimizer import make_optimizer
 from training.runs.precision import precision
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,13 +60,10 @@ class Learner:
         heads.freeze(network, parts, fixed)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtype = _DTYPES[precision(recipe, device)]
-        optimizer = torch.optim.SGD(
-            _groups(network, recipe.weight_decay), lr=lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-        )
         return cls(
             network=network,
             parts=parts,
-            optimizer=optimizer,
+            optimizer=make_optimizer(network, recipe, lr=lr),
             generator=torch.Generator().manual_seed(recipe.seed),
             scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
             dtype=dtype,
@@ -81,18 +78,3 @@ class Learner:
     def measured(self) -> contextlib.AbstractContextManager[None]:
         """Gives the network meanwhile the weights that are measured and published: its running mean, if any."""
         return contextlib.nullcontext() if self.ema is None else self.ema.in_place()
-
-
-def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups the parameters: weights that multiply decay, norms and biases do not (He et al. 2019, "Bag of Tricks")."""
-    free = {
-        id(parameter)
-        for module in network.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if isinstance(module, _NORMS) or name.endswith("bias") or parameter.dim() <= 1
-    }
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if id(p) not in free], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) in free], "weight_decay": 0.0},
-    ]

@@ -16,6 +16,7 @@ from training.networks import heads
 from training.progress import Advance
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
+from training.runs.optimizer import set_learning_rate
 
 _NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
 
@@ -50,9 +51,7 @@ def train_epoch(
     chosen = batches_of(_order(split.targets, learner.generator, balanced=recipe.balanced), recipe.batch_size)
     seen = noted = 0
     for number, (images, targets) in enumerate(split.batches(chosen, device=device, draw=draw), start=1):
-        for group in learner.optimizer.param_groups:
-            # Of more, torch would raise an error of its own, before the loss can be seen to be not finite.
-            group["lr"] = min(learning_rate(number - 1, len(chosen)), torch.finfo(torch.float32).max)
+        set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))
         with torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32):
             logits = forward(augmented(images, recipe.augment, learner.generator)).float()
         loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)

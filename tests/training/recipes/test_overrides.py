@@ -143,6 +143,13 @@ def test_a_file_takes_away_what_its_base_has_by_the_word_none(tmp_path: Path) ->
     assert (recipe.clip, recipe.unfreeze, recipe.augment.crop) == (None, None, None)
 
 
+def test_a_value_that_is_left_out_where_it_is_as_ever_comes_back_against_another_base() -> None:
+    sgd, adamw = builtin("mnist"), builtin("mnist").replace(optimizer="adamw", layer_decay=0.5)
+    assert settings_from(adamw, sgd) == ["optimizer=sgd", "layer_decay=1.0"]
+    for base, recipe in ((adamw, sgd), (sgd, adamw)):
+        assert with_settings(base, settings_from(base, recipe)) == recipe
+
+
 def test_values_for_a_network_come_back_as_what_they_are() -> None:
     base = builtin("mnist", network="my_net.py:Net")
     values = {"width": 32, "rate": 0.5, "norm": "32", "word": "a b", "deep": True, "sizes": [1, "2"]}
