@@ -42,7 +42,7 @@ def train(
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Trains as the recipe says, publishes the best epoch, and returns the path of the new version.
+    """Trains as the recipe says, publishes an epoch, and returns the path of the new version.
 
     Args:
         store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
@@ -121,7 +121,7 @@ def default_name(recipe: Recipe, data: Path) -> str:
 
 
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
-    """Returns the weights of the best epoch, calibrated on the held-out samples and measured on the test set."""
+    """Returns the weights to publish, calibrated on the held-out samples and measured on the test set."""
     recipe, dataset, best = run.recipe, run.dataset, state.best
     served = served_network(recipe.spec, best.weights, len(dataset.labels))
     network = served.network

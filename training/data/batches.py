@@ -37,7 +37,7 @@ class Split(Protocol):
         Images are uint8 [n, height, width, channels], as `Preprocess.to_pixels` gives them.
 
         Args:
-            draw: the seed of what `Augment.crop` and `Augment.trivial` do to each image; None: they do nothing.
+            draw: the seed of what is done at random to each image while it is decoded; None: nothing is.
 
         Raises: TrainingError if an image can no longer be read, or if a worker process ends.
         """

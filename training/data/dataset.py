@@ -132,8 +132,7 @@ def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers) -> Spli
     """Returns a split in memory if the images are there already, do not grow, and are not augmented one by one."""
     targets = torch.from_numpy(raw.targets[rows])
     pictures, (height, width, _) = raw.pictures, recipe.preprocess.shape
-    one_by_one = recipe.augment.crop is not None or recipe.augment.trivial
-    if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not one_by_one:
+    if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not recipe.augment.one_by_one:
         return InMemorySplit(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
     return OnDemandSplit(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
 

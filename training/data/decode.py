@@ -49,7 +49,7 @@ def pixels_of(job: Job) -> torch.Tensor:
     """
     pixels = torch.empty((len(job.pictures), *job.preprocess.shape), dtype=torch.uint8)
     rows = pixels.numpy()
-    if job.seeds is None or not (job.augment.crop or job.augment.trivial):
+    if job.seeds is None or not job.augment.one_by_one:
         for row, picture in zip(rows, job.pictures, strict=True):
             row[...] = _plain(picture, job.preprocess)
         return pixels
@@ -98,7 +98,13 @@ class _Chance:
         self._preprocess = preprocess
         interpolation = v2.InterpolationMode(preprocess.interpolation)
         self._crop = v2.RandomResizedCrop(preprocess.shape[:2], augment.crop, _RATIO) if augment.crop else None
-        self._trivial = v2.TrivialAugmentWide(interpolation=interpolation) if augment.trivial else None
+        self._changes: list[Any] = []
+        if augment.trivial:
+            self._changes.append(v2.TrivialAugmentWide(interpolation=interpolation))
+        if augment.rand is not None:
+            self._changes.append(v2.RandAugment(*augment.rand, interpolation=interpolation))
+        mean = [round(255 * each) for each in preprocess.mean]
+        self._erase = v2.RandomErasing(augment.erase, value=mean) if augment.erase else None
 
     def pixels(self, picture: Picture, seed: int) -> Pixels:
         # Not torch.manual_seed: it also seeds devices that are not used here, which takes 50 times as long.
@@ -110,9 +116,12 @@ class _Chance:
                 pixels = self._cropped(picture, self._crop)
             except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
                 raise _unreadable(picture, error) from error
-        if self._trivial is not None:
-            pixels = np.asarray(self._trivial(Image.fromarray(pixels.squeeze())))
-        return pixels.reshape(self._preprocess.shape)
+        for change in self._changes:
+            pixels = np.asarray(change(Image.fromarray(pixels.squeeze())))
+        pixels = pixels.reshape(self._preprocess.shape)
+        if self._erase is not None:
+            pixels = self._erase(torch.tensor(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        return pixels
 
     def _cropped(self, picture: Picture, crop: Any) -> Pixels:
         preprocess = self._preprocess

@@ -1,5 +1,6 @@
 """Says what to train and how, as data. All that decides the weights stands in a recipe, and so in the manifest."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -27,10 +28,16 @@ class _Data(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def _without(self, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
+        """Returns `values`, without those of these names that are as they are where nobody says anything."""
+        silent = {name for name in names if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in values.items() if name not in silent}
+
 
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
-_LATER = ("network", "optimizer", "betas", "layer_decay")  # values that recipes had not from the beginning
+# Values that recipes had not from the beginning.
+_LATER = ("network", "optimizer", "betas", "layer_decay", "drop_path", "patience", "publish")
 
 if TYPE_CHECKING:
     TorchvisionKind = str
@@ -85,15 +92,25 @@ class Augment(_Data):
             most) of the image's area and a ratio of 3/4 to 4/3, and is resized to the network's input. Each image gets
             a part of its own, while it is decoded.
         trivial: TrivialAugment (Müller and Hutter 2021), for each image by itself, while it is decoded.
+        rand: RandAugment (Cubuk et al. 2020) in its place: (how many operations, their magnitude from 0 to 30).
+        erase: the probability that a random part of an image is painted over with the mean colour of the preprocess
+            (Zhong et al. 2020), while it is decoded.
         flip: an image is mirrored left-right with probability 1/2.
         shift: an image is moved by up to this many whole pixels in each direction.
         degrees, scale, shear, translate: an affine map turns and slants by up to so many degrees, enlarges or shrinks
             by up to that share, and moves by up to so many pixels.
         elastic: a smooth random displacement of up to so many pixels (Simard et al. 2003).
+        mixup: each image of a batch is mixed with another one, and so are their classes. The share of the first is
+            drawn from Beta(`mixup`, `mixup`) for the whole batch (Zhang et al. 2018).
+        cutmix: a part of another image takes the place of a part of each image. What stays is drawn from
+            Beta(`cutmix`, `cutmix`) for the whole batch (Yun et al. 2019). With `mixup`, chance chooses one of both for
+            each batch.
     """
 
     crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
     trivial: bool = False
+    rand: tuple[Annotated[int, Field(ge=1, le=14)], Annotated[int, Field(ge=0, le=30)]] | None = None
+    erase: float = Field(default=0.0, ge=0, le=1)
     flip: bool = False
     shift: int = Field(default=0, ge=0)
     degrees: float = Field(default=0.0, ge=0, le=180)
@@ -101,6 +118,26 @@ class Augment(_Data):
     shear: float = Field(default=0.0, ge=0, lt=90)
     translate: float = Field(default=0.0, ge=0)
     elastic: float = Field(default=0.0, ge=0)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.crop is not None and self.crop[0] > self.crop[1]:
+            raise ValueError("crop is (least, most) of an image's area")
+        if self.trivial and self.rand is not None:
+            raise ValueError("trivial and rand are two ways to the same: choose one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what came later, where it does nothing; as a recipe does."""
+        return self._without(("rand", "erase", "mixup", "cutmix"), handler(self))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether something is done to each image by itself, while it is decoded."""
+        return self.crop is not None or self.trivial or self.rand is not None or self.erase > 0
 
 
 class Unfreeze(_Data):
@@ -154,8 +191,12 @@ class Recipe(_Data):
             is a share of each weight, otherwise a part of the gradient.
         layer_decay: the learning rate of each layer is that of the layer after it, times this (Clark et al. 2020,
             "ELECTRA"). So the first layers, which see what all images have, change least. 1: all layers learn alike.
+        drop_path: in training, a block is left out for an image with a probability that rises from 0 in the first block
+            to this in the last (Huang et al. 2016, "Stochastic Depth"). None: as the network has it.
         clip: the most that the norm of the gradients may be; None: any.
         ema: the decay of a running mean of the weights, which is then measured and published; 0: there is none.
+        patience: the last stage ends if the held-out loss has not fallen for so many epochs. None: it runs to its end.
+        publish: the epoch that is "best" on the held-out samples, or the "last".
         balanced: classes are drawn equally often, however uneven they are.
         precision: of the forward pass. "auto" is what the device has units for: bf16 or fp16 on a GPU, bf16 on a CPU
             with AMX, else fp32. A manifest says which it was.
@@ -185,8 +226,11 @@ class Recipe(_Data):
     weight_decay: float = Field(default=5e-4, ge=0, le=1e6)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
+    publish: Literal["best", "last"] = "best"
     balanced: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compiled: bool = False
@@ -197,8 +241,6 @@ class Recipe(_Data):
     def _agrees_with_itself(self) -> Self:
         if isinstance(self.source, StrokesSource) and self.held_out >= self.source.samples:
             raise ValueError(f"held_out ({self.held_out}) leaves nothing of {self.source.samples} samples to train on")
-        if self.augment.crop is not None and self.augment.crop[0] > self.augment.crop[1]:
-            raise ValueError("augment.crop is (least, most) of an image's area")
         if self.optimizer == "sgd" and self.betas != _BETAS:
             raise ValueError("betas are of optimizer=adam and adamw; sgd has momentum")
         if self.optimizer != "sgd" and self.momentum != _MOMENTUM:
@@ -212,10 +254,7 @@ class Recipe(_Data):
         Values that came later are left out where they are as they were before there were any. So recipes and states
         from before are equal to those of now.
         """
-        values: dict[str, Any] = handler(self)
-        for name in _LATER:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                del values[name]
+        values = self._without(_LATER, handler(self))
         if self.optimizer != "sgd":
             del values["momentum"]
         return values
@@ -224,7 +263,8 @@ class Recipe(_Data):
     def every_value(self) -> dict[str, Any]:
         """All its values as JSON has them, also those that are left out where it is stored."""
         said = self.model_dump(mode="json")
-        return {name: field.default for name, field in type(self).model_fields.items() if name not in said} | said
+        said["augment"] = _defaults(Augment) | said["augment"]
+        return _defaults(Recipe) | said
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -241,7 +281,12 @@ class Recipe(_Data):
         # Here, not above: it imports torch, and a list of names does without it.
         from training.networks.spec import NetworkSpec
 
-        return NetworkSpec.of(self.architecture, self.preprocess, self.network)
+        spec = NetworkSpec.of(self.architecture, self.preprocess, self.network)
+        if not spec.is_timm or self.drop_path is None:
+            return spec
+        # timm makes networks without what leaves out blocks, unless it is told so.
+        options = {"drop_path_rate": self.drop_path} | self.network
+        return NetworkSpec.of(self.architecture, self.preprocess, options)
 
     @property
     def all_epochs(self) -> int:
@@ -262,6 +307,10 @@ class Recipe(_Data):
             return cls.model_validate(values)
         except ValidationError as error:
             raise TrainingError(in_words(error.errors()[0])) from error
+
+
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
 
 
 def in_words(problem: ErrorDetails) -> str:

@@ -13,6 +13,7 @@ from training.data.folder_names import composed
 from training.errors import TrainingError, one_line
 from training.networks import heads
 from training.networks.code_files import is_own_code
+from training.networks.drop_path import set_drop_path
 from training.networks.pretrained import pretrained
 from training.networks.served import EXPORTED
 from training.networks.tied import with_tied_names
@@ -78,6 +79,8 @@ class InitialWeights:
         Raises: TrainingError if the weights do not fit.
         """
         network = recipe.spec.build(classes)
+        if recipe.drop_path is not None and not recipe.spec.is_timm:
+            set_drop_path(network, recipe.drop_path, recipe.architecture)
         if self.weights is not None and self.architecture is not None:
             weights = with_tied_names(self.weights, network)
             if recipe.start == "backbone":

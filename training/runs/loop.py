@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from training.data.augment import augmented
 from training.data.batches import Split
+from training.data.mixing import mixed
 from training.errors import TrainingError
 from training.evaluation.logits import Forward
 from training.evaluation.score import Score
@@ -52,11 +52,13 @@ def train_epoch(
     seen = noted = 0
     for number, (images, targets) in enumerate(split.batches(chosen, device=device, draw=draw), start=1):
         set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))
+        changed = augmented(images, recipe.augment, learner.generator)
+        changed, classes = mixed(changed, targets, recipe.augment, learner.generator)
         with torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32):
-            logits = forward(augmented(images, recipe.augment, learner.generator)).float()
-        loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+            logits = forward(changed).float()
+        loss = classes.loss(logits, label_smoothing=recipe.label_smoothing)
         _step(learner, loss, parameters, clip=recipe.clip)
-        totals += torch.stack((loss.detach() * len(targets), (logits.argmax(1) == targets).sum()))
+        totals += torch.stack((loss.detach() * len(targets), classes.right(logits)))
         seen += len(targets)
         if number % _NOTED_EVERY == 0 or number == len(chosen):
             loss_sum, right = totals.tolist()

@@ -1,7 +1,7 @@
 """Runs a recipe's stages and epochs. Each epoch ends in a state that the next, or a later process, goes on from."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,9 @@ class Run:
                         learner = self._learner(stage, network, state, fixed)
                         data = stage_data(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
                         for epoch in range(1 if state is None else state.epoch + 1, stage.last + 1):
+                            if state is not None and has_stalled(recipe, stage, state.curve):
+                                self.progress.say(f"the held-out loss has not fallen for {recipe.patience} epochs")
+                                break
                             state = self._epoch(epoch, stage, learner, data, state)
             except KeyboardInterrupt as interrupt:
                 raise Interrupted(_what_stands(state, recipe, self.folder)) from interrupt
@@ -128,7 +131,7 @@ class Run:
                 held_out = data.held_out_score(learner)
                 check_finite(held_out, too_high)  # the last step may have spoilt the weights
                 advance(0, f"{seen}, held out {held_out.accuracy:.2%}")
-                if before is not None and not held_out.beats(before.best.score):
+                if before is not None and recipe.publish == "best" and not held_out.beats(before.best.score):
                     best = before.best
                 else:
                     best = Best(epoch, held_out, snapshot(learner.network))
@@ -145,6 +148,18 @@ class Run:
         seconds = time.perf_counter() - started
         log.append(self.folder, point | {"seconds": seconds, "images_per_second": len(data.train) / seconds})
         return state
+
+
+def has_stalled(recipe: Recipe, stage: Stage, curve: Sequence[Mapping[str, float]]) -> bool:
+    """Tells whether a stage shall end early, because its held-out loss has not fallen for `patience` epochs.
+
+    Args:
+        curve: one record for each epoch of the run so far.
+    """
+    losses = [point["held_out_loss"] for point in curve[stage.first - 1 :]]
+    if recipe.patience is None or stage != recipe.stages[-1] or not losses:
+        return False
+    return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
 
 
 def _what_stands(state: State | None, recipe: Recipe, folder: Path) -> str:

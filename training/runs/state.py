@@ -26,7 +26,7 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Holds the epoch, counted from 1, that is best on the held-out samples so far."""
+    """Holds the epoch to publish, counted from 1: the best on the held-out samples so far, or the last."""
 
     epoch: int
     score: Score
@@ -160,14 +160,15 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
-    """Checks that the best epoch is the one that the curve shows, or the one after the state.
+    """Checks that the epoch to publish is the one that the curve shows, or the one after the state.
 
     The latter was being written when the run was cut off.
 
     Raises: ValueError if it is another one.
     """
     scores = [(point["held_out_accuracy"], -point["held_out_loss"]) for point in content["curve"]]
-    if best["epoch"] not in (scores.index(max(scores)) + 1, content["epoch"] + 1):
+    shown = len(scores) if content["identity"].get("publish") == "last" else scores.index(max(scores)) + 1
+    if best["epoch"] not in (shown, content["epoch"] + 1):
         raise ValueError(f"{BEST} is not of the same run as {CHECKPOINT}")
 
 

@@ -98,8 +98,9 @@ def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
         {"trainable": "head", "unfreeze": {"epochs": 2, "lr": 0.01}, "epochs": 1, "ema": 0.5},
         {"optimizer": "adamw", "lr": 0.002, "layer_decay": 0.7},
         {"optimizer": "adam", "lr": 0.002, "betas": (0.8, 0.99)},
+        {"augment": {"mixup": 0.5, "cutmix": 1.0, "erase": 0.3, "rand": (2, 9)}, "publish": "last"},
     ],
-    ids=["shift", "ema", "bf16", "stages", "adamw", "adam"],
+    ids=["shift", "ema", "bf16", "stages", "adamw", "adam", "mixed"],
 )
 def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(
     run: Train, tiny: Recipe, changes: dict[str, Any]

@@ -74,7 +74,9 @@ def test_batches_come_in_the_order_in_which_they_were_chosen(photos: list[Path],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("augment", [CROP, Augment(trivial=True), Augment(crop=(0.2, 1.0), trivial=True)])
+@pytest.mark.parametrize(
+    "augment", [CROP, Augment(trivial=True), Augment(crop=(0.2, 1.0), trivial=True), Augment(rand=(2, 9), erase=0.5)]
+)
 def test_what_is_drawn_depends_on_the_draw_and_the_sample_alone(
     photos: list[Path], workers: Workers, augment: Augment
 ) -> None:
@@ -138,10 +140,31 @@ def test_a_trivial_augment_is_that_of_torchvision(photos: list[Path]) -> None:
             assert np.array_equal(pixels, np.asarray(transform(Image.fromarray(RGB.to_pixels(image)))))
 
 
+def test_a_rand_augment_is_that_of_torchvision(photos: list[Path]) -> None:
+    transform = v2.RandAugment(3, 12, interpolation=v2.InterpolationMode.BILINEAR)
+    job = Job(tuple(photos), RGB, Augment(rand=(3, 12)), seeds=tuple(range(len(photos))))
+    for seed, (path, pixels) in enumerate(zip(photos, pixels_of(job).numpy(), strict=True)):
+        with Image.open(path) as image, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            assert np.array_equal(pixels, np.asarray(transform(Image.fromarray(RGB.to_pixels(image)))))
+
+
+def test_a_part_of_the_images_is_painted_over_with_the_mean_colour(photos: list[Path]) -> None:
+    mean = RGB.model_copy(update={"mean": (0.2, 0.4, 0.6)})
+    split = split_of(photos, preprocess=mean, augment=Augment(erase=0.5))
+    plain, drawn = whole(split), whole(split, draw=1)
+    changed = (plain != drawn).any(3)
+    assert 10 < int(changed.any((1, 2)).sum()) < 30  # of 40
+    assert {tuple(pixel) for pixel in drawn[changed].tolist()} == {(51, 102, 153)}
+    areas = changed.float().mean((1, 2))
+    assert float(areas.max()) < 0.34
+
+
 def test_a_grey_network_gets_grey_crops(photos: list[Path]) -> None:
     grey = Preprocess(mode="L", resize=(28, 28), crop=None, mean=(0.5,), std=(0.5,))
-    images = whole(split_of(photos, preprocess=grey, augment=Augment(crop=(0.2, 1.0), trivial=True)), draw=1)
-    assert images.shape == (40, 28, 28, 1)
+    for augment in (Augment(crop=(0.2, 1.0), trivial=True), Augment(rand=(2, 30), erase=1)):
+        images = whole(split_of(photos, preprocess=grey, augment=augment), draw=1)
+        assert images.shape == (40, 28, 28, 1)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bicubic"])

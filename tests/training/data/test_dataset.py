@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,8 +77,13 @@ def _first_of_each_class(dataset: Dataset) -> list[np.ndarray[tuple[int, ...], n
 
 
 @pytest.mark.slow
-def test_images_that_are_augmented_one_by_one_are_not_stacked(tiny: Recipe, tmp_path: Path) -> None:
-    dataset = _load(tiny.replace(augment={"trivial": True}), tmp_path)
+@pytest.mark.parametrize(
+    "augment", [{"trivial": True}, {"rand": (2, 9)}, {"erase": 1.0}], ids=["trivial", "rand", "erase"]
+)
+def test_images_that_are_augmented_one_by_one_are_not_stacked(
+    tiny: Recipe, tmp_path: Path, augment: dict[str, Any]
+) -> None:
+    dataset = _load(tiny.replace(augment=augment), tmp_path)
     ((plain, _),) = dataset.train.batches([torch.arange(50)], device=CPU)
     ((drawn, _),) = dataset.train.batches([torch.arange(50)], device=CPU, draw=1)
     assert plain.equal(images_of(_load(tiny, tmp_path).train)[:50])
