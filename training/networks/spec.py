@@ -12,6 +12,8 @@ from training.errors import TrainingError
 from training.networks import own_code, timm_networks
 from training.networks.code_files import is_own_code
 
+_LAYER_NORMS = ("LayerNorm", "RMSNorm", "RmsNorm")
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
@@ -56,6 +58,11 @@ class NetworkSpec:
     def code(self) -> own_code.OwnCode | None:
         """The code that makes it; None: it is nobody's own. Raises: TrainingError if the code cannot be loaded."""
         return own_code.known(self.architecture) if self.is_own_code else None
+
+    @property
+    def has_layer_norms(self) -> bool:
+        """Whether there are layer norms in it, as in transformers and ConvNeXt. Raises: as `meta` does."""
+        return any(type(module).__name__.startswith(_LAYER_NORMS) for module in self.meta(2).modules())
 
     def check(self) -> None:
         """Checks that there is such a network, and that it takes the options.

@@ -41,6 +41,21 @@ def test_fine_tuning_trains_the_head_first_and_then_everything_at_a_rate_of_its_
     assert everything.lr < head.lr
 
 
+@pytest.mark.parametrize("architecture", ["vit_b_32", "swin_t", "convnext_tiny", "maxvit_t"])
+def test_transformers_and_convnext_are_trained_by_adamw(architecture: str) -> None:
+    scratch, finetune = (builtin("photos", f"{family}:{architecture}") for family in ("scratch", "finetune"))
+    assert {scratch.optimizer, finetune.optimizer} == {"adamw"}
+    assert scratch.lr / scratch.batch_size == pytest.approx(5e-4 / 512)
+    assert (scratch.augment.mixup, scratch.augment.cutmix) == (0.8, 1.0)
+    assert finetune.layer_decay < 1
+    assert builtin("photos", f"transfer:{architecture}").optimizer == "sgd"  # a linear layer
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "alexnet", "mnist_cnn"])
+def test_other_networks_are_trained_by_sgd(architecture: str) -> None:
+    assert {builtin("photos", f"{family}:{architecture}").optimizer for family in ("scratch", "finetune")} == {"sgd"}
+
+
 def test_an_unknown_recipe_is_refused_with_its_nearest_names() -> None:
     with pytest.raises(TrainingError, match="did you mean alexnet_transfer"):
         builtin("photos", "alexnet_transfr")
