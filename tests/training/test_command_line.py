@@ -271,7 +271,12 @@ def test_the_run_s_folder_holds_its_log_its_pictures_and_what_the_tutorial_s_cod
     assert main([*mnist, "--epochs", "2"]) == 0
     folder = tmp_path / "runs" / "mnist"
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2
-    assert {path.name for path in folder.glob("*.png")} >= {"mistakes.png", "curves.png", "confusion.png"}
+    assert {path.name for path in folder.glob("*.png")} >= {
+        "mistakes.png",
+        "confused.png",
+        "curves.png",
+        "confusion.png",
+    }
     for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
         state = torch.load(folder / name, weights_only=True)
         assert state["arch"] == "mnist_cnn"

@@ -102,16 +102,52 @@ class Mistake:
     confidence: float
 
 
+@dataclass(frozen=True, slots=True)
+class ConfusedPair:
+    """Says that samples of class `first` were taken for `second`, or the other way round, `count` times."""
+
+    first: int
+    second: int
+    count: int
+
+
+def most_confused(confusion: torch.Tensor, *, count: int = 3) -> tuple[ConfusedPair, ...]:
+    """Returns up to `count` pairs of classes, those that are confused most often first.
+
+    Args:
+        confusion: int64 [classes, classes]; a row is a true class, a column is a predicted class.
+    """
+    both = (confusion + confusion.T).triu(1)
+    most, places = both.flatten().sort(descending=True, stable=True)
+    return tuple(
+        ConfusedPair(place // len(confusion), place % len(confusion), times)
+        for times, place in zip(most[:count].tolist(), places.tolist(), strict=False)
+        if times
+    )
+
+
 def worst(
-    logits: torch.Tensor, targets: torch.Tensor, *, count: int = 25, temperature: float = 1.0
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    count: int = 25,
+    temperature: float = 1.0,
+    among: ConfusedPair | None = None,
 ) -> tuple[Mistake, ...]:
     """Returns up to `count` mistakes, the most confident first. If two are equally confident, the earlier sample leads.
+
+    Args:
+        among: only mistakes between these two classes; None: all.
 
     Raises: ValueError as `check`.
     """
     check(logits, targets)
     predicted = logits.argmax(1)
-    wrong = (predicted != targets).nonzero().flatten()
+    mistaken = predicted != targets
+    if among is not None:
+        pair = torch.tensor([among.first, among.second])
+        mistaken &= torch.isin(targets, pair) & torch.isin(predicted, pair)
+    wrong = mistaken.nonzero().flatten()
     confidence = _confidence(logits[wrong], predicted[wrong], temperature)
     order = confidence.argsort(descending=True, stable=True)[:count]
     chosen = wrong[order]

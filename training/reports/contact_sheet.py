@@ -26,6 +26,21 @@ def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequenc
         mistakes: each with its image, uint8 [height, width, 1 or 3].
         labels: by class index.
     """
+    return png(_sheet(mistakes, labels))
+
+
+def contact_sheets(groups: Sequence[Sequence[tuple[Mistake, Pixels]]], *, labels: Sequence[str]) -> bytes:
+    """Returns a PNG file with the sheet of each group, one below the other."""
+    sheets = [_sheet(group, labels) for group in groups] or [_sheet((), labels)]
+    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)))
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return png(whole)
+
+
+def _sheet(mistakes: Sequence[tuple[Mistake, Pixels]], labels: Sequence[str]) -> Image.Image:
     letters = font(_TEXT)
     texts = [_text(mistake, labels, letters) for mistake, _ in mistakes]
     lines = max((len(text) for text in texts), default=1)
@@ -41,7 +56,7 @@ def contact_sheet(mistakes: Sequence[tuple[Mistake, Pixels]], *, labels: Sequenc
         sheet.paste(tile, (left + (_CELL - tile.width) // 2, top + (_CELL - tile.height) // 2))
         for number, line in enumerate(text):
             pen.text((left, top + _CELL + number * _LINE), line, fill=_INK, font=letters)
-    return png(sheet)
+    return sheet
 
 
 def _text(mistake: Mistake, labels: Sequence[str], letters: Font) -> list[str]:

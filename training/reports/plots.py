@@ -1,4 +1,4 @@
-"""Draws pictures of a run for people: curves, confusion matrix, reliability diagram, and the worst mistakes.
+"""Draws pictures of a run for people: curves, confusion matrix, reliability diagram, and mistakes.
 
 The first three need Matplotlib, which is an extra. It draws into memory, without a window, and gets its own settings
 back afterwards. Each file is written whole or not at all.
@@ -19,7 +19,7 @@ from classifier.preprocess import Pixels
 from training import atomic_files
 from training.evaluation.metrics import BINS, Bin, EvaluationMetrics, Mistake
 from training.reports import label_text
-from training.reports.contact_sheet import contact_sheet
+from training.reports.contact_sheet import contact_sheet, contact_sheets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,18 +65,24 @@ def draw(
     evaluation: EvaluationMetrics,
     labels: Sequence[str],
     mistakes: Sequence[tuple[Mistake, Pixels]],
+    confused: Sequence[Sequence[tuple[Mistake, Pixels]]] = (),
 ) -> list[Path]:
-    """Writes mistakes.png, and curves.png, confusion.png and reliability.png if nothing is `missing`.
+    """Writes mistakes.png, and confused.png if there is any mistake.
+
+    If nothing is `missing`, also curves.png, confusion.png and reliability.png.
 
     Args:
         history: by epoch; if it is empty there is no curves.png.
         labels: by class index.
         mistakes: each with the pixels that the network saw; their order is kept.
+        confused: the same, for each of the pairs of classes that are confused most often.
 
     Returns: the paths of the files.
     Raises: OSError if a file cannot be written; nearly any, from a library that draws.
     """
     pictures = {"mistakes.png": contact_sheet(mistakes, labels=labels)}
+    if confused:
+        pictures["confused.png"] = contact_sheets(confused, labels=labels)
     if missing() is None:
         if history:
             pictures["curves.png"] = curves(history)

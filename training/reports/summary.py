@@ -1,5 +1,6 @@
 """Tells people at the end of a run what came of it: by pictures in the run's folder, and by tables."""
 
+import functools
 import shlex
 from pathlib import Path
 
@@ -12,31 +13,39 @@ from classifier.scores import SCORES
 from training.data.batches import Split
 from training.errors import type_and_line
 from training.evaluation.measure import Measured
-from training.evaluation.metrics import worst
+from training.evaluation.metrics import most_confused, worst
 from training.progress import Progress
 from training.reports import plots
+from training.reports.advice import confusions
 
 _MOST_CLASSES = 20  # in a table that a person reads
+_EXAMPLES = 5  # of a confused pair, in a picture
 
 
 def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, progress: Progress) -> None:
-    """Draws curves, confusion matrix, reliability diagram, and the worst mistakes as the network saw them.
+    """Draws curves, confusion matrix, reliability diagram, and mistakes as the network saw them.
 
     What goes wrong with a picture is said in one line, and raises nothing.
 
     Args:
         test: the split that was measured.
     """
-    mistakes = worst(measured.logits, measured.targets, temperature=measured.evaluation.temperature)
-    chosen = [torch.tensor([one.index]) for one in mistakes]
+    mistakes_of = functools.partial(
+        worst, measured.logits, measured.targets, temperature=measured.evaluation.temperature
+    )
+    pairs = most_confused(measured.evaluation.confusion)
+    groups = [mistakes_of(), *(mistakes_of(count=_EXAMPLES, among=pair) for pair in pairs)]
+    chosen = [torch.tensor([one.index]) for group in groups for one in group]
     images = (batch[0].numpy() for batch, _ in test.batches(chosen, device=torch.device("cpu")))
     try:
+        mistakes, *confused = [[(one, next(images)) for one in group] for group in groups]
         drawn = plots.draw(
             folder,
             history=manifest.curve or (),
             evaluation=measured.evaluation,
             labels=manifest.labels,
-            mistakes=list(zip(mistakes, images, strict=True)),
+            mistakes=mistakes,
+            confused=confused,
         )
     except OSError as error:
         progress.say(f"the pictures could not be written to {folder}: {error.strerror or error}")
@@ -58,6 +67,8 @@ def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progres
     progress.show(_summary(manifest, measured))
     if manifest.per_class is not None and len(manifest.labels) <= _MOST_CLASSES:
         progress.show(_classes(manifest))
+    if (advice := confusions(measured.evaluation.confusion, manifest.labels)) is not None:
+        progress.say(advice)
     store = path.parent.parent
     where = "" if store == Path("models_store") else f" --store {shlex.quote(str(store))}"
     progress.say(f"published {path}")

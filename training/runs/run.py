@@ -15,6 +15,7 @@ from training.errors import Interrupted
 from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
+from training.reports.advice import samples_of_classes
 from training.runs import log
 from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
@@ -63,6 +64,7 @@ class Run:
             f"training {self.name} ({recipe.architecture}) on {self.device}: "
             f"{len(self.dataset.train):,} samples, {len(self.dataset.held_out):,} held out"
         )
+        self.progress.say(samples_of_classes(self.dataset.train.targets, self.dataset.labels, recipe))
         if state is not None:
             self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
         with unchanged_random_state(self.device):

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from classifier.manifest import ClassMetrics
-from training.evaluation.metrics import BINS, EvaluationMetrics, Mistake, cross_entropy, worst
+from training.evaluation.metrics import (
+    BINS,
+    ConfusedPair,
+    EvaluationMetrics,
+    Mistake,
+    cross_entropy,
+    most_confused,
+    worst,
+)
 
 
 def logits_of(*probabilities: tuple[float, ...]) -> torch.Tensor:
@@ -164,6 +172,21 @@ def test_the_worst_mistakes_are_the_most_confidently_wrong_first() -> None:
     assert [(one.index, one.target, one.predicted) for one in found] == [(1, 1, 0), (4, 2, 0)]
     assert [one.confidence for one in found] == pytest.approx([0.6, 0.5], abs=1e-6)
     assert worst(HAND, HAND_TARGETS, count=1) == found[:1]
+
+
+def test_pairs_of_classes_are_counted_both_ways_and_the_first_of_equals_leads() -> None:
+    confusion = torch.tensor([[9, 1, 0, 2], [2, 9, 0, 0], [0, 0, 9, 3], [1, 0, 0, 9]])
+    found = most_confused(confusion)
+    assert [(pair.first, pair.second, pair.count) for pair in found] == [(0, 1, 3), (0, 3, 3), (2, 3, 3)]
+    assert most_confused(confusion, count=1) == found[:1]
+    assert most_confused(torch.eye(3, dtype=torch.int64)) == ()
+
+
+def test_mistakes_between_two_classes_are_found_both_ways() -> None:
+    logits = torch.eye(3)[[0, 1, 1, 0, 2, 2]]
+    targets = torch.tensor([1, 0, 2, 0, 0, 1])
+    found = worst(logits, targets, among=ConfusedPair(0, 1, 2))
+    assert [one.index for one in found] == [0, 1]
 
 
 def test_mistakes_of_equal_confidence_come_in_the_order_of_the_samples() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from classifier.preprocess import Pixels
 from training.evaluation.metrics import Mistake
-from training.reports.contact_sheet import contact_sheet
+from training.reports.contact_sheet import contact_sheet, contact_sheets
 
 LABELS = ("ant", "bee")
 CELL, GAP = 288, 26  # pixels
@@ -75,6 +75,19 @@ def test_without_mistakes_the_sheet_says_so() -> None:
     drawn = sheet([])
     assert drawn.height < 100
     assert np.asarray(drawn).min() < 64
+
+
+def test_groups_stand_one_below_the_other_each_from_a_row_of_its_own() -> None:
+    mistakes = [
+        [(Mistake(index=0, target=0, predicted=1, confidence=0.9), coloured(colour)) for colour in group]
+        for group in (COLOURS[:2], COLOURS[2:5])
+    ]
+    drawn = Image.open(io.BytesIO(contact_sheets(mistakes, labels=LABELS)))
+    one = sheet([coloured(COLOURS[0])])
+    assert drawn.size == (one.width, 2 * one.height)
+    lower = drawn.crop((0, one.height, one.width, 2 * one.height))
+    assert cell(drawn, 0).getpixel((CELL // 2, CELL // 2)) == COLOURS[0]
+    assert cell(lower, 2).getpixel((CELL // 2, CELL // 2)) == COLOURS[4]
 
 
 def test_the_same_mistakes_make_the_same_file() -> None:
