@@ -13,6 +13,7 @@ _GROUPS = {
         "strokes": ("digits that are drawn here: needs no data", "strokes"),
         **{name: (row.what, row.example) for name, row in TORCHVISION_DATASETS.items()},
         "photos": ("a folder of your photos, one folder per class", "photos bees-and-ants --recipe alexnet_transfer"),
+        "table": ("photos that a CSV or TSV file lists, with their labels", "table birds/labels.csv"),
     },
     "Bring weights that were trained elsewhere, and take ours away": {
         "import": (
@@ -91,6 +92,13 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
             metavar="DIR",
             help="a folder with one folder of photos per class, or with splits of such folders: train/, val/, test/",
         )
+    if data == "table":
+        parser.add_argument(
+            "data",
+            type=Path,
+            metavar="FILE",
+            help="a CSV or TSV file with the columns path, label and, if you like, split; paths begin at its folder",
+        )
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, where timm/NAME is an architecture, too; or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
@@ -128,7 +136,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     _device_flags(run)
     _store_flag(run)
     _runs_flag(run)
-    if data != "photos":
+    if data not in ("photos", "table"):
         where = "folder where the data set is, or is downloaded to (default: %(default)s)"
         run.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=where)
 

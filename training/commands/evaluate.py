@@ -39,7 +39,7 @@ def evaluate(
     same versions of the libraries, the figures equal the manifest's to the last digit.
 
     Args:
-        data: the folder of the data set; for a checkpoint that was not trained here, a folder of photos.
+        data: the folder of the data set, or the table; for a checkpoint that was not trained here, a folder of photos.
         test: photos are measured on `test/`, which training left out. Other data sets have one test set only.
         runs, device, workers, strict, progress: as for `training.commands.train.train`.
 
@@ -52,7 +52,7 @@ def evaluate(
     manifest = checkpoint.manifest
     on = device_named(device)
     recipe = _recipe(checkpoint)
-    apart = test and recipe.source.kind == "photos"
+    apart = test and recipe.source.kind in ("photos", "table")
     dataset = load_dataset(
         recipe,
         folder=data,

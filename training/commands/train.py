@@ -8,7 +8,7 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
-from training.data.dataset import load_dataset
+from training.data.dataset import load_dataset, name_of
 from training.device import device_named
 from training.errors import Interrupted
 from training.evaluation import measure
@@ -47,7 +47,8 @@ def train(
     Args:
         store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
         name: the model's name; None: it is called as its data set is.
-        data: the folder where the data set is, or is downloaded to; the folder of photos. Drawn digits need none.
+        data: the folder where the data set is, or is downloaded to; the folder of photos; or the table of them. Drawn
+            digits need none.
         runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.
@@ -115,9 +116,7 @@ def train(
 
 def default_name(recipe: Recipe, data: Path) -> str:
     """Returns a name for the model: the data set's name, or that of the folder of photos, as far as it is allowed."""
-    if recipe.source.kind != "photos":
-        return recipe.source.kind
-    return re.sub(r"[^a-z0-9._-]+", "-", data.resolve().name.lower()).strip("-._")[:64] or "photos"
+    return re.sub(r"[^a-z0-9._-]+", "-", name_of(recipe, data).lower()).strip("-._")[:64] or "photos"
 
 
 def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
 from classifier.visible import to_mode
-from training.data import image_folder, stratified, torchvision_datasets
+from training.data import image_folder, label_table, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
 from training.data.folder_names import Role
@@ -21,7 +22,7 @@ from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
 from training.png import png
 from training.progress import Progress
-from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TorchvisionSource
+from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TableSource, TorchvisionSource
 
 _HELD_OUT_STREAM = 0  # of the seed's random numbers; 1 is the photos' test share, 2 a data set's samples per class
 _EXAMPLE_EDGE = 512  # pixels: what a reference may have
@@ -68,7 +69,7 @@ def load_dataset(
     """Returns the recipe's data set, split by the recipe's seed.
 
     Args:
-        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos.
+        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos, or the table.
         scratch: where drawn digits, and what was found out about photos, are kept for the next time.
         outputs: other folders that are written to. Neither they nor `scratch` are photos, even in the folder of photos.
         measure: the split of a folder of photos to measure on: "val", if it is there; "test", which must be there.
@@ -88,21 +89,43 @@ def load_dataset(
             raw = RawDataset.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
             raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
-        case PhotosSource() as source:
+        case PhotosSource() | TableSource() as source:
             processes.start()
-            raw = image_folder.load(
-                source,
-                recipe,
-                folder,
-                scratch=scratch,
-                outputs=outputs,
-                measure=measure,
-                threads=usable_cores() if workers is None else workers,
-                strict=strict,
-                progress=progress,
-            )
-    name = folder.resolve().name if recipe.source.kind == "photos" else recipe.source.kind
-    return _split(recipe, name or "photos", raw, processes)
+            how: dict[str, Any] = {
+                "scratch": scratch,
+                "measure": measure,
+                "threads": usable_cores() if workers is None else workers,
+                "strict": strict,
+                "progress": progress,
+            }
+            raw = _files(source, recipe, folder, outputs, how)
+    return _split(recipe, name_of(recipe, folder), raw, processes)
+
+
+def name_of(recipe: Recipe, data: Path) -> str:
+    """Returns what the data set is called: as it is known by, or as the folder of the photos is.
+
+    Args:
+        data: the folder of photos, or the table, whose folder is then meant.
+    """
+    match recipe.source:
+        case PhotosSource():
+            return data.resolve().name or "photos"
+        case TableSource():
+            return data.resolve().parent.name or "photos"
+    return recipe.source.kind
+
+
+def _files(
+    source: PhotosSource | TableSource, recipe: Recipe, data: Path, outputs: Collection[Path], how: dict[str, Any]
+) -> RawDataset:
+    if isinstance(source, TableSource):
+        return label_table.load(source, recipe, [data], data.parent, **how)
+    tables = label_table.tables_in(data)
+    if not tables:
+        return image_folder.load(source, recipe, data, outputs=outputs, **how)
+    how["progress"].say(f"the labels are those of {' and '.join(str(table) for table in tables)}")
+    return label_table.load(TableSource(test_share=source.test_share), recipe, tables, data, **how)
 
 
 def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Dataset:

@@ -110,7 +110,7 @@ def _record(path: Path, known: Mapping[str, FileRecord]) -> FileRecord:
             return FileRecord(problem="it is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
-        return FileRecord(problem="it is a link to nothing")
+        return FileRecord(problem="it is a link to nothing" if path.is_symlink() else "it is not there")
     except OSError as error:
         return FileRecord(problem=reason(error))
     sha256 = hashlib.sha256(data).hexdigest()

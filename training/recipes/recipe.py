@@ -1,16 +1,13 @@
 """Says what to train and how, as data. All that decides the weights stands in a recipe, and so in the manifest."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -28,16 +25,16 @@ class _Data(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def _without(self, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
-        """Returns `values`, without those of these names that are as they are where nobody says anything."""
-        silent = {name for name in names if getattr(self, name) == type(self).model_fields[name].default}
+    LATER: ClassVar[tuple[str, ...]] = ()  # values that there were not from the beginning
+
+    def _without_later(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns `values`, without what came later, where that is as it is if nobody says anything."""
+        silent = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in values.items() if name not in silent}
 
 
 _MOMENTUM = 0.9
 _BETAS = (0.9, 0.999)
-# Values that recipes had not from the beginning.
-_LATER = ("network", "optimizer", "betas", "layer_decay", "drop_path", "patience", "publish")
 
 if TYPE_CHECKING:
     TorchvisionKind = str
@@ -81,7 +78,24 @@ class PhotosSource(_Data):
     splits: bool = True
 
 
-Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource, Field(discriminator="kind")]
+class TableSource(_Data):
+    """Means photos that a CSV or TSV file lists, with their labels.
+
+    Args:
+        test_share: the share of each class that becomes the test set, if no row is of the split val.
+        path, label, split: the names of the columns; None: they are called as is usual.
+    """
+
+    LATER: ClassVar = ("path", "label", "split")
+
+    kind: Literal["table"] = "table"
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    path: str | None = None
+    label: str | None = None
+    split: str | None = None
+
+
+Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource | TableSource, Field(discriminator="kind")]
 
 
 class Augment(_Data):
@@ -107,6 +121,8 @@ class Augment(_Data):
             each batch.
     """
 
+    LATER: ClassVar = ("rand", "erase", "mixup", "cutmix")
+
     crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = None
     trivial: bool = False
     rand: tuple[Annotated[int, Field(ge=1, le=14)], Annotated[int, Field(ge=0, le=30)]] | None = None
@@ -128,11 +144,6 @@ class Augment(_Data):
         if self.trivial and self.rand is not None:
             raise ValueError("trivial and rand are two ways to the same: choose one")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what came later, where it does nothing; as a recipe does."""
-        return self._without(("rand", "erase", "mixup", "cutmix"), handler(self))
 
     @property
     def one_by_one(self) -> bool:
@@ -205,6 +216,8 @@ class Recipe(_Data):
             choice of held-out samples.
     """
 
+    LATER: ClassVar = ("network", "optimizer", "betas", "layer_decay", "drop_path", "patience", "publish")
+
     name: str = Field(min_length=1)
     source: Source
     architecture: str = Field(min_length=1)
@@ -247,14 +260,16 @@ class Recipe(_Data):
             raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out the other optimizers' values.
+    # No serializer of pydantic's: that would make of Ctrl-C an error of its own.
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Returns the values, without those of the other optimizers.
 
         Values that came later are left out where they are as they were before there were any. So recipes and states
         from before are equal to those of now.
         """
-        values = self._without(_LATER, handler(self))
+        values = self._without_later(super().model_dump(**options))
+        values["source"] = self.source._without_later(values["source"])
+        values["augment"] = self.augment._without_later(values["augment"])
         if self.optimizer != "sgd":
             del values["momentum"]
         return values

@@ -30,7 +30,7 @@ def samples_of_classes(targets: torch.Tensor, labels: Sequence[str], recipe: Rec
         said += "; classes are drawn equally often"
     elif largest >= _UNEVEN * least:
         said += "; rare classes will count little: --set balanced=true draws classes equally often"
-    if least < _FEW and recipe.start == "fresh" and recipe.source.kind == "photos":
+    if least < _FEW and recipe.start == "fresh" and recipe.source.kind in ("photos", "table"):
         said += "; for fresh weights these are few: --recipe transfer:resnet18 begins with pretrained ones"
     return said
 

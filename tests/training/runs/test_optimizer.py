@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.errors import TrainingError
 from training.networks import heads
-from training.recipes.overrides import with_settings
 from training.recipes.recipe import Recipe
 from training.runs.optimizer import make_optimizer, set_learning_rate
 
@@ -75,34 +73,3 @@ def test_a_rate_without_bound_is_no_error_of_torch_s_own(tiny: Recipe) -> None:
     optimizer = make_optimizer(Small(), tiny, lr=0.01)
     set_learning_rate(optimizer, 1e300)
     assert {group["lr"] for group in optimizer.param_groups} == {torch.finfo(torch.float32).max}
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (["betas=[0.8,0.9]"], "betas are of optimizer=adam and adamw; sgd has momentum"),
-        (["optimizer=adamw", "momentum=0.5"], "momentum is of optimizer=sgd; adamw has betas"),
-        (["optimizer=lion"], "optimizer: Input should be 'sgd', 'adam' or 'adamw', not 'lion'"),
-        (["optimizer=adam", "betas=[0.9,1.0]"], "betas.1: Input should be less than 1, not 1.0"),
-        (["augment.trivial=true", "augment.rand=[2,9]"], "augment: Value error, trivial and rand are two ways"),
-        (["augment.crop=[0.9,0.1]"], "augment: Value error, crop is (least, most) of an image's area"),
-        (["patience=0"], "patience: Input should be greater than or equal to 1, not 0"),
-        (["publish=first"], "publish: Input should be 'best' or 'last', not 'first'"),
-        (["layer_decay=0"], "layer_decay: Input should be greater than 0, not 0"),
-    ],
-)
-def test_values_of_another_optimizer_are_refused_in_a_line(tiny: Recipe, settings: list[str], said: str) -> None:
-    with pytest.raises(TrainingError) as refused:
-        with_settings(tiny, settings)
-    assert said in str(refused.value)
-
-
-def test_a_recipe_of_before_is_written_as_before_and_another_one_without_the_values_of_sgd(tiny: Recipe) -> None:
-    before = {"optimizer", "betas", "layer_decay", "network", "drop_path", "patience", "publish"}
-    assert {"rand", "erase", "mixup", "cutmix"}.isdisjoint(tiny.model_dump()["augment"])
-    assert before.isdisjoint(tiny.model_dump())
-    assert "momentum" in tiny.model_dump()
-    adamw = tiny.replace(optimizer="adamw")
-    assert adamw.model_dump()["optimizer"] == "adamw"
-    assert "momentum" not in adamw.model_dump()
-    assert Recipe.checked(adamw.model_dump(mode="json")) == adamw
