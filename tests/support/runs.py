@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from classifier.checkpoint import Checkpoint
+from training.errors import Interrupted
 from training.progress import Advance, Progress
+from training.recipes.recipe import Recipe
 
 Train = Callable[..., Path]
 
@@ -43,3 +46,10 @@ def same_weights(one: Path, other: Path) -> bool:
     """Bit for bit."""
     first, second = Checkpoint.load(one).network, Checkpoint.load(other).network
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
+    """What the person is told."""
+    with pytest.raises(Interrupted) as caught:
+        run(*([] if recipe is None else [recipe]), progress=CtrlC(Progress.silent().console, at))
+    return str(caught.value)

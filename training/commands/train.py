@@ -20,6 +20,7 @@ from training.publishing.publish import check_name, publish
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
 from training.reports import summary
+from training.reports.event_files import EventFiles
 from training.runs.initial_weights import InitialWeights
 from training.runs.lock import only_run_in
 from training.runs.precision import precision
@@ -106,6 +107,8 @@ def train(
         try:
             if pictures:
                 summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
+                with EventFiles(folder, progress, after=state.epoch) as events:
+                    events.add_pictures(folder, state.best.epoch)
             summary.say(checkpoint.manifest, measured, path=path, progress=progress)
         except KeyboardInterrupt as interrupt:
             raise Interrupted(

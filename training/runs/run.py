@@ -16,6 +16,7 @@ from training.networks import heads
 from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
 from training.reports.advice import samples_of_classes
+from training.reports.event_files import EventFiles
 from training.runs import log
 from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
@@ -67,7 +68,8 @@ class Run:
         self.progress.say(samples_of_classes(self.dataset.train.targets, self.dataset.labels, recipe))
         if state is not None:
             self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
-        with unchanged_random_state(self.device):
+        after = 0 if state is None else state.epoch
+        with EventFiles(self.folder, self.progress, after=after) as events, unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
             network = self.initial_weights.network(recipe, len(self.dataset.labels))
             fixed = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
@@ -83,7 +85,7 @@ class Run:
                             if state is not None and has_stalled(recipe, stage, state.curve):
                                 self.progress.say(f"the held-out loss has not fallen for {recipe.patience} epochs")
                                 break
-                            state = self._epoch(epoch, stage, learner, data, state)
+                            state = self._epoch(epoch, stage, learner, data, state, events)
             except KeyboardInterrupt as interrupt:
                 raise Interrupted(_what_stands(state, recipe, self.folder)) from interrupt
         if state is None:
@@ -107,7 +109,9 @@ class Run:
             state.restore(learner, same_stage=state.epoch >= stage.first)
         return learner
 
-    def _epoch(self, epoch: int, stage: Stage, learner: Learner, data: StageData, before: State | None) -> State:
+    def _epoch(
+        self, epoch: int, stage: Stage, learner: Learner, data: StageData, before: State | None, events: EventFiles
+    ) -> State:
         recipe = self.recipe
         peak = self.initial_weights.peak(recipe, stage)
         too_high = rate_too_high(recipe, stage, peak)
@@ -148,7 +152,9 @@ class Run:
         state = State.of(self._identity, epoch, learner, curve, best)
         state.save(self.folder)
         seconds = time.perf_counter() - started
-        log.append(self.folder, point | {"seconds": seconds, "images_per_second": len(data.train) / seconds})
+        record = point | {"seconds": seconds, "images_per_second": len(data.train) / seconds}
+        log.append(self.folder, record)
+        events.add_epoch(record)
         return state
 
 

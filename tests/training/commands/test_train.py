@@ -13,7 +13,7 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
-from tests.support.runs import CtrlC, Train, same_weights
+from tests.support.runs import Train, interrupt, same_weights
 from training.commands.evaluate import evaluate
 from training.data.dataset import load_dataset
 from training.errors import Interrupted, TrainingError
@@ -22,13 +22,6 @@ from training.evaluation.score import Score
 from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-
-
-def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:
-    """What the person is told."""
-    with pytest.raises(Interrupted) as caught:
-        run(*([] if recipe is None else [recipe]), progress=CtrlC(Progress.silent().console, at))
-    return str(caught.value)
 
 
 @pytest.mark.slow
