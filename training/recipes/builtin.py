@@ -107,7 +107,7 @@ _LAYER_NORM_FAMILIES: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
         "lr": 0.001,
         "weight_decay": 1e-8,
-        "layer_decay": 0.8,
+        "layer_decay": 0.85,
         "label_smoothing": 0.1,
         "unfreeze": {"epochs": 7, "lr": 5e-5},
     },
