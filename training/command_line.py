@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from classifier.paths import typed_path
-from training.recipes.builtin import DEFAULTS, default_values, names
+from training.recipes.builtin import DEFAULTS, OF_PHOTOS, default_values, names
 from training.recipes.dataset_table import TORCHVISION_DATASETS
 
 _GROUPS = {
@@ -13,6 +13,7 @@ _GROUPS = {
         "strokes": ("digits that are drawn here: needs no data", "strokes"),
         **{name: (row.what, row.example) for name, row in TORCHVISION_DATASETS.items()},
         "photos": ("a folder of your photos, one folder per class", "photos bees-and-ants --recipe alexnet_transfer"),
+        "shards": ("photos in tar files, as WebDataset writes them", "shards 'birds/data-{000..099}.tar'"),
         "table": ("photos that a CSV or TSV file lists, with their labels", "table birds/labels.csv"),
     },
     "Bring weights that were trained elsewhere, and take ours away": {
@@ -99,6 +100,14 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
             metavar="FILE",
             help="a CSV or TSV file with the columns path, label and, if you like, split; paths begin at its folder",
         )
+    if data == "shards":
+        parser.add_argument(
+            "data",
+            type=Path,
+            metavar="PATTERN",
+            help="tar files with an image and a .cls file for each sample, e.g. 'birds/{train,val}-{00..15}.tar' "
+            "or 'birds/*.tar', in quotes",
+        )
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, where timm/NAME is an architecture, too; or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
@@ -136,7 +145,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     _device_flags(run)
     _store_flag(run)
     _runs_flag(run)
-    if data not in ("photos", "table"):
+    if data not in OF_PHOTOS:
         where = "folder where the data set is, or is downloaded to (default: %(default)s)"
         run.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=where)
 

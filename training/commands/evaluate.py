@@ -17,7 +17,7 @@ from training.evaluation import measure
 from training.evaluation.logits import evaluation_batch
 from training.evaluation.measure import Measured
 from training.progress import Progress
-from training.recipes.builtin import builtin
+from training.recipes.builtin import OF_PHOTOS, builtin
 from training.recipes.recipe import Recipe
 from training.runs.initial_weights import load_checkpoint
 
@@ -52,7 +52,7 @@ def evaluate(
     manifest = checkpoint.manifest
     on = device_named(device)
     recipe = _recipe(checkpoint)
-    apart = test and recipe.source.kind in ("photos", "table")
+    apart = test and recipe.source.kind in OF_PHOTOS
     dataset = load_dataset(
         recipe,
         folder=data,

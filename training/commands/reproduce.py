@@ -61,6 +61,8 @@ def _command(model: str, provenance: Provenance) -> list[str]:
         words.append(provenance.dataset.name)
     if data == "table":
         words.append(f"{provenance.dataset.name}/labels.csv")  # what it is called is not kept
+    if data == "shards":
+        words.append(f"{provenance.dataset.name}/*.tar")  # nor are these
     if is_own_code(recipe.architecture):
         words += ["--network", recipe.architecture]
     words += ["--recipe", recipe.name, "--name", model, "--seed", str(recipe.seed)]

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from classifier.preprocess import Preprocess
 from training.data.decode import Job, pixels_of
-from training.data.raw_dataset import Rows
+from training.data.raw_dataset import File, Rows
 from training.data.workers import Workers
 from training.recipes.recipe import Augment
 
@@ -82,7 +81,7 @@ class OnDemandSplit:
         targets: int64 [n], on the CPU.
     """
 
-    pictures: npt.NDArray[np.uint8] | Sequence[Path]
+    pictures: npt.NDArray[np.uint8] | Sequence[File]
     rows: Rows
     targets: torch.Tensor
     preprocess: Preprocess

@@ -13,7 +13,7 @@ from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
 from classifier.visible import to_mode
-from training.data import image_folder, label_table, stratified, torchvision_datasets
+from training.data import image_folder, label_table, shards, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
 from training.data.folder_names import Role
@@ -22,7 +22,15 @@ from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
 from training.png import png
 from training.progress import Progress
-from training.recipes.recipe import PhotosSource, Recipe, StrokesSource, TableSource, TorchvisionSource
+from training.recipes.recipe import (
+    FileSource,
+    PhotosSource,
+    Recipe,
+    ShardsSource,
+    StrokesSource,
+    TableSource,
+    TorchvisionSource,
+)
 
 _HELD_OUT_STREAM = 0  # of the seed's random numbers; 1 is the photos' test share, 2 a data set's samples per class
 _EXAMPLE_EDGE = 512  # pixels: what a reference may have
@@ -69,7 +77,8 @@ def load_dataset(
     """Returns the recipe's data set, split by the recipe's seed.
 
     Args:
-        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos, or the table.
+        folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos, the table, or
+            the pattern of the shards.
         scratch: where drawn digits, and what was found out about photos, are kept for the next time.
         outputs: other folders that are written to. Neither they nor `scratch` are photos, even in the folder of photos.
         measure: the split of a folder of photos to measure on: "val", if it is there; "test", which must be there.
@@ -89,7 +98,7 @@ def load_dataset(
             raw = RawDataset.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
             raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
-        case PhotosSource() | TableSource() as source:
+        case PhotosSource() | TableSource() | ShardsSource() as source:
             processes.start()
             how: dict[str, Any] = {
                 "scratch": scratch,
@@ -106,19 +115,21 @@ def name_of(recipe: Recipe, data: Path) -> str:
     """Returns what the data set is called: as it is known by, or as the folder of the photos is.
 
     Args:
-        data: the folder of photos, or the table, whose folder is then meant.
+        data: the folder of photos; or the table or the shards, whose folder is then meant.
     """
     match recipe.source:
         case PhotosSource():
             return data.resolve().name or "photos"
-        case TableSource():
+        case TableSource() | ShardsSource():
             return data.resolve().parent.name or "photos"
     return recipe.source.kind
 
 
 def _files(
-    source: PhotosSource | TableSource, recipe: Recipe, data: Path, outputs: Collection[Path], how: dict[str, Any]
+    source: FileSource, recipe: Recipe, data: Path, outputs: Collection[Path], how: dict[str, Any]
 ) -> RawDataset:
+    if isinstance(source, ShardsSource):
+        return shards.load(source, recipe, data, **how)
     if isinstance(source, TableSource):
         return label_table.load(source, recipe, [data], data.parent, **how)
     tables = label_table.tables_in(data)

@@ -17,7 +17,7 @@ from classifier.preprocess import ImageError, Pixels, Preprocess
 from classifier.torchvision_parts import torchvision_part
 from classifier.visible import to_mode
 from training.data import jpeg
-from training.data.raw_dataset import Picture
+from training.data.raw_dataset import Member, Picture
 from training.errors import TrainingError, one_line
 from training.recipes.recipe import Augment
 
@@ -77,7 +77,7 @@ def opened(picture: Picture) -> Image.Image:
 
 
 def _opened_with_data(picture: Picture) -> tuple[Image.Image, bytes]:
-    if isinstance(picture, Path):
+    if isinstance(picture, Path | Member):
         data = necessary(picture.read_bytes(), max_pixels=None)
         return Image.open(BytesIO(data), formats=FORMATS), data
     return Image.fromarray(picture), b""
@@ -174,7 +174,7 @@ def _resample(preprocess: Preprocess) -> Image.Resampling:
 
 
 def _unreadable(picture: Picture, error: Exception) -> TrainingError:
-    where = picture if isinstance(picture, Path) else "an image of the data set"
+    where = picture if isinstance(picture, Path | Member) else "an image of the data set"
     return TrainingError(f"{where} cannot be used: {reason(error)}; it could when training began")
 
 

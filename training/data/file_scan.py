@@ -24,6 +24,7 @@ from classifier.visible import to_mode
 from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
+from training.data.raw_dataset import File, Member
 from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
@@ -48,11 +49,18 @@ class FileRecord:
 
 
 def scan_files(
-    folder: Path, names: Sequence[str], *, scratch: Path, threads: int, progress: Progress
+    folder: Path,
+    names: Sequence[str],
+    *,
+    members: Mapping[str, Member] | None = None,
+    scratch: Path,
+    threads: int,
+    progress: Progress,
 ) -> Mapping[str, FileRecord]:
     """Returns a record for each name, which is a path in `folder`.
 
     Args:
+        members: by name, what is no file of its own, but lies in an archive.
         scratch: where the results are kept for the next time.
         threads: how many files are read at once.
 
@@ -61,7 +69,11 @@ def scan_files(
     # Threads, not processes: decoding and hashing release the interpreter's lock, and nothing needs to be started.
     path = scratch / "photos" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
     kept = _read(path)
-    stamps = {name: _stamp(folder / name) for name in names}
+
+    def at(name: str) -> File:
+        return members[name] if members else folder / name
+
+    stamps = {name: _stamp(at(name)) for name in names}
     # Only what is unchanged: were this to hold old records of changed files, Ctrl-C would keep them as new.
     found = {name: kept[name][1] for name, stamp in stamps.items() if stamp and name in kept and kept[name][0] == stamp}
     new = [name for name in names if name not in found]
@@ -73,7 +85,7 @@ def scan_files(
             ThreadPoolExecutor(max(1, threads)) as pool,
         ):
             try:
-                for name, record in zip(new, pool.map(lambda name: _record(folder / name, known), new), strict=True):
+                for name, record in zip(new, pool.map(lambda name: _record(at(name), known), new), strict=True):
                     found[name] = record
                     advance(1)
             finally:  # after Ctrl-C too: what was scanned needs no second scan
@@ -81,13 +93,13 @@ def scan_files(
                 others = {  # of splits that are not read this time
                     name: entry
                     for name, entry in kept.items()
-                    if name not in stamps and entry[0] == _stamp(folder / name)
+                    if name not in stamps and not members and entry[0] == _stamp(folder / name)
                 }
                 _keep(path, others | {name: (stamp, found[name]) for name in found if (stamp := stamps[name])})
     return {name: found[name] for name in names}
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(path: File) -> _Stamp | None:
     """Returns what changes whenever a path leads to another content; None if there is no file, or it cannot be asked.
 
     Folders that change names leave all times of their files alone, and these may have been unpacked in the same moment:
@@ -103,7 +115,7 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _record(path: Path, known: Mapping[str, FileRecord]) -> FileRecord:
+def _record(path: File, known: Mapping[str, FileRecord]) -> FileRecord:
     """Returns the record of a file, which is one of the `known` ones, by hash, if the content is the same."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):

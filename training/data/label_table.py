@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +119,9 @@ def load(
     files = LabelledFiles(
         folder=folder,
         labels={row.path: row.label for row in used},
-        classes={label: Place(f"the class {label} of {name}") for label in _classes(by_role["train"])},
+        classes={
+            label: Place(f"the class {label} of {name}") for label in classes_of(row.label for row in by_role["train"])
+        },
         train=f"the split train of {name}" if measured else name,
         measured=f"the split {measure} of {name}" if measured else None,
         measured_files=frozenset(row.path for row in measured),
@@ -138,11 +140,11 @@ def _roles(rows: Sequence[_Row]) -> list[Role]:
     return folders if len(folders) == len(rows) else ["train"] * len(rows)
 
 
-def _classes(rows: Sequence[_Row]) -> list[str]:
-    """Returns the labels in order: as whole numbers if all are such, otherwise as texts."""
-    labels = {row.label for row in rows}
-    numbers = all(label.isdecimal() and label.isascii() for label in labels)
-    return sorted(labels, key=lambda label: (int(label), label) if numbers else (0, label))
+def classes_of(labels: Iterable[str]) -> list[str]:
+    """Returns each label once, in order: as whole numbers if all are such, otherwise as texts."""
+    different = set(labels)
+    numbers = all(label.isdecimal() and label.isascii() for label in different)
+    return sorted(different, key=lambda label: (int(label), label) if numbers else (0, label))
 
 
 class _Lines(Protocol):

@@ -15,7 +15,7 @@ from classifier.preprocess import ImageError, Preprocess
 from training.data import stratified
 from training.data.file_scan import FileRecord, scan_files
 from training.data.folder_names import composed, shown
-from training.data.raw_dataset import RawDataset
+from training.data.raw_dataset import Member, RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.recipe import Recipe
@@ -52,6 +52,7 @@ class LabelledFiles:
         train, measured: what is trained on and what is measured, in words; None: a part of `train` will be measured.
         measured_files: the files that are measured.
         odd: paths that are no files to look at, and why.
+        members: by file, what is no file of its own, but lies in an archive; empty: all are files.
         told_by: what a file's label and split are known by beside its path, by file; empty if the path tells them.
     """
 
@@ -62,6 +63,7 @@ class LabelledFiles:
     measured: str | None
     measured_files: frozenset[str]
     odd: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Member] = field(default_factory=dict)
     told_by: Mapping[str, str] = field(default_factory=dict)
 
     def load(
@@ -80,7 +82,13 @@ class LabelledFiles:
             OSError: `scratch` cannot be written to.
         """
         scan = functools.partial(
-            scan_files, self.folder, list(self.labels), scratch=scratch, threads=threads, progress=progress
+            scan_files,
+            self.folder,
+            list(self.labels),
+            members=self.members,
+            scratch=scratch,
+            threads=threads,
+            progress=progress,
         )
         records = scan()
         problems = {name: why for name in self.labels if (why := _problem(records[name], recipe.preprocess))}
@@ -106,7 +114,7 @@ class LabelledFiles:
         fingerprint = self._fingerprint(sound, records)
         return RawDataset(
             labels=labels,
-            pictures=[self.folder / name for name in sound],
+            pictures=[self.members[name] if self.members else self.folder / name for name in sound],
             targets=targets,
             train=train,
             test=test,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,46 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Is a file in a tar archive that is not compressed. It is read as a file of its own is, from where it lies.
+
+    Args:
+        archive: the tar file.
+        name: in the archive.
+        offset, size: where its content begins, and how long it is, in bytes.
+    """
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.name}"
+
+    def read_bytes(self) -> bytes:
+        """Returns the content. Raises: OSError if the archive cannot be read, or has become shorter."""
+        with self.archive.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), self.size, self.offset)
+        if len(data) != self.size:
+            raise OSError(f"{self.archive} has become shorter")
+        return data
+
+    def stat(self) -> os.stat_result:
+        """Returns what is known of the archive: while that is unchanged, so are its members. Raises: OSError."""
+        return self.archive.stat()
+
+    def is_symlink(self) -> bool:
+        """Tells whether the archive is reached by a link."""
+        return self.archive.is_symlink()
+
+
+File = Path | Member
 # A file, or uint8 [height, width] (grey) or [height, width, 3] (RGB).
-Picture = Path | npt.NDArray[np.uint8]
+Picture = File | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,7 +89,7 @@ class RawDataset:
     """
 
     labels: tuple[str, ...]
-    pictures: npt.NDArray[np.uint8] | Sequence[Path]
+    pictures: npt.NDArray[np.uint8] | Sequence[File]
     targets: npt.NDArray[np.int64]
     train: Rows
     test: Rows

@@ -16,8 +16,9 @@ DEFAULTS = {
     **{name: row.recipe for name, row in TORCHVISION_DATASETS.items()},
     "photos": "transfer:resnet18",
     "table": "transfer:resnet18",
+    "shards": "transfer:resnet18",
 }
-_OF_PHOTOS = ("photos", "table")
+OF_PHOTOS = ("photos", "table", "shards")  # data that a person names by a path
 
 _PHOTO_AUGMENT = {"crop": (0.35, 1.0), "flip": True}
 
@@ -156,7 +157,7 @@ def _for_own_code(data: str, family: str, network: str) -> Recipe:
             f"--recipe {family}: with --network there are {', '.join(_FAMILIES)}, which name no other network, "
             "or a .toml file"
         )
-    default = {} if data in _OF_PHOTOS else default_values(data)
+    default = {} if data in OF_PHOTOS else default_values(data)
     values = _FAMILIES[family] if family != "scratch" or not default else default
     if "augment" in values and default:
         values = values | {"augment": default["augment"]}  # a digit in a mirror is none

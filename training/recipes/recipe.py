@@ -95,7 +95,20 @@ class TableSource(_Data):
     split: str | None = None
 
 
-Source = Annotated[StrokesSource | TorchvisionSource | PhotosSource | TableSource, Field(discriminator="kind")]
+class ShardsSource(_Data):
+    """Means photos in tar files, as WebDataset writes them: an image and a `.cls` file of the same name.
+
+    Args:
+        test_share: the share of each class that becomes the test set, if the files are not called like splits.
+    """
+
+    kind: Literal["shards"] = "shards"
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+
+
+# Photos as files, which a person names by a path.
+FileSource = PhotosSource | TableSource | ShardsSource
+Source = Annotated[StrokesSource | TorchvisionSource | FileSource, Field(discriminator="kind")]
 
 
 class Augment(_Data):

@@ -6,6 +6,7 @@ import torch
 
 from training.data.folder_names import shown
 from training.evaluation.metrics import most_confused
+from training.recipes.builtin import OF_PHOTOS
 from training.recipes.recipe import Recipe
 
 _UNEVEN = 3  # times as many samples as in another class
@@ -30,7 +31,7 @@ def samples_of_classes(targets: torch.Tensor, labels: Sequence[str], recipe: Rec
         said += "; classes are drawn equally often"
     elif largest >= _UNEVEN * least:
         said += "; rare classes will count little: --set balanced=true draws classes equally often"
-    if least < _FEW and recipe.start == "fresh" and recipe.source.kind in ("photos", "table"):
+    if least < _FEW and recipe.start == "fresh" and recipe.source.kind in OF_PHOTOS:
         said += "; for fresh weights these are few: --recipe transfer:resnet18 begins with pretrained ones"
     return said
 

@@ -1,5 +1,7 @@
-"""A table of photos through the command line: trained on, measured, reproduced, and the same as folders."""
+"""Tables and shards of photos through the command line: trained on, measured, reproduced, and the same as folders."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,27 @@ def test_what_a_table_has_made_is_measured_again_and_reproduced(
     command = capsys.readouterr().out.splitlines()[-1]
     assert command.startswith("python -m training table data/labels.csv --recipe mnist_cnn")
     assert "--set source.label=label" in command
+
+
+def test_shards_give_the_weights_of_the_folders_that_are_in_them(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        with tarfile.open(f"data/{split}-000.tar", "w") as tar:
+            for path in sorted((in_folder / "data" / split).rglob("*.bmp")):
+                tar.add(path, f"{path.parent.name}-{path.name}")
+                label = path.parent.name.encode()
+                info = tarfile.TarInfo(f"{path.parent.name}-{path.stem}.cls")
+                info.size = len(label)
+                tar.addfile(info, io.BytesIO(label))
+    folders, shards = published("photos", "data"), published("shards", "data/{train,val}-*.tar")
+    assert same_weights(folders, shards)
+    evaluate = ["evaluate", str(shards), "--data", "data/{train,val}-*.tar", "--workers", "0", "--device", "cpu"]
+    capsys.readouterr()
+    assert main(evaluate) == 0
+    assert "the same" in capsys.readouterr().out
+    assert main(["reproduce", str(shards)]) == 0
+    assert "python -m training shards 'data/*.tar' --recipe mnist_cnn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

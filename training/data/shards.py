@@ -1,0 +1,198 @@
+"""Reads photos that lie in tar files, as WebDataset writes them.
+
+A sample is an image and a file of its class, side by side: `00123.jpg` and `00123.cls`. The headers of an archive are
+read once, and tell where its files lie. Then each image is read from its place, as a file of its own would be. So the
+samples come in any order, and a data set may be larger than memory.
+"""
+
+import glob
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.folder_names import Role, composed, is_utf8, role_in, role_of, shown
+from training.data.folder_tree import is_photo
+from training.data.label_table import classes_of
+from training.data.labelled_files import LabelledFiles, Place
+from training.data.raw_dataset import Member, RawDataset
+from training.errors import TrainingError, one_line
+from training.progress import Progress
+from training.recipes.recipe import Recipe, ShardsSource
+
+_MOST_SHARDS = 1_000_000
+_MOST_LABEL = 256  # bytes
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    image: Member
+    label: str
+
+
+def load(
+    source: ShardsSource,
+    recipe: Recipe,
+    pattern: Path,
+    *,
+    scratch: Path,
+    measure: Role = "val",
+    threads: int,
+    strict: bool,
+    progress: Progress,
+) -> RawDataset:
+    """Returns the photos of shards that can be used. Every image is scanned first.
+
+    Args:
+        pattern: the tar files, as `paths_of` reads it.
+        scratch: where the results of the scan are kept.
+        measure: the split to measure on, where the files are called like splits.
+        threads: how many images are scanned at once.
+        strict: an image that cannot be used is refused; otherwise it is left out, and the person is told.
+
+    Raises:
+        TrainingError: a file is no sound shard, a sample has no class, or there are too few photos.
+        OSError: `scratch` cannot be written to.
+    """
+    paths = paths_of(pattern)
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    by_role: dict[Role, dict[str, _Sample]] = {"train": {}, "val": {}, "test": {}}
+    with progress.step(f"reading {len(paths):,} shards", total=len(paths), unit="shards") as advance:
+        for path, role in zip(paths, _roles(paths), strict=True):
+            where = path.relative_to(folder).as_posix()
+            by_role[role] |= {f"{where}/{sample.image.name}": sample for sample in _samples(path)}
+            advance(1)
+    if not by_role["train"] or (measure == "test" and not by_role["test"]):
+        missing = "test" if by_role["train"] else "train"
+        raise TrainingError(f"{pattern} has no shards that are called like {missing}")
+    measured = by_role[measure]
+    if measure == "test":
+        progress.say("measured on: the shards that are called like test")
+    elif by_role["test"]:
+        progress.say(f"left out: {len(by_role['test']):,} samples in shards that are called like test")
+    used = by_role["train"] | measured
+    files = LabelledFiles(
+        folder=folder,
+        labels={name: sample.label for name, sample in used.items()},
+        classes={
+            label: Place(f"the class {label} of the shards")
+            for label in classes_of(sample.label for sample in by_role["train"].values())
+        },
+        train="the shards for training",
+        measured=f"the shards for {measure}" if measured else None,
+        measured_files=frozenset(measured),
+        members={name: sample.image for name, sample in used.items()},
+        told_by={name: sample.label for name, sample in used.items()},
+    )
+    return files.load(
+        recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
+    )
+
+
+def paths_of(pattern: Path) -> list[Path]:
+    """Returns the files that a pattern means, in its order.
+
+    `{000..099}` stands for each number, with as many digits; `{train,val}` for each word; `*`, `?` and `[...]` for what
+    is there.
+
+    Raises: TrainingError if one of them is not there.
+    """
+    paths: list[Path] = []
+    for text in itertools.islice(_expanded(str(pattern)), _MOST_SHARDS + 1):
+        found = sorted(glob.glob(text)) if glob.has_magic(text) else [text]  # noqa: PTH207  it may begin at any folder
+        if not found or not Path(found[0]).is_file():
+            raise TrainingError(f"{text}: there is no such shard (of {pattern}); put the pattern into quotes")
+        paths += map(Path, found)
+    if len(paths) > _MOST_SHARDS:
+        raise TrainingError(f"{pattern} means more than {_MOST_SHARDS:,} shards")
+    return list(dict.fromkeys(paths))
+
+
+def _expanded(text: str) -> Iterator[str]:
+    braces = _BRACES.search(text)
+    if braces is None:
+        yield text
+        return
+    before, after = text[: braces.start()], text[braces.end() :]
+    numbers = _RANGE.fullmatch(braces[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        words: Iterator[str] = (str(each).zfill(len(numbers[1])) for each in range(first, last + 1))
+    else:
+        words = iter(braces[1].split(","))
+    for word in words:
+        yield from _expanded(f"{before}{word}{after}")
+
+
+def _roles(paths: Sequence[Path]) -> list[Role]:
+    """Returns the splits that the files or their folders are called like, if all are; otherwise all are to train on."""
+    roles = []
+    for path in paths:
+        found = role_in(path.stem)
+        role = found[0] if found is not None else role_of(path.parent.name)
+        if role is None:
+            return ["train"] * len(paths)
+        roles.append(role)
+    return roles
+
+
+def _samples(path: Path) -> list[_Sample]:
+    """Returns the samples of a shard. Raises: TrainingError, with the file and the sample that is wrong."""
+    images: dict[str, Member] = {}
+    labels: dict[str, str] = {}
+    for member in _members(path):
+        folder, _, name = member.name.rpartition("/")
+        key, _, ending = name.partition(".")
+        if is_photo(name):
+            if f"{folder}/{key}" in images:
+                raise TrainingError(f"{path}: {shown(member.name)} is a second image of the same sample")
+            images[f"{folder}/{key}"] = member
+        elif ending == "cls":
+            labels[f"{folder}/{key}"] = _label(member)
+    if not images:
+        raise TrainingError(f"{path} holds no image: leave the shard out")
+    if missing := next((key for key in images if key not in labels), None):
+        raise TrainingError(
+            f"{path}: {shown(images[missing].name)} has no class: a file of the same name that ends in .cls is expected"
+        )
+    return [_Sample(image, labels[key]) for key, image in images.items()]
+
+
+def _members(path: Path) -> list[Member]:
+    """Returns the files in an archive. Raises: TrainingError if it is none, or not whole."""
+    try:
+        with tarfile.open(path, "r:") as archive:  # not compressed: a place in it can be found again
+            members = [Member(path, info.name, info.offset_data, info.size) for info in archive if info.isreg()]
+            end = archive.offset
+        size = path.stat().st_size
+    except tarfile.TarError as error:
+        raise TrainingError(f"{path} {_why_no_shard(path, error)}") from error
+    except OSError as error:
+        raise TrainingError(f"{path}: {error.strerror or error}") from error
+    if size < end + tarfile.BLOCKSIZE:
+        raise TrainingError(f"{path} was cut off: it has no end")
+    return members
+
+
+def _label(member: Member) -> str:
+    if member.size > _MOST_LABEL:
+        raise TrainingError(f"{member} has {member.size:,} bytes, which is no class")
+    text = member.read_bytes().decode("utf-8", "surrogateescape").strip()
+    if not text or not is_utf8(text) or not text.isprintable():
+        raise TrainingError(f"{shown(str(member))} holds no class: a number or a word is expected")
+    return composed(text)
+
+
+def _why_no_shard(path: Path, error: tarfile.TarError) -> str:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "is compressed: unpack it first, e.g. by gunzip; images do not become smaller by it"
+    if isinstance(error, tarfile.ReadError) and "unexpected end" in str(error):
+        return "was cut off: its last file is not whole"
+    return f"is no tar file, or is damaged: {one_line(error)}"
