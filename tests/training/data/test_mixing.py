@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from training.data import mixing
 from training.data.mixing import Targets, mixed
 from training.recipes.recipe import Augment
 
@@ -55,6 +57,21 @@ def test_cutmix_puts_a_part_of_another_image_in_and_counts_classes_by_area(seed:
         assert len(of_others) <= 1
         if of_others and place.any():
             assert targets.second[i] == TARGETS[of_others.pop() // 30]
+
+
+def test_a_part_has_the_ratio_of_the_image_and_the_area_that_was_drawn() -> None:
+    """Yun et al. 2019, equation 2: both edges are the image's by the root of 1 - share; the border cuts them."""
+    images = torch.zeros(1, 40, 20, 1, dtype=torch.uint8)
+    sizes = set()
+    for seed in range(300):
+        changed, stayed = mixing._cut(images, images + 1, 0.75, np.random.default_rng(seed))
+        place = changed[0, ..., 0].bool()
+        rows, columns = int(place.any(1).sum()), int(place.any(0).sum())
+        assert stayed == pytest.approx(1 - rows * columns / 800)
+        sizes.add((rows, columns))
+    assert max(sizes) == (20, 10)
+    assert min(rows for rows, _ in sizes) == 10
+    assert min(columns for _, columns in sizes) == 5
 
 
 def test_the_share_is_drawn_from_the_beta_distribution() -> None:
