@@ -17,7 +17,7 @@ from training.data.labelled_files import LabelledFiles, Place
 from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
-from training.recipes.recipe import Recipe, TableSource
+from training.recipes.recipe import PhotosSource, Recipe, TableSource
 
 METADATA = "metadata.csv"  # what Hugging Face's datasets call the table in an image folder
 
@@ -27,6 +27,7 @@ _LABELS = "label class category target labels class_name label_name category_nam
 _SPLITS = "split set subset partition"
 _DELIMITERS = ",;\t|"
 _MOST_BYTES = 1 << 30
+_LONGEST_LABEL = 256  # characters, as in a manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class _Row:
 def tables_in(folder: Path) -> list[Path]:
     """Returns the tables that say the labels of an image folder as Hugging Face lays it out; or none.
 
-    It is `metadata.csv` in the folder itself, or one in each folder that is called like a split. A table without a
-    column for labels, such as one of captions, is none, and neither is a file that cannot be read.
+    It is `metadata.csv` in the folder itself, or one in each folder that is called like a split. A table without the
+    column `file_name`, or without one for labels, is none, and neither is a file that cannot be read.
     """
     splits = sorted(path.parent for path in folder.glob(f"*/{METADATA}") if role_of(path.parent.name) is not None)
     for folders in ([folder], splits):
@@ -61,7 +62,7 @@ def tables_in(folder: Path) -> list[Path]:
 
 def _says_labels(path: Path) -> bool:
     try:
-        return _Table.read(path, TableSource()).has_labels
+        return _Table.read(path, TableSource()).is_metadata
     except TrainingError:
         return False
 
@@ -96,11 +97,17 @@ def load(
         OSError: `scratch` cannot be written to.
     """
     name = " and ".join(shown(os.path.relpath(table, folder)) for table in tables)
-    rows = [row for table in tables for row in _Table.read(table, source).rows(folder)]
+    seen: dict[str, str] = {}
+    rows = [
+        row
+        for table in tables
+        for row in _Table.read(table, source, found=isinstance(recipe.source, PhotosSource)).rows(folder, seen)
+    ]
     if not rows:
         raise TrainingError(f"{name} has no rows: a header and a line for each photo are expected")
     by_role: dict[Role, list[_Row]] = {"train": [], "val": [], "test": []}
-    for row, role in zip(rows, _roles(rows), strict=True):
+    # By path, for what is held out is chosen by place: the order of lines must not matter.
+    for row, role in sorted(zip(rows, _roles(rows), strict=True), key=lambda pair: pair[0].path):
         by_role[role].append(row)
     if not by_role["train"]:
         raise TrainingError(f"{name} has no rows of the split train: nothing is there to train on")
@@ -125,7 +132,7 @@ def load(
         train=f"the split train of {name}" if measured else name,
         measured=f"the split {measure} of {name}" if measured else None,
         measured_files=frozenset(row.path for row in measured),
-        told_by={row.path: row.label for row in used},
+        told_by={row.path: f"{row.label}\0{role}" for role in ("train", measure) for row in by_role[role]},
     )
     return files.load(
         recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
@@ -160,7 +167,9 @@ class _Lines(Protocol):
 class _Table:
     """Is a file whose header was read."""
 
-    def __init__(self, path: Path, lines: _Lines, header: Sequence[str], source: TableSource) -> None:
+    def __init__(self, path: Path, lines: _Lines, header: Sequence[str], source: TableSource, *, found: bool) -> None:
+        # A person who named the folder has no value for the table's columns.
+        self._command = f"python -m training table {shlex.quote(str(path))} " if found else ""
         self._name = shown(path.name)
         self._folder = path.parent
         self._lines = lines
@@ -168,7 +177,14 @@ class _Table:
         self._source = source
 
     @classmethod
-    def read(cls, path: Path, source: TableSource) -> "_Table":
+    def read(cls, path: Path, source: TableSource, *, found: bool = False) -> "_Table":
+        """Reads a file.
+
+        Args:
+            found: it was found in a folder of photos, which a person named.
+
+        Raises: TrainingError if it is no table.
+        """
         try:
             if path.is_dir():
                 raise TrainingError(f"{path} is a folder: for a folder of photos, python -m training photos {path}")
@@ -193,15 +209,22 @@ class _Table:
             raise TrainingError(
                 f"{shown(path.name)} has no header: its first line must name the columns, e.g. path,label"
             )
-        return cls(path, lines, header, source)
+        return cls(path, lines, header, source, found=found)
 
     @property
-    def has_labels(self) -> bool:
-        """Whether there is a column for labels."""
-        return bool(self._named(_LABELS))
+    def is_metadata(self) -> bool:
+        """Whether there are the columns of Hugging Face's: `file_name`, and one for labels."""
+        return "file_name" in self._header and bool(self._named(_LABELS))
 
-    def rows(self, folder: Path) -> Iterator[_Row]:
-        """Gives the rows, with paths in `folder`. Raises: TrainingError, with the line that is wrong."""
+    def rows(self, folder: Path, seen: dict[str, str]) -> Iterator[_Row]:
+        """Gives the rows.
+
+        Args:
+            folder: the paths of the rows are those in it.
+            seen: where each path stands that was given before; these are added.
+
+        Raises: TrainingError, with the line that is wrong.
+        """
         source = self._source
         columns = {
             "path": self._column(source.path, _PATHS, "path", "paths of the photos", first=True),
@@ -209,14 +232,13 @@ class _Table:
         }
         if source.split is not None or self._named(_SPLITS):
             columns["split"] = self._column(source.split, _SPLITS, "split", "splits")
-        seen: dict[str, int] = {}
         try:
             for cells in self._lines:
                 if any(cell.strip() for cell in cells):
                     row = self._row(self._line, cells, columns, folder)
                     if row.path in seen:
-                        raise self._wrong(row.line, f"{shown(row.path)} stands in line {seen[row.path]} already")
-                    seen[row.path] = row.line
+                        raise self._wrong(row.line, f"{shown(row.path)} stands in {seen[row.path]} already")
+                    seen[row.path] = f"{self._name}, line {row.line},"
                     yield row
         except csv.Error as error:
             raise self._wrong(self._line, str(error)) from error
@@ -231,8 +253,8 @@ class _Table:
         path, label = (cells[columns[key]].strip() for key in ("path", "label"))
         if not label:
             raise self._wrong(line, "it has no label")
-        if not is_utf8(label) or not label.isprintable():
-            raise self._wrong(line, f"its label {shown(label)} cannot be printed")
+        if not is_utf8(label) or not label.isprintable() or len(label) > _LONGEST_LABEL:
+            raise self._wrong(line, f"its label {shown(label[:_LONGEST_LABEL])} cannot be printed, or is too long")
         role = None
         if "split" in columns:
             said = cells[columns["split"]]
@@ -242,16 +264,16 @@ class _Table:
         return _Row(line, self._inside(line, path, folder), composed(label), role)
 
     def _inside(self, line: int, path: str, folder: Path) -> str:
-        """Returns the path in `folder`, in its simplest form."""
+        """Returns the path, which must be in the table's folder, as a path in `folder` in its simplest form."""
         if not path:
             raise self._wrong(line, "it has no path")
         written = path if "/" in path else path.replace("\\", "/")  # on Windows
-        inside = os.path.relpath(self._folder / written, folder)
+        inside = os.path.relpath(self._folder / written, self._folder)
         if inside == ".." or inside.startswith(f"..{os.sep}") or "\0" in inside:
             raise self._wrong(
                 line, f"{shown(path)} is outside of the table's folder: put the table into a folder above the photos"
             )
-        return inside
+        return os.path.relpath(self._folder / inside, folder)
 
     def _wrong(self, line: int, why: str) -> TrainingError:
         return TrainingError(f"{self._name}, line {line}: {why}")
@@ -273,13 +295,13 @@ class _Table:
             names = ", ".join(usual.split()[:4])
             raise TrainingError(
                 f"{self._name} has no column for the {what} ({names}, …): its columns are {there}; name one by "
-                f"--set source.{key}=COLUMN"
+                f"{self._command}--set source.{key}=COLUMN"
             )
         if len(found) > 1 and not first:
             several = ", ".join(shown(self._header[at]) for at in found)
             raise TrainingError(
                 f"{self._name} has several columns that may be the {what}: {several}; a photo has one {key} here: "
-                f"name the column by --set source.{key}={self._header[found[0]]}"
+                f"name the column by {self._command}--set source.{key}={self._header[found[0]]}"
             )
         return found[0]
 

@@ -19,7 +19,7 @@ from training.data.folder_tree import is_photo
 from training.data.label_table import classes_of
 from training.data.labelled_files import LabelledFiles, Place
 from training.data.raw_dataset import Member, RawDataset
-from training.errors import TrainingError, one_line
+from training.errors import TrainingError, type_and_line
 from training.progress import Progress
 from training.recipes.recipe import Recipe, ShardsSource
 
@@ -62,11 +62,17 @@ def load(
     paths = paths_of(pattern)
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     by_role: dict[Role, dict[str, _Sample]] = {"train": {}, "val": {}, "test": {}}
+    lonely = 0
     with progress.step(f"reading {len(paths):,} shards", total=len(paths), unit="shards") as advance:
-        for path, role in zip(paths, _roles(paths), strict=True):
+        # By path, for what is held out is chosen by place: the order of a pattern must not matter.
+        for path, role in sorted(zip(paths, _roles(paths), strict=True)):
             where = path.relative_to(folder).as_posix()
-            by_role[role] |= {f"{where}/{sample.image.name}": sample for sample in _samples(path)}
+            samples, without_image = _samples(path)
+            by_role[role] |= {f"{where}/{sample.image.name}": sample for sample in samples}
+            lonely += without_image
             advance(1)
+    if lonely:
+        progress.say(f"left out: {lonely:,} files of a class without an image")
     if not by_role["train"] or (measure == "test" and not by_role["test"]):
         missing = "test" if by_role["train"] else "train"
         raise TrainingError(f"{pattern} has no shards that are called like {missing}")
@@ -87,7 +93,9 @@ def load(
         measured=f"the shards for {measure}" if measured else None,
         measured_files=frozenset(measured),
         members={name: sample.image for name, sample in used.items()},
-        told_by={name: sample.label for name, sample in used.items()},
+        told_by={
+            name: f"{sample.label}\0{role}" for role in ("train", measure) for name, sample in by_role[role].items()
+        },
     )
     return files.load(
         recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
@@ -110,7 +118,9 @@ def paths_of(pattern: Path) -> list[Path]:
         paths += map(Path, found)
     if len(paths) > _MOST_SHARDS:
         raise TrainingError(f"{pattern} means more than {_MOST_SHARDS:,} shards")
-    return list(dict.fromkeys(paths))
+    if not paths:
+        raise TrainingError(f"{pattern} means no shard: is the first number larger than the last?")
+    return list(dict.fromkeys(path.absolute() for path in paths))
 
 
 def _expanded(text: str) -> Iterator[str]:
@@ -141,8 +151,11 @@ def _roles(paths: Sequence[Path]) -> list[Role]:
     return roles
 
 
-def _samples(path: Path) -> list[_Sample]:
-    """Returns the samples of a shard. Raises: TrainingError, with the file and the sample that is wrong."""
+def _samples(path: Path) -> tuple[list[_Sample], int]:
+    """Returns the samples of a shard, by name, and how many files of a class have no image.
+
+    Raises: TrainingError, with the file and the sample that is wrong.
+    """
     images: dict[str, Member] = {}
     labels: dict[str, str] = {}
     for member in _members(path):
@@ -160,23 +173,51 @@ def _samples(path: Path) -> list[_Sample]:
         raise TrainingError(
             f"{path}: {shown(images[missing].name)} has no class: a file of the same name that ends in .cls is expected"
         )
-    return [_Sample(image, labels[key]) for key, image in images.items()]
+    samples = sorted((_Sample(image, labels[key]) for key, image in images.items()), key=lambda each: each.image.name)
+    return samples, len(labels.keys() - images.keys())
 
 
 def _members(path: Path) -> list[Member]:
     """Returns the files in an archive. Raises: TrainingError if it is none, or not whole."""
+    members: list[Member] = []
     try:
-        with tarfile.open(path, "r:") as archive:  # not compressed: a place in it can be found again
-            members = [Member(path, info.name, info.offset_data, info.size) for info in archive if info.isreg()]
-            end = archive.offset
         size = path.stat().st_size
-    except tarfile.TarError as error:
-        raise TrainingError(f"{path} {_why_no_shard(path, error)}") from error
+        with tarfile.open(path, "r:") as archive:  # not compressed: a place in it can be found again
+            for info in archive:
+                _check(info, path, size, members)
+                if info.isreg():
+                    members.append(Member(path, info.name, info.offset_data, info.size))
+            end = archive.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            last = file.read(tarfile.BLOCKSIZE)
+    except TrainingError:
+        raise
     except OSError as error:
         raise TrainingError(f"{path}: {error.strerror or error}") from error
-    if size < end + tarfile.BLOCKSIZE:
+    except Exception as error:  # whatever tarfile raises on damaged or hostile headers
+        raise TrainingError(f"{path} {_why_no_shard(path, error)}") from error
+    if len(last) < tarfile.BLOCKSIZE:
         raise TrainingError(f"{path} was cut off: it has no end")
+    if any(last):  # tarfile takes a damaged header for the end
+        raise TrainingError(f"{path} is damaged at byte {end:,}")
     return members
+
+
+def _check(info: tarfile.TarInfo, path: Path, size: int, before: Sequence[Member]) -> None:
+    """Checks that an entry of an archive is one that can be read from its place. Raises: TrainingError."""
+    name = f"{path}: {shown(info.name)}"
+    # A negative size leads back: tarfile would go round for ever.
+    if info.size < 0 or (before and info.offset_data <= before[-1].offset):
+        raise TrainingError(f"{name} has a header that is damaged")
+    if info.issparse():
+        raise TrainingError(f"{name} is stored with its holes left out: write the shard without --sparse")
+    if info.isreg() and info.offset_data + info.size > size:
+        raise TrainingError(f"{path} was cut off: its last file is not whole")
+    if (info.islnk() or info.issym()) and (is_photo(info.name) or info.name.endswith(".cls")):
+        raise TrainingError(
+            f"{name} is a link: write the shard with the files themselves, e.g. tar --dereference --hard-dereference"
+        )
 
 
 def _label(member: Member) -> str:
@@ -188,11 +229,11 @@ def _label(member: Member) -> str:
     return composed(text)
 
 
-def _why_no_shard(path: Path, error: tarfile.TarError) -> str:
+def _why_no_shard(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         return "is compressed: unpack it first, e.g. by gunzip; images do not become smaller by it"
-    if isinstance(error, tarfile.ReadError) and "unexpected end" in str(error):
+    if "unexpected end" in str(error):
         return "was cut off: its last file is not whole"
-    return f"is no tar file, or is damaged: {one_line(error)}"
+    return f"is no tar file, or is damaged: {type_and_line(error)}"

@@ -270,7 +270,9 @@ class Recipe(_Data):
         if self.optimizer == "sgd" and self.betas != _BETAS:
             raise ValueError("betas are of optimizer=adam and adamw; sgd has momentum")
         if self.optimizer != "sgd" and self.momentum != _MOMENTUM:
-            raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas")
+            raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas: leave it at {_MOMENTUM}")
+        if self.drop_path is not None and "drop_path_rate" in self.network:
+            raise ValueError("drop_path and network.drop_path_rate are the same: set one of them")
         return self
 
     # No serializer of pydantic's: that would make of Ctrl-C an error of its own.
@@ -313,7 +315,7 @@ class Recipe(_Data):
         if not spec.is_timm or self.drop_path is None:
             return spec
         # timm makes networks without what leaves out blocks, unless it is told so.
-        options = {"drop_path_rate": self.drop_path} | self.network
+        options = self.network | {"drop_path_rate": self.drop_path}
         return NetworkSpec.of(self.architecture, self.preprocess, options)
 
     @property
@@ -338,7 +340,8 @@ class Recipe(_Data):
 
 
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    fields = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def in_words(problem: ErrorDetails) -> str:

@@ -121,7 +121,25 @@ def test_without_such_a_column_folders_that_are_called_like_splits_are_splits(lo
     assert files_of(load(table(folder, "path,label", *lines)), folder)["test"] == {f"val/{i}.jpg" for i in range(4)}
 
 
-def test_the_fingerprint_covers_labels_and_not_the_order_of_lines(load: Load, birds: Path) -> None:
+def test_the_order_of_lines_changes_nothing(load: Load, birds: Path) -> None:
+    """What is held out, stored features and a state to resume go by the place of a row."""
+    first, other = (load(table(birds, "path,label", *lines)) for lines in (rows(), rows()[::-1]))
+    assert first.fingerprint == other.fingerprint
+    for part in ("train", "held_out", "test"):
+        one, two = getattr(first, part), getattr(other, part)
+        assert [one.pictures[row] for row in one.rows] == [two.pictures[row] for row in two.rows]
+        assert one.targets.equal(two.targets)
+
+
+def test_the_fingerprint_covers_the_splits(load: Load, birds: Path) -> None:
+    fingerprints = {
+        load(table(birds, "path,label,split", *rows(splits=splits))).fingerprint
+        for splits in ("ttttttttvvvv", "vvvvtttttttt", "ttttttttvvvv")
+    }
+    assert len(fingerprints) == 2
+
+
+def test_the_fingerprint_covers_labels(load: Load, birds: Path) -> None:
     lines = rows()
     first = load(table(birds, "path,label", *lines)).fingerprint
     assert (
@@ -160,11 +178,15 @@ def test_a_photo_that_is_missing_or_damaged_is_left_out_by_name_or_refused(load:
         (["path,label", ",red"], "labels.csv, line 2: it has no path"),
         (["path,label", "../a.jpg,red"], "line 2: ../a.jpg is outside of the table's folder"),
         (["path,label", "/etc/passwd,red"], "line 2: /etc/passwd is outside of the table's folder"),
-        (["path,label", "a.jpg,red", "b.jpg,red", "x/../a.jpg,blue"], "line 4: a.jpg stands in line 2 already"),
+        (
+            ["path,label", "a.jpg,red", "b.jpg,red", "x/../a.jpg,blue"],
+            "line 4: a.jpg stands in labels.csv, line 2, already",
+        ),
         (["path,label,split", "a.jpg,red,fold3"], "line 2: its split 'fold3' is none of train, val and test"),
         (["path,label,split", "a.jpg,red,val"], "has no rows of the split train"),
         (["path,label", 'a.jpg,"red'], "labels.csv, line 2: unexpected end of data"),
         (["path,label", "a.jpg,re\x07d"], "line 2: its label re\\x07d cannot be printed"),
+        (["path,label", "a.jpg," + "9" * 4400], "cannot be printed, or is too long"),
         (
             ["path,label", "images/1.jpg,owl", "a.jpg,wren"],
             "the class wren of labels.csv holds no image (none of its 1 files can be used)",
@@ -211,12 +233,29 @@ def test_each_split_may_have_its_own_metadata_csv(load: Load, tmp_path: Path) ->
     assert files_of(load(folder, kind="photos", measure="test"), folder)["test"] == {f"test/{i}.jpg" for i in range(4)}
 
 
+def test_what_a_found_table_lacks_is_said_with_the_command_that_names_it(load: Load, birds: Path) -> None:
+    path = table(birds, "file_name,label,class", *(f"{line},x" for line in rows()), name="metadata.csv")
+    with pytest.raises(TrainingError) as refused:
+        load(birds, kind="photos")
+    assert str(refused.value).endswith(f"name the column by python -m training table {path} --set source.label=label")
+
+
+def test_a_photo_in_the_tables_of_two_splits_is_refused(load: Load, tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    for split in ("train", "val"):
+        write(folder / split / "0.jpg", seed=1)
+    table(folder / "train", "file_name,label", "0.jpg,a", "../val/0.jpg,b", name="metadata.csv")
+    table(folder / "val", "file_name,label", "0.jpg,a", name="metadata.csv")
+    with pytest.raises(TrainingError, match=r"line 3: \.\./val/0\.jpg is outside of the table's folder"):
+        load(folder, kind="photos")
+
+
 def test_a_metadata_csv_without_labels_leaves_class_folders_what_they_are(load: Load, tmp_path: Path) -> None:
     folder = tmp_path / "birds"
     for label in ("owl", "wren"):
         for i in range(4):
             write(folder / label / f"{i}.jpg", seed=len(label) * 20 + i)
-    for lines in (["file_name,text", "owl/0.jpg,an owl"], ["\0"], []):
+    for lines in (["file_name,text", "owl/0.jpg,an owl"], ["id,category", "1,x"], ["\0"], []):
         table(folder, *lines, name="metadata.csv")
         assert load(folder, kind="photos").labels == ("owl", "wren")
 

@@ -82,6 +82,8 @@ def test_a_pattern_means_files_in_its_order_and_each_once(tmp_path: Path, patter
 
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "a-000.tar").touch()
+    with pytest.raises(TrainingError, match="means no shard: is the first number larger than the last"):
+        shards.paths_of(tmp_path / "a-{9..0}.tar")
     for pattern in ("a-{000..001}.tar", "b-*.tar", "nothing"):
         with pytest.raises(TrainingError, match=r"there is no such shard .*put the pattern into quotes"):
             shards.paths_of(tmp_path / pattern)
@@ -182,6 +184,79 @@ def test_a_shard_that_was_cut_off_is_refused_wherever_it_was_cut(
         path.write_bytes(whole[:length])
         with pytest.raises(TrainingError, match=r"was cut off|is no tar file, or is damaged"):
             load(path)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(load: Load, tmp_path: Path, photo: Callable[[int], bytes]) -> None:
+    path = archive(tmp_path / "data.tar", samples(photo, 0, 4))
+    with tarfile.open(path) as tar:
+        places = [info.offset for info in tar]
+    whole = path.read_bytes()
+    for place in places:
+        path.write_bytes(whole[: place + 150] + b"x" + whole[place + 151 :])  # in the check sum
+        with pytest.raises(TrainingError, match="is damaged"):
+            load(path)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(**values: str) -> bytes:
+    info = tarfile.TarInfo("a.png")
+    info.pax_headers = values
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+HOSTILE = {
+    "a size below 0": header("b.cls", 0) + header("c.cls", 0) + header("a.png", -1024),
+    "many headers of a header": b"".join(header("x", 512, tarfile.XHDTYPE) + bytes(512) for _ in range(3000)),
+    "a map that is none": pax(**{"GNU.sparse.map": "abc"}),
+    "a size that is none": pax(**{"GNU.sparse.size": "x", "GNU.sparse.map": "0,1"}),
+    "a size beyond the end": header("a.png", 1 << 40) + b"x" * 2000,
+    "a link": header("a.png", 0, tarfile.LNKTYPE) + bytes(1024),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_archive_is_one_line(load: Load, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data.tar"
+    path.write_bytes(content + bytes(10240))
+    with pytest.raises(TrainingError) as refused:
+        load(path)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
+
+
+def test_a_file_with_holes_is_refused_by_its_name(load: Load, tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.png")
+    info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 40), "GNU.sparse.name": "a.png"}
+    (tmp_path / "data.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(10240))
+    with pytest.raises(TrainingError, match=r"a\.png is stored with its holes left out"):
+        load(tmp_path / "data.tar")
+
+
+def test_classes_without_an_image_are_counted(
+    load: Load, tmp_path: Path, photo: Callable[[int], bytes], said: Said
+) -> None:
+    load(archive(tmp_path / "data.tar", samples(photo, 0, 9) | {"x.cls": b"9", "y.cls": b"9"}))
+    assert "left out: 2 files of a class without an image" in str(said)
+
+
+def test_the_order_of_a_pattern_and_of_an_archive_changes_nothing(
+    load: Load, tmp_path: Path, photo: Callable[[int], bytes]
+) -> None:
+    files = samples(photo, 0, 6)
+    archive(tmp_path / "a.tar", files)
+    archive(tmp_path / "b.tar", samples(photo, 6, 6))
+    first = load(tmp_path / "{a,b}.tar")
+    archive(tmp_path / "a.tar", dict(reversed(files.items())))
+    other = load(tmp_path / "{b,a}.tar")
+    assert first.fingerprint == other.fingerprint
+    for part in ("train", "held_out", "test"):
+        one, two = getattr(first, part), getattr(other, part)
+        assert [one.pictures[row].name for row in one.rows] == [two.pictures[row].name for row in two.rows]
 
 
 def test_a_compressed_shard_is_refused_with_what_to_do(

@@ -146,7 +146,8 @@ def test_a_file_takes_away_what_its_base_has_by_the_word_none(tmp_path: Path) ->
 def test_a_value_that_is_left_out_where_it_is_as_ever_comes_back_against_another_base() -> None:
     sgd, adamw = builtin("mnist"), builtin("mnist").replace(optimizer="adamw", layer_decay=0.5)
     assert settings_from(adamw, sgd) == ["optimizer=sgd", "layer_decay=1.0"]
-    for base, recipe in ((adamw, sgd), (sgd, adamw)):
+    other = adamw.replace(betas=(0.8, 0.99), augment={"mixup": 0.5, "rand": (2, 9)})
+    for base, recipe in ((adamw, sgd), (sgd, adamw), (other, adamw), (adamw, other)):
         assert with_settings(base, settings_from(base, recipe)) == recipe
 
 

@@ -12,6 +12,7 @@ from training.recipes.recipe import Recipe
     [
         (["betas=[0.8,0.9]"], "betas are of optimizer=adam and adamw; sgd has momentum"),
         (["optimizer=adamw", "momentum=0.5"], "momentum is of optimizer=sgd; adamw has betas"),
+        (["drop_path=0.1", "network.drop_path_rate=0.2"], "drop_path and network.drop_path_rate are the same"),
         (["optimizer=lion"], "optimizer: Input should be 'sgd', 'adam' or 'adamw', not 'lion'"),
         (["optimizer=adam", "betas=[0.9,1.0]"], "betas.1: Input should be less than 1, not 1.0"),
         (["augment.trivial=true", "augment.rand=[2,9]"], "augment: Value error, trivial and rand are two ways"),
