@@ -48,4 +48,4 @@ def confusions(confusion: torch.Tensor, labels: Sequence[str]) -> str | None:
     named = ", ".join(
         f"{shown(labels[pair.first])} and {shown(labels[pair.second])} ({pair.count:,} times)" for pair in pairs
     )
-    return f"most often confused: {named}: are their labels right, and can you tell them apart in confused.png?"
+    return f"most often confused: {named}: are their labels right, and can you tell them apart?"

@@ -55,4 +55,4 @@ def test_the_most_confused_classes_are_named_with_what_to_look_at(
 ) -> None:
     found = confusions(torch.tensor(confusion), LABELS)
     assert found is None if words is None else found is not None and found.startswith(words)
-    assert found is None or found.endswith("are their labels right, and can you tell them apart in confused.png?")
+    assert found is None or found.endswith("are their labels right, and can you tell them apart?")
