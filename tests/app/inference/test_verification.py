@@ -13,6 +13,7 @@ from torch import nn
 from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint, CheckpointError, Reference
 from classifier.manifest import Calibration, OutOfDistribution
+from classifier.normalize import normalizer
 from tests.support import programs
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 
@@ -260,6 +261,34 @@ def test_a_program_whose_result_depends_on_the_number_of_images_is_refused(tmp_p
     content = _and(
         programs.node("sym_size", programs.IMAGES, 0),
         programs.node("mul.Scalar", programs.value(11), programs.value(12)),
+    )
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        verify(saved(content, tmp_path), device=CPU, max_items=8)
+
+
+def test_a_program_that_is_wrong_for_the_largest_batches_alone_is_refused(tmp_path: Path) -> None:
+    """It doubles the logits of more images than the reference has."""
+    content = _and(
+        programs.node("sym_size", programs.IMAGES, 0),
+        programs.node("size_add", programs.value(12), 3),
+        programs.node("size_floordiv", programs.value(13), 4),
+        programs.node("mul.Scalar", programs.value(11), programs.value(14)),
+    )
+    assert len(content.reference.encoded) == 4
+    with pytest.raises(CheckpointError, match="logits are not repeated"):
+        verify(saved(content, tmp_path), device=CPU, max_items=8)
+
+
+def test_a_program_that_is_misled_by_other_images_of_the_batch_is_refused(tmp_path: Path) -> None:
+    """What it adds is nothing as long as no image of the batch is brighter than those of the reference."""
+    plain = programs.checkpoint()
+    images = normalizer(plain.manifest.preprocess, device=CPU)(plain.reference.pixels)
+    content = _and(
+        programs.node("mean.dim", programs.IMAGES, (1, 2, 3)),
+        programs.node("amax", programs.value(12), (0,)),
+        programs.node("sub.Scalar", programs.value(13), float(images.mean((1, 2, 3)).max()) + 0.01),
+        programs.node("relu", programs.value(14)),
+        programs.node("add.Tensor", programs.value(11), programs.value(15)),
     )
     with pytest.raises(CheckpointError, match="logits are not repeated"):
         verify(saved(content, tmp_path), device=CPU, max_items=8)
