@@ -36,6 +36,22 @@ _GROUPS = {
     "Tidy up": {"prune": ("remove all but the newest sound versions", "prune mnist --keep 5")},
 }
 
+# How a person names photos, by the command: the placeholder, and what may stand there.
+_PLACES = {
+    "photos": (
+        "DIR",
+        "a folder with one folder of photos per class, or with splits of such folders: train/, val/, test/",
+    ),
+    "table": (
+        "FILE",
+        "a CSV or TSV file with the columns path, label and, if you like, split; paths begin at its folder",
+    ),
+    "shards": (
+        "PATTERN",
+        "tar files with an image and a .cls file for each sample, e.g. 'birds/{train,val}-{00..15}.tar', in quotes",
+    ),
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands. It ends the process with 2 and one line on stderr for what it cannot read."""
@@ -86,28 +102,9 @@ def _map() -> str:
 
 
 def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
-    if data == "photos":
-        parser.add_argument(
-            "data",
-            type=Path,
-            metavar="DIR",
-            help="a folder with one folder of photos per class, or with splits of such folders: train/, val/, test/",
-        )
-    if data == "table":
-        parser.add_argument(
-            "data",
-            type=Path,
-            metavar="FILE",
-            help="a CSV or TSV file with the columns path, label and, if you like, split; paths begin at its folder",
-        )
-    if data == "shards":
-        parser.add_argument(
-            "data",
-            type=Path,
-            metavar="PATTERN",
-            help="tar files with an image and a .cls file for each sample, e.g. 'birds/{train,val}-{00..15}.tar' "
-            "or 'birds/*.tar', in quotes",
-        )
+    if data in OF_PHOTOS:
+        metavar, help_ = _PLACES[data]
+        parser.add_argument("data", type=Path, metavar=metavar, help=help_)
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, where timm/NAME is an architecture, too; or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")

@@ -39,7 +39,8 @@ def evaluate(
     same versions of the libraries, the figures equal the manifest's to the last digit.
 
     Args:
-        data: the folder of the data set, or the table; for a checkpoint that was not trained here, a folder of photos.
+        data: the folder of the data set, the table, or the pattern of the shards; for a checkpoint that was not
+            trained here, a folder of photos.
         test: photos are measured on `test/`, which training left out. Other data sets have one test set only.
         runs, device, workers, strict, progress: as for `training.commands.train.train`.
 

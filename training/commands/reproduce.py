@@ -57,12 +57,10 @@ def _command(model: str, provenance: Provenance) -> list[str]:
     recipe = recipe_of(provenance)
     data = recipe.source.kind
     words = ["python", "-m", "training", data]
-    if data == "photos":
-        words.append(provenance.dataset.name)
-    if data == "table":
-        words.append(f"{provenance.dataset.name}/labels.csv")  # what it is called is not kept
-    if data == "shards":
-        words.append(f"{provenance.dataset.name}/*.tar")  # nor are these
+    # What a table and shards are called is not kept.
+    places = {"photos": "", "table": "/labels.csv", "shards": "/*.tar"}
+    if data in places:
+        words.append(f"{provenance.dataset.name}{places[data]}")
     if is_own_code(recipe.architecture):
         words += ["--network", recipe.architecture]
     words += ["--recipe", recipe.name, "--name", model, "--seed", str(recipe.seed)]

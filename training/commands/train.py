@@ -48,8 +48,8 @@ def train(
     Args:
         store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
         name: the model's name; None: it is called as its data set is.
-        data: the folder where the data set is, or is downloaded to; the folder of photos; or the table of them. Drawn
-            digits need none.
+        data: the folder where the data set is, or is downloaded to; the folder of photos, the table of them, or the
+            pattern of their shards. Drawn digits need none.
         runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.

@@ -98,11 +98,11 @@ class _Chance:
         self._preprocess = preprocess
         interpolation = v2.InterpolationMode(preprocess.interpolation)
         self._crop = v2.RandomResizedCrop(preprocess.shape[:2], augment.crop, _RATIO) if augment.crop else None
-        self._changes: list[Any] = []
+        self._change: Any = None
         if augment.trivial:
-            self._changes.append(v2.TrivialAugmentWide(interpolation=interpolation))
-        if augment.rand is not None:
-            self._changes.append(v2.RandAugment(*augment.rand, interpolation=interpolation))
+            self._change = v2.TrivialAugmentWide(interpolation=interpolation)
+        elif augment.rand is not None:
+            self._change = v2.RandAugment(*augment.rand, interpolation=interpolation)
         mean = [round(255 * each) for each in preprocess.mean]
         self._erase = v2.RandomErasing(augment.erase, value=mean) if augment.erase else None
 
@@ -116,8 +116,8 @@ class _Chance:
                 pixels = self._cropped(picture, self._crop)
             except Exception as error:  # Pillow's parsers raise nearly anything on damaged files
                 raise _unreadable(picture, error) from error
-        for change in self._changes:
-            pixels = np.asarray(change(Image.fromarray(pixels.squeeze())))
+        if self._change is not None:
+            pixels = np.asarray(self._change(Image.fromarray(pixels.squeeze())))
         pixels = pixels.reshape(self._preprocess.shape)
         if self._erase is not None:
             pixels = self._erase(torch.tensor(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()

@@ -80,13 +80,8 @@ _LETTERS = {letter: i for i, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcd
 _EVAL = "call net.eval() before exporting, and let forward change nothing"
 _MOST = 1e300
 _LONGEST_EQUATION = 100
-_FIRST_ONLY = {
-    "batch_norm",
-    "standardize",
-    "layer_norm",
-    "group_norm",
-    "max_pool2d",
-}  # of torch's operator of more than one result
+# Torch's operators of these have more than one result.
+_FIRST_ONLY = {"batch_norm", "standardize", "layer_norm", "group_norm", "max_pool2d"}
 _OTHER_IN_PLACE = {"zero_": "zero", "fill_.Scalar": "fill.Scalar", "fill_.Tensor": "fill.Tensor", "copy_": "copy"}
 _OWN_NAMES = {*_SIZE_OPERATORS.values(), *_OTHER_NAMES.values(), "getitem"}
 

@@ -292,9 +292,7 @@ class Recipe(_Data):
     @property
     def every_value(self) -> dict[str, Any]:
         """All its values as JSON has them, also those that are left out where it is stored."""
-        said = self.model_dump(mode="json")
-        said["augment"] = _defaults(Augment) | said["augment"]
-        return _defaults(Recipe) | said
+        return super().model_dump(mode="json")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -337,11 +335,6 @@ class Recipe(_Data):
             return cls.model_validate(values)
         except ValidationError as error:
             raise TrainingError(in_words(error.errors()[0])) from error
-
-
-def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
-    fields = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def in_words(problem: ErrorDetails) -> str:
