@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from training.data import image_folder, label_table, shards, stratified, torchvi
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
 from training.data.folder_names import Role
+from training.data.labelled_files import Reading
 from training.data.raw_dataset import RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
@@ -100,14 +100,9 @@ def load_dataset(
             raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
         case PhotosSource() | TableSource() | ShardsSource() as source:
             processes.start()
-            how: dict[str, Any] = {
-                "scratch": scratch,
-                "measure": measure,
-                "threads": usable_cores() if workers is None else workers,
-                "strict": strict,
-                "progress": progress,
-            }
-            raw = _files(source, recipe, folder, outputs, how)
+            threads = usable_cores() if workers is None else workers
+            reading = Reading(scratch, measure, threads, strict, progress)
+            raw = _files(source, recipe, folder, outputs, reading)
     return _split(recipe, name_of(recipe, folder), raw, processes)
 
 
@@ -125,18 +120,16 @@ def name_of(recipe: Recipe, data: Path) -> str:
     return recipe.source.kind
 
 
-def _files(
-    source: FileSource, recipe: Recipe, data: Path, outputs: Collection[Path], how: dict[str, Any]
-) -> RawDataset:
+def _files(source: FileSource, recipe: Recipe, data: Path, outputs: Collection[Path], reading: Reading) -> RawDataset:
     if isinstance(source, ShardsSource):
-        return shards.load(source, recipe, data, **how)
+        return shards.load(source, recipe, data, reading)
     if isinstance(source, TableSource):
-        return label_table.load(source, recipe, [data], data.parent, **how)
+        return label_table.load(source, recipe, [data], data.parent, reading)
     tables = label_table.tables_in(data)
     if not tables:
-        return image_folder.load(source, recipe, data, outputs=outputs, **how)
-    how["progress"].say(f"the labels are those of {' and '.join(str(table) for table in tables)}")
-    return label_table.load(TableSource(test_share=source.test_share), recipe, tables, data, **how)
+        return image_folder.load(source, recipe, data, reading, outputs=outputs)
+    reading.progress.say(f"the labels are those of {' and '.join(str(table) for table in tables)}")
+    return label_table.load(TableSource(test_share=source.test_share), recipe, tables, data, reading)
 
 
 def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Dataset:

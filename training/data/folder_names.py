@@ -35,6 +35,12 @@ def role_in(name: str) -> tuple[Role, str] | None:
     return None
 
 
+def of_all(roles: Sequence[Role | None]) -> list[Role]:
+    """Returns the splits if each is known; otherwise all are for training."""
+    known = [role for role in roles if role is not None]
+    return known if len(known) == len(roles) else ["train"] * len(roles)
+
+
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 

@@ -4,43 +4,29 @@ from collections.abc import Collection
 from pathlib import Path
 
 from training.data.folder_layout import ClassFolders, layout_of
-from training.data.folder_names import Role, shown
+from training.data.folder_names import shown
 from training.data.folder_tree import FolderTree, walk
-from training.data.labelled_files import LabelledFiles, Place
+from training.data.labelled_files import LabelledFiles, Place, Reading
 from training.data.raw_dataset import RawDataset
-from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe
 
 
 def load(
-    source: PhotosSource,
-    recipe: Recipe,
-    folder: Path,
-    *,
-    scratch: Path,
-    outputs: Collection[Path] = (),
-    measure: Role = "val",
-    threads: int,
-    strict: bool,
-    progress: Progress,
+    source: PhotosSource, recipe: Recipe, folder: Path, reading: Reading, *, outputs: Collection[Path] = ()
 ) -> RawDataset:
     """Returns the photos that can be used. Every file is scanned first.
 
     Args:
-        scratch: where the results of the scan are kept; no data, even if it lies in the folder.
-        outputs: other folders that training writes to, which are no data either.
-        measure: the split to measure on, if it is there; "test" must be there.
-        threads: how many files are scanned at once.
-        strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
+        outputs: other folders that training writes to, which are no data.
 
     Raises:
         TrainingError: the folder has another layout, or there are too few photos.
-        OSError: `scratch` cannot be written to.
+        OSError: the results of the scan cannot be kept.
     """
-    tree = walk(folder, (*outputs, scratch))
-    layout = layout_of(tree, shown(str(folder)), splits=source.splits, measure=measure)
+    tree = walk(folder, (*outputs, reading.scratch))
+    layout = layout_of(tree, shown(str(folder)), splits=source.splits, measure=reading.measure)
     for line in layout.said:
-        progress.say(line)
+        reading.progress.say(line)
     train, measured = ({} if split is None else _labelled(tree, split) for split in (layout.train, layout.measured))
     files = LabelledFiles(
         folder=folder,
@@ -54,9 +40,7 @@ def load(
         measured_files=frozenset(measured),
         odd={name: why for name, why in tree.odd.items() if layout.covers(name)},
     )
-    return files.load(
-        recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
-    )
+    return files.load(recipe, reading, test_share=source.test_share)
 
 
 def _labelled(tree: FolderTree, split: ClassFolders) -> dict[str, str]:

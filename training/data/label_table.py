@@ -7,16 +7,15 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from training.data.folder_names import Role, composed, is_utf8, listed, role_of, shown
-from training.data.labelled_files import LabelledFiles, Place
+from training.data.folder_names import Role, composed, is_utf8, listed, of_all, role_of, shown
+from training.data.labelled_files import LabelledFiles, Reading
 from training.data.raw_dataset import RawDataset
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.recipe import PhotosSource, Recipe, TableSource
 
 METADATA = "metadata.csv"  # what Hugging Face's datasets call the table in an image folder
@@ -67,18 +66,7 @@ def _says_labels(path: Path) -> bool:
         return False
 
 
-def load(
-    source: TableSource,
-    recipe: Recipe,
-    tables: Sequence[Path],
-    folder: Path,
-    *,
-    scratch: Path,
-    measure: Role = "val",
-    threads: int,
-    strict: bool,
-    progress: Progress,
-) -> RawDataset:
+def load(source: TableSource, recipe: Recipe, tables: Sequence[Path], folder: Path, reading: Reading) -> RawDataset:
     """Returns the photos of tables that can be used. Every file is scanned first.
 
     A row's split is what the column says. Without such a column it is the folder of the table, or the first folder of
@@ -87,14 +75,10 @@ def load(
     Args:
         tables: with paths that are relative to the folder of each.
         folder: where the tables are, or the folders of the tables.
-        scratch: where the results of the scan are kept.
-        measure: the split to measure on: "val", if there are such rows; "test", of which there must be some.
-        threads: how many files are scanned at once.
-        strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
 
     Raises:
         TrainingError: a table cannot be read, has other columns, or there are too few photos.
-        OSError: `scratch` cannot be written to.
+        OSError: the results of the scan cannot be kept.
     """
     name = " and ".join(shown(os.path.relpath(table, folder)) for table in tables)
     seen: dict[str, str] = {}
@@ -105,53 +89,39 @@ def load(
     ]
     if not rows:
         raise TrainingError(f"{name} has no rows: a header and a line for each photo are expected")
-    by_role: dict[Role, list[_Row]] = {"train": [], "val": [], "test": []}
+    splits: dict[Role, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
     # By path, for what is held out is chosen by place: the order of lines must not matter.
     for row, role in sorted(zip(rows, _roles(rows), strict=True), key=lambda pair: pair[0].path):
-        by_role[role].append(row)
-    if not by_role["train"]:
+        splits[role][row.path] = row.label
+    if not splits["train"]:
         raise TrainingError(f"{name} has no rows of the split train: nothing is there to train on")
-    if measure == "test" and not by_role["test"]:
+    measure = reading.measure
+    if measure == "test" and not splits["test"]:
         raise TrainingError(f"{name} has no rows of the split test to measure on")
-    measured = by_role[measure]
     if measure == "test":
-        progress.say(f"measured on: the split test of {name}")
-    elif by_role["test"]:
+        reading.progress.say(f"measured on: the split test of {name}")
+    elif splits["test"]:
         data = tables[0] if tables[0].parent == folder and isinstance(recipe.source, TableSource) else folder
-        progress.say(
-            f"left out: the split test of {name} ({len(by_role['test']):,} rows); to measure it: "
+        reading.progress.say(
+            f"left out: the split test of {name} ({len(splits['test']):,} rows); to measure it: "
             f"python -m training evaluate CHECKPOINT --data {shlex.quote(str(data))} --test"
         )
-    used = [*by_role["train"], *measured]
-    files = LabelledFiles(
-        folder=folder,
-        labels={row.path: row.label for row in used},
-        classes={
-            label: Place(f"the class {label} of {name}") for label in classes_of(row.label for row in by_role["train"])
-        },
-        train=f"the split train of {name}" if measured else name,
-        measured=f"the split {measure} of {name}" if measured else None,
-        measured_files=frozenset(row.path for row in measured),
-        told_by={row.path: f"{row.label}\0{role}" for role in ("train", measure) for row in by_role[role]},
+    files = LabelledFiles.of_splits(
+        folder,
+        splits,
+        measure,
+        name=name,
+        train=f"the split train of {name}" if splits[measure] else name,
+        measured=f"the split {measure} of {name}",
     )
-    return files.load(
-        recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
-    )
+    return files.load(recipe, reading, test_share=source.test_share)
 
 
 def _roles(rows: Sequence[_Row]) -> list[Role]:
-    said = [row.role for row in rows if row.role is not None]
-    if len(said) == len(rows):
-        return said
-    folders = [role for row in rows if "/" in row.path and (role := role_of(row.path.partition("/")[0])) is not None]
-    return folders if len(folders) == len(rows) else ["train"] * len(rows)
-
-
-def classes_of(labels: Iterable[str]) -> list[str]:
-    """Returns each label once, in order: as whole numbers if all are such, otherwise as texts."""
-    different = set(labels)
-    numbers = all(label.isdecimal() and label.isascii() for label in different)
-    return sorted(different, key=lambda label: (int(label), label) if numbers else (0, label))
+    roles = [row.role for row in rows]
+    if None in roles:
+        roles = [role_of(row.path.partition("/")[0]) if "/" in row.path else None for row in rows]
+    return of_all(roles)
 
 
 class _Lines(Protocol):

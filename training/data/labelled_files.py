@@ -4,9 +4,10 @@ import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from classifier.preprocess import ImageError, Preprocess
 from training.data import stratified
 from training.data.file_scan import FileRecord, scan_files
-from training.data.folder_names import composed, shown
+from training.data.folder_names import Role, composed, shown
 from training.data.raw_dataset import Member, RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
@@ -22,6 +23,25 @@ from training.recipes.recipe import Recipe
 
 _SHOWN = 5  # files that are named where many are meant
 _THIN = 64  # how many times as long as high an image must be before a preprocess may refuse it
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Says how files of a data set are read.
+
+    Args:
+        scratch: where the results of the scan are kept; no data, wherever it lies.
+        measure: the split to measure on: "val", if it is there; "test", which must be there.
+        threads: how many files are scanned at once.
+        strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
+        progress: is told what is found.
+    """
+
+    scratch: Path
+    measure: Role
+    threads: int
+    strict: bool
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +86,64 @@ class LabelledFiles:
     members: Mapping[str, Member] = field(default_factory=dict)
     told_by: Mapping[str, str] = field(default_factory=dict)
 
-    def load(
-        self, recipe: Recipe, *, test_share: float, scratch: Path, threads: int, strict: bool, progress: Progress
-    ) -> RawDataset:
+    @classmethod
+    def of_splits(
+        cls,
+        folder: Path,
+        splits: Mapping[Role, Mapping[str, str]],
+        measure: Role,
+        *,
+        name: str,
+        train: str,
+        measured: str,
+        members: Mapping[str, Member] | None = None,
+    ) -> Self:
+        """Returns the files of the splits that are used, where something beside their paths tells what they are.
+
+        Args:
+            splits: labels by file, in the order in which the files shall be.
+            measure: the split to measure on. If it is empty, a part of the training set will be measured.
+            name: what all of it is called in messages.
+            train, measured: what these two are called.
+            members: by file, what is no file of its own.
+        """
+        used = {role: splits[role] for role in ("train", measure)}
+        return cls(
+            folder=folder,
+            labels={path: label for labels in used.values() for path, label in labels.items()},
+            classes={label: Place(f"the class {label} of {name}") for label in _in_order(splits["train"].values())},
+            train=train,
+            measured=measured if splits[measure] else None,
+            measured_files=frozenset(splits[measure]),
+            members=members or {},
+            told_by={path: f"{label}\0{role}" for role, labels in used.items() for path, label in labels.items()},
+        )
+
+    def load(self, recipe: Recipe, reading: Reading, *, test_share: float) -> RawDataset:
         """Returns the files that can be used. Every file is scanned first.
 
         Args:
             test_share: the share of each class that becomes the test set, if none is measured.
-            scratch: where the results of the scan are kept.
-            threads: how many files are scanned at once.
-            strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
 
         Raises:
             TrainingError: there are too few images.
-            OSError: `scratch` cannot be written to.
+            OSError: the results of the scan cannot be kept.
         """
+        progress = reading.progress
         scan = functools.partial(
             scan_files,
             self.folder,
             list(self.labels),
             members=self.members,
-            scratch=scratch,
-            threads=threads,
+            scratch=reading.scratch,
+            threads=reading.threads,
             progress=progress,
         )
         records = scan()
         problems = {name: why for name in self.labels if (why := _problem(records[name], recipe.preprocess))}
         problems |= self.odd
         skipped = tuple(shown(f"{name}: {why}") for name, why in sorted(problems.items()))
-        _say_skipped(skipped, strict=strict, progress=progress)
+        _say_skipped(skipped, strict=reading.strict, progress=progress)
         sound = [name for name in self.labels if name not in problems]
         self._check(sound, problems)
         self._say_repeated(sound, records, progress)
@@ -165,6 +214,13 @@ class LabelledFiles:
             told = f"\0{self.told_by[name]}".encode() if name in self.told_by else b""
             sha256.update(os.fsencode(composed(name)) + told + b"\0" + records[name].sha256.encode() + b"\n")
         return sha256.hexdigest()
+
+
+def _in_order(labels: Iterable[str]) -> list[str]:
+    """Returns each label once, in order: as whole numbers if all are such, otherwise as texts."""
+    different = set(labels)
+    numbers = all(label.isdecimal() and label.isascii() for label in different)
+    return sorted(different, key=lambda label: (int(label), label) if numbers else (0, label))
 
 
 def _problem(record: FileRecord, preprocess: Preprocess) -> str | None:

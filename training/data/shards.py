@@ -14,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.folder_names import Role, composed, is_utf8, role_in, role_of, shown
+from training.data.folder_names import Role, composed, is_utf8, of_all, role_in, role_of, shown
 from training.data.folder_tree import is_photo
-from training.data.label_table import classes_of
-from training.data.labelled_files import LabelledFiles, Place
+from training.data.labelled_files import LabelledFiles, Reading
 from training.data.raw_dataset import Member, RawDataset
 from training.errors import TrainingError, type_and_line
-from training.progress import Progress
 from training.recipes.recipe import Recipe, ShardsSource
 
 _MOST_SHARDS = 1_000_000
@@ -35,71 +33,50 @@ class _Sample:
     label: str
 
 
-def load(
-    source: ShardsSource,
-    recipe: Recipe,
-    pattern: Path,
-    *,
-    scratch: Path,
-    measure: Role = "val",
-    threads: int,
-    strict: bool,
-    progress: Progress,
-) -> RawDataset:
+def load(source: ShardsSource, recipe: Recipe, pattern: Path, reading: Reading) -> RawDataset:
     """Returns the photos of shards that can be used. Every image is scanned first.
 
     Args:
-        pattern: the tar files, as `paths_of` reads it.
-        scratch: where the results of the scan are kept.
-        measure: the split to measure on, where the files are called like splits.
-        threads: how many images are scanned at once.
-        strict: an image that cannot be used is refused; otherwise it is left out, and the person is told.
+        pattern: the tar files, as `paths_of` reads it. They are splits, if all are called so.
 
     Raises:
         TrainingError: a file is no sound shard, a sample has no class, or there are too few photos.
-        OSError: `scratch` cannot be written to.
+        OSError: the results of the scan cannot be kept.
     """
     paths = paths_of(pattern)
     folder = Path(os.path.commonpath([path.parent for path in paths]))
-    by_role: dict[Role, dict[str, _Sample]] = {"train": {}, "val": {}, "test": {}}
-    lonely = 0
+    splits: dict[Role, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
+    members: dict[str, Member] = {}
+    lonely, measure, progress = 0, reading.measure, reading.progress
     with progress.step(f"reading {len(paths):,} shards", total=len(paths), unit="shards") as advance:
         # By path, for what is held out is chosen by place: the order of a pattern must not matter.
         for path, role in sorted(zip(paths, _roles(paths), strict=True)):
             where = path.relative_to(folder).as_posix()
             samples, without_image = _samples(path)
-            by_role[role] |= {f"{where}/{sample.image.name}": sample for sample in samples}
+            for sample in samples:
+                name = f"{where}/{sample.image.name}"
+                splits[role][name], members[name] = sample.label, sample.image
             lonely += without_image
             advance(1)
     if lonely:
         progress.say(f"left out: {lonely:,} files of a class without an image")
-    if not by_role["train"] or (measure == "test" and not by_role["test"]):
-        missing = "test" if by_role["train"] else "train"
+    if not splits["train"] or (measure == "test" and not splits["test"]):
+        missing = "test" if splits["train"] else "train"
         raise TrainingError(f"{pattern} has no shards that are called like {missing}")
-    measured = by_role[measure]
     if measure == "test":
         progress.say("measured on: the shards that are called like test")
-    elif by_role["test"]:
-        progress.say(f"left out: {len(by_role['test']):,} samples in shards that are called like test")
-    used = by_role["train"] | measured
-    files = LabelledFiles(
-        folder=folder,
-        labels={name: sample.label for name, sample in used.items()},
-        classes={
-            label: Place(f"the class {label} of the shards")
-            for label in classes_of(sample.label for sample in by_role["train"].values())
-        },
+    elif splits["test"]:
+        progress.say(f"left out: {len(splits['test']):,} samples in shards that are called like test")
+    files = LabelledFiles.of_splits(
+        folder,
+        splits,
+        measure,
+        name="the shards",
         train="the shards for training",
-        measured=f"the shards for {measure}" if measured else None,
-        measured_files=frozenset(measured),
-        members={name: sample.image for name, sample in used.items()},
-        told_by={
-            name: f"{sample.label}\0{role}" for role in ("train", measure) for name, sample in by_role[role].items()
-        },
+        measured=f"the shards for {measure}",
+        members=members,
     )
-    return files.load(
-        recipe, test_share=source.test_share, scratch=scratch, threads=threads, strict=strict, progress=progress
-    )
+    return files.load(recipe, reading, test_share=source.test_share)
 
 
 def paths_of(pattern: Path) -> list[Path]:
@@ -141,14 +118,8 @@ def _expanded(text: str) -> Iterator[str]:
 
 def _roles(paths: Sequence[Path]) -> list[Role]:
     """Returns the splits that the files or their folders are called like, if all are; otherwise all are to train on."""
-    roles = []
-    for path in paths:
-        found = role_in(path.stem)
-        role = found[0] if found is not None else role_of(path.parent.name)
-        if role is None:
-            return ["train"] * len(paths)
-        roles.append(role)
-    return roles
+    named = [(role_in(path.stem), path.parent.name) for path in paths]
+    return of_all([role_of(folder) if found is None else found[0] for found, folder in named])
 
 
 def _samples(path: Path) -> tuple[list[_Sample], int]:
