@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.photo_files import picture, rewrite, write, write_folder
 from tests.support.runs import Said
-from training.data.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset
 from training.data.folder_names import Role
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
@@ -22,17 +22,9 @@ RECIPE = builtin("photos").replace(held_out=0.25)
 
 
 @pytest.fixture
-def load(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
+def load(load_files: Callable[..., Dataset]) -> Callable[..., Dataset]:
     def load(folder: Path, *, strict: bool = False, measure: Role = "val", **changes: object) -> Dataset:
-        return load_dataset(
-            RECIPE.replace(**changes),
-            folder=folder,
-            scratch=tmp_path / "scratch",
-            measure=measure,
-            workers=0,
-            strict=strict,
-            progress=said.progress,
-        )
+        return load_files(RECIPE.replace(**changes), folder, strict=strict, measure=measure)
 
     return load
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.photo_files import write
 from tests.support.runs import Said
-from training.data.dataset import Dataset, load_dataset, name_of
+from training.data.dataset import Dataset, name_of
 from training.data.folder_names import Role
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
@@ -17,19 +17,11 @@ Load = Callable[..., Dataset]
 
 
 @pytest.fixture
-def load(tmp_path: Path, said: Said) -> Load:
+def load(load_files: Load) -> Load:
     def load(
         data: Path, *, kind: str = "table", strict: bool = False, measure: Role = "val", **source: object
     ) -> Dataset:
-        return load_dataset(
-            RECIPE.replace(source={"kind": kind, **source}),
-            folder=data,
-            scratch=tmp_path / "scratch",
-            measure=measure,
-            workers=0,
-            strict=strict,
-            progress=said.progress,
-        )
+        return load_files(RECIPE.replace(source={"kind": kind, **source}), data, strict=strict, measure=measure)
 
     return load
 

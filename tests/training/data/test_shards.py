@@ -1,5 +1,6 @@
 """Shards: which files a pattern means, which samples are in them, and what is wrong with one."""
 
+import functools
 import gzip
 import io
 import tarfile
@@ -14,8 +15,7 @@ from PIL import Image
 from tests.support.photo_files import write
 from tests.support.runs import Said
 from training.data import shards
-from training.data.dataset import Dataset, load_dataset, name_of
-from training.data.folder_names import Role
+from training.data.dataset import Dataset, name_of
 from training.errors import TrainingError
 from training.recipes.builtin import builtin
 
@@ -24,19 +24,8 @@ Load = Callable[..., Dataset]
 
 
 @pytest.fixture
-def load(tmp_path: Path, said: Said) -> Load:
-    def load(pattern: Path, *, strict: bool = False, measure: Role = "val") -> Dataset:
-        return load_dataset(
-            RECIPE,
-            folder=pattern,
-            scratch=tmp_path / "scratch",
-            measure=measure,
-            workers=0,
-            strict=strict,
-            progress=said.progress,
-        )
-
-    return load
+def load(load_files: Load) -> Load:
+    return functools.partial(load_files, RECIPE)
 
 
 @pytest.fixture
