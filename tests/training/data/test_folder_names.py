@@ -4,7 +4,18 @@ import unicodedata
 
 import pytest
 
-from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_in, role_of, shown
+from training.data.folder_names import (
+    Role,
+    composed,
+    folded,
+    is_neutral,
+    is_utf8,
+    listed,
+    of_all,
+    role_in,
+    role_of,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +83,9 @@ def test_a_name_that_is_no_text_or_has_line_ends_in_it_is_shown_in_a_line() -> N
 def test_of_many_names_the_first_are_listed() -> None:
     assert listed(["a", "b"], "/") == "a/, b/"
     assert listed(["\n", *"abcdefg"]) == "\\n, a, b, c, d and 3 more"
+
+
+def test_splits_are_splits_if_all_are_known() -> None:
+    assert of_all(["train", "val", "test"]) == ["train", "val", "test"]
+    assert of_all(["train", None, "test"]) == ["train"] * 3
+    assert of_all([]) == []

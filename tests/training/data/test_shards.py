@@ -200,11 +200,11 @@ def pax(**values: str) -> bytes:
 
 HOSTILE = {
     "a size below 0": header("b.cls", 0) + header("c.cls", 0) + header("a.png", -1024),
+    "a size below 0 of an unknown kind": header("b.cls", 0) + header("x", -512, b"Z"),
     "many headers of a header": b"".join(header("x", 512, tarfile.XHDTYPE) + bytes(512) for _ in range(3000)),
     "a map that is none": pax(**{"GNU.sparse.map": "abc"}),
     "a size that is none": pax(**{"GNU.sparse.size": "x", "GNU.sparse.map": "0,1"}),
     "a size beyond the end": header("a.png", 1 << 40) + b"x" * 2000,
-    "a link": header("a.png", 0, tarfile.LNKTYPE) + bytes(1024),
 }
 
 
@@ -216,6 +216,14 @@ def test_a_hostile_archive_is_one_line(load: Load, tmp_path: Path, content: byte
         load(path)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+@pytest.mark.parametrize("name", ["a.png", "a.cls"])
+def test_a_link_is_refused_by_its_name(load: Load, tmp_path: Path, kind: bytes, name: str) -> None:
+    (tmp_path / "data.tar").write_bytes(header(name, 0, kind) + bytes(10240))
+    with pytest.raises(TrainingError, match=rf"{name} is a link: write the shard with the files themselves"):
+        load(tmp_path / "data.tar")
 
 
 def test_a_file_with_holes_is_refused_by_its_name(load: Load, tmp_path: Path) -> None:
