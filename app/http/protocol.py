@@ -19,8 +19,11 @@ from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# So long a new connection is left open, when the port has been closed, for the request that it was made for.
-_FIRST_REQUEST_SECONDS = 0.5
+# So long a new connection is left open, when the port has been closed, for the request that it was made for. A busy
+# machine may need it to send on the new connection, or a network in which the first packet is lost.
+_FIRST_REQUEST_SECONDS = 2.0
+# After so long the loop has read what had come before. uvloop runs the timers that are due before it reads.
+_UNTIL_READ_SECONDS = 0.001
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -182,6 +185,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:  # a request is coming, or has come just now; the first one of a new connection is to be expected
             self.loop.call_later(_FIRST_REQUEST_SECONDS, self._close_if_idle)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes the connection, on which nothing has come for long. What has come just now is read and answered."""
+        if not self.transport.is_closing() and not _has_sent(self.transport):
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:
         self._reject(Problem("bad_request", msg))
 
@@ -215,7 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _close_if_idle(self) -> None:
         if not self._is_answering() and self._limits.place == "between":
-            self.transport.close()
+            self.timeout_keep_alive_handler()
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -229,6 +237,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _on_late(self) -> None:
+        """Judges the client by all that has come, also where the loop was held up and has not read it yet."""
+        if _has_sent(self.transport):
+            self._timer = self.loop.call_later(_UNTIL_READ_SECONDS, self._be_late)
+        else:
+            self._be_late()
+
+    def _be_late(self) -> None:
         problem = self._limits.late(self.header_seconds)
         if problem is None:
             self.transport.close()

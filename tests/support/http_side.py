@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.application import create_app
 from app.engine.interface import ControlledEngine
 from app.http.draining import Draining
+from app.http.protocol import LimitedProtocol
 from app.http.server import Server
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -34,6 +35,14 @@ class HttpSide:
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         return connection(self.port)
+
+    async def accepted(self) -> LimitedProtocol:
+        """Waits for the server to accept the only connection that is open, and returns its side of it."""
+        while not self.server.server_state.connections:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0)  # one turn of the loop
+        (protocol,) = self.server.server_state.connections
+        assert isinstance(protocol, LimitedProtocol)
+        return protocol
 
 
 @asynccontextmanager

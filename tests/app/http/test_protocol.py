@@ -601,6 +601,40 @@ class TestIdleConnections:
             assert (await client.response()).status_code == 200
 
 
+class TestATimerThatIsDueBeforeTheLoopHasReadWhatHasCome:
+    """The loop was held up: it runs the timers that are due, and only then it reads."""
+
+    async def test_a_request_on_a_new_connection_is_answered(self) -> None:
+        async with http_side(ScriptedEngine()) as side, side.connection() as client:
+            accepted = await side.accepted()
+            client.send_now(request(body=png()))
+            accepted._on_late()
+            assert (await client.response()).status_code == 200
+
+    async def test_headers_that_are_still_not_whole_are_too_slow(self, check_problem: CheckProblem) -> None:
+        async with http_side(ScriptedEngine()) as side, side.connection() as client:
+            accepted = await side.accepted()
+            client.send_now(b"GET /health/live HTTP/1.1\r\n")
+            accepted._on_late()
+            check_problem(await client.response(), "upload_too_slow")
+
+    async def test_a_request_on_a_connection_that_was_used_is_answered(self) -> None:
+        async with http_side(ScriptedEngine()) as side, side.connection() as client:
+            await client.send(request("/health/live", method="GET"))
+            assert (await client.response()).status_code == 200
+            accepted = await side.accepted()
+            client.send_now(request(body=png()))
+            accepted.timeout_keep_alive_handler()
+            assert (await client.response()).status_code == 200
+
+    async def test_the_first_request_on_a_connection_is_answered_though_the_port_is_closed(self) -> None:
+        async with http_side(ScriptedEngine()) as side, side.connection() as client:
+            accepted = await side.accepted()
+            client.send_now(request(body=png()))
+            accepted._close_if_idle()
+            assert (await client.response()).status_code == 200
+
+
 class TestTooMany:
     async def test_one_more_than_may_be_open_is_told_so_and_counted(self, check_problem: CheckProblem) -> None:
         async with http_side(ScriptedEngine(), max_connections=1) as side, side.connection() as first:
