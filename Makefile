@@ -11,7 +11,7 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
-.PHONY: help demo serve test test-fast coverage check format clients-check container-check clean
+.PHONY: help demo serve test test-fast test-cluster coverage check format clients-check container-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test test-fast: export GOMP_SPINCOUNT := 2000
 test-fast: export PYTHONDONTWRITEBYTECODE :=
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: a little over a minute
 	$(BIN)/python $(PYTEST) -m "not process and not browser and not slow"
+
+test-cluster: $(VENV)/cluster ## what needs the extra cluster: a real S3 server; a minute
+	NEEDS_CLUSTER=1 GOMP_SPINCOUNT=2000 $(BIN)/python $(PYTEST) -m cluster
 
 coverage: COVERAGE := 1
 coverage: test ## make test COVERAGE=1
@@ -61,6 +64,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv module. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/cluster: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev,cluster]'
 	@touch $@
 
 clean: ## remove the environment, runs and builds

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from classifier.cores import usable_cores
 from classifier.paths import typed_path
+from classifier.store.address import store_address
 
 PREFIX = "FLAMBEAU_"
 _DAY = 86_400  # seconds; timers have an end
@@ -34,6 +35,10 @@ _URL_OF_A_SERVICE = re.compile("(tcp|udp|sctp)://")  # what the variable that en
 
 # A setting that is a path.
 _TypedPath = Annotated[Path, BeforeValidator(lambda value: typed_path(value) if isinstance(value, str) else value)]
+
+_StoreAddress = Annotated[
+    Path | str, BeforeValidator(lambda value: store_address(value) if isinstance(value, str) else value)
+]
 
 
 class SettingsError(Exception):
@@ -59,7 +64,16 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on. 0.0.0.0 means all addresses.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on. 0 takes a free one.")
-    store: _TypedPath = Field(Path("models_store"), description="The folder of published checkpoints.")
+    store: _StoreAddress = Field(
+        Path("models_store"),
+        description="Where the published checkpoints are: a folder, or a URL such as s3://bucket/folder.",
+    )
+    cache: _TypedPath | None = Field(
+        None,
+        description="The folder for what is fetched of a store behind a URL. Several servers may share it. If it is "
+        "not set, it is ~/.cache/flambeau.",
+    )
+    cache_gb: float = Field(20, gt=0, description="How many gigabytes the cache may have.")
     device: str = Field(
         "auto", description="Where networks compute: cuda, cuda:1, mps or cpu. auto takes the first that is there."
     )
@@ -169,7 +183,7 @@ class Settings(BaseSettings):
 
     @field_validator("store")
     @classmethod
-    def _can_be_said(cls, value: Path) -> Path:
+    def _can_be_said(cls, value: Path | str) -> Path | str:
         try:
             str(value).encode()
         except UnicodeEncodeError as error:

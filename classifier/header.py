@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from classifier.manifest import Manifest
 
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _MAX_REASON = 500
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -68,7 +68,7 @@ class Header:
         """
         prefix = file.read(8)
         header_bytes = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or header_bytes > min(_MAX_HEADER_BYTES, size - 8):
+        if len(prefix) < 8 or header_bytes > min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(_what_it_is(prefix + file.read(len(_LFS_POINTER))))
         tensors = _json_object(file.read(header_bytes))
         metadata = tensors.pop("__metadata__", None)

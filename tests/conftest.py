@@ -16,6 +16,7 @@ from app.http.problems import PROBLEMS
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
 from tests.support.runs import Said, Train
+from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PROJECT, ServerProcess, serving
 from training.commands.train import train
 from training.progress import Progress
@@ -24,10 +25,13 @@ from training.recipes.recipe import Recipe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks the shared server talks to a process."""
+    """A test that asks the shared server talks to a process, and one that asks an S3 server wants it installed."""
     for item in items:
-        if {"server", "client"} & set(getattr(item, "fixturenames", ())):
+        asks = set(getattr(item, "fixturenames", ()))
+        if {"server", "client"} & asks:
             item.add_marker("process")
+        if {"s3", "own_s3"} & asks:
+            item.add_marker("cluster")
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +76,20 @@ def _matplotlib_keeps_its_fonts_in_the_project() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(PROJECT / "runs" / "matplotlib"))
         yield
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A real S3 server that this process can ask, and what it starts."""
+    for name, value in _s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return _s3_server
 
 
 @pytest.fixture
@@ -164,7 +182,8 @@ def run(tmp_path: Path, tiny: Recipe) -> Train:
     def run(recipe: Recipe = tiny, **options: Any) -> Path:
         defaults: dict[str, Any] = {"store": tmp_path / "store", "runs": tmp_path / "runs", "device": "cpu"}
         defaults["pictures"] = False  # they take longer than the run
-        return train(recipe, **(defaults | options))
+        path: Path = train(recipe, **(defaults | options))
+        return path
 
     return run
 

@@ -6,6 +6,7 @@ if __name__ == "__main__":
     import_path.current_folder_last()
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -17,6 +18,7 @@ from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
 from training.errors import Interrupted, TrainingError
+from training.publishing.fetched import fetched
 from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "prune": _prune,
     }
     try:
-        commands.get(arguments.command, _train)(arguments)
+        with contextlib.ExitStack() as copies:
+            for name in ("checkpoint", "parent", "preprocess_from"):
+                if isinstance(url := getattr(arguments, name, None), str):
+                    setattr(arguments, name, copies.enter_context(fetched(url)))
+            commands.get(arguments.command, _train)(arguments)
     except Interrupted as interruption:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
@@ -126,7 +132,7 @@ def _import(arguments: argparse.Namespace) -> None:
     progress.say(f"published {_imported(arguments, progress)}")
 
 
-def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
+def _imported(arguments: argparse.Namespace, progress: "Progress") -> str:
     kept: dict[str, Any] = {
         "store": arguments.store,
         "name": arguments.name,
@@ -137,12 +143,12 @@ def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
         _refuse(arguments, "--pretrained", "architecture", "network", "weights", "settings", "preprocess_from")
         from training.commands.import_pretrained import import_pretrained
 
-        return import_pretrained(arguments.pretrained, labels=_labels(arguments), **kept)
+        return str(import_pretrained(arguments.pretrained, labels=_labels(arguments), **kept))
     if arguments.exported is not None:
         _refuse(arguments, "--exported", "architecture", "network", "weights")
         from training.commands.import_exported import import_exported
 
-        return import_exported(arguments.exported, labels=_labels(arguments), **kept, **_preparation(arguments))
+        return str(import_exported(arguments.exported, labels=_labels(arguments), **kept, **_preparation(arguments)))
     if arguments.file is None and arguments.network is None:
         raise TrainingError(
             "import what? Name a FILE, or --exported FILE, --pretrained ARCHITECTURE, or --network FILE.py:CLASS"
@@ -155,17 +161,19 @@ def _imported(arguments: argparse.Namespace, progress: "Progress") -> Path:
             raise TrainingError(f"--network {arguments.network}: what are its classes called? --labels is needed")
         from training.commands.import_network import import_network
 
-        return import_network(network, labels=labels, **kept, **_preparation(arguments))
+        return str(import_network(network, labels=labels, **kept, **_preparation(arguments)))
     from training.commands.import_weights import import_weights
 
-    return import_weights(
-        arguments.file,
-        architecture=arguments.architecture,
-        network=network,
-        labels=_labels(arguments),
-        entry=arguments.weights,
-        **kept,
-        **_preparation(arguments),
+    return str(
+        import_weights(
+            arguments.file,
+            architecture=arguments.architecture,
+            network=network,
+            labels=_labels(arguments),
+            entry=arguments.weights,
+            **kept,
+            **_preparation(arguments),
+        )
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from classifier.paths import typed_path
+from classifier.store.address import store_address
 from training.recipes.builtin import DEFAULTS, OF_PHOTOS, default_values, names
 from training.recipes.dataset_table import TORCHVISION_DATASETS
 
@@ -76,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     _import_flags(add["import"])
     _export_flags(add["export"])
     _evaluate_flags(add["evaluate"])
-    add["reproduce"].add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    add["reproduce"].add_argument(
+        "checkpoint", type=_address, metavar="CHECKPOINT", help="a published .safetensors file, or its URL"
+    )
     add["prune"].add_argument("model", metavar="MODEL", help="the model's name, which is a folder of the store")
     add["prune"].add_argument("--keep", type=int, required=True, metavar="N", help="how many sound versions to keep")
     _store_flag(add["prune"])
@@ -133,7 +136,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
         "--compile", action="store_true", help="use torch.compile, which needs about a minute before the first step"
     )
     recipe.add_argument(
-        "--from", dest="parent", type=Path, metavar="CHECKPOINT", help="start from this published .safetensors file"
+        "--from", dest="parent", type=_address, metavar="CHECKPOINT", help="start from this published .safetensors file"
     )
     run = parser.add_argument_group("how to run")
     run.add_argument("--name", help="the model's name in the store (default: the data's)")
@@ -181,7 +184,7 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
         "own more values, e.g. network.width=32",
     )
     prepared = "prepare images as this published .safetensors file does"
-    parser.add_argument("--preprocess-from", type=Path, metavar="CHECKPOINT", help=prepared)
+    parser.add_argument("--preprocess-from", type=_address, metavar="CHECKPOINT", help=prepared)
     examples = "folder of images by which the server checks the weights (default: drawn images)"
     parser.add_argument("--examples", type=Path, metavar="DIR", help=examples)
     parser.add_argument(
@@ -191,7 +194,9 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _export_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    parser.add_argument(
+        "checkpoint", type=_address, metavar="CHECKPOINT", help="a published .safetensors file, or its URL"
+    )
     parser.add_argument("file", type=Path, metavar="FILE", help="what to write, e.g. net.pth; and net.pth.json")
     formats = "what FILE holds (default: by its ending: .pt2, .onnx; any other is a state_dict)"
     parser.add_argument("--format", choices=("state_dict", "pt2", "onnx"), help=formats)
@@ -199,7 +204,9 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a published .safetensors file")
+    parser.add_argument(
+        "checkpoint", type=_address, metavar="CHECKPOINT", help="a published .safetensors file, or its URL"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -233,6 +240,13 @@ def _name_or_file(text: str) -> str | Path:
     return _path(text) if text.endswith(".toml") else text
 
 
+def _address(text: str) -> Path | str:
+    try:
+        return store_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 0 to 9999")
@@ -242,10 +256,10 @@ def _count(text: str) -> int:
 def _store_flag(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument(
         "--store",
-        type=Path,
+        type=_address,
         default=Path("models_store"),
         metavar="DIR",
-        help="folder of the published models (default: %(default)s)",
+        help="folder or URL of the published models, such as s3://bucket/folder (default: %(default)s)",
     )
 
 

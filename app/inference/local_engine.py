@@ -21,8 +21,7 @@ from app.inference.verification import verify
 from app.lifecycle import describe
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from app.lifecycle.registry import Registry
-from app.lifecycle.storage import LocalFolder
-from app.lifecycle.watcher import Watcher
+from app.lifecycle.stores import storage_of, watcher_of
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from classifier.cores import usable_cores
@@ -58,13 +57,13 @@ class LocalEngine(ControlledEngine):
             max_concurrent=self._executor.max_concurrent,
         )
         self._registry = Registry(
-            LocalFolder(settings.store),
+            storage_of(settings),
             self.versions,
             load=self._load,
             on_change=self._changed,
             metrics=metrics,
         )
-        self._watcher = Watcher(settings.store, poll_seconds=settings.poll_seconds)
+        self._watcher = watcher_of(settings)
         self._catalogue: Catalogue | None = None
         self._entry_ids = itertools.count()
         self._tasks = BackgroundTasks()
@@ -160,8 +159,8 @@ class LocalEngine(ControlledEngine):
         self._catalogue = None
         self.on_change(model)
 
-    def _load(self, path: Path) -> LoadedVersion:
-        """Makes what can answer of a file, in a thread. Raises: what `verify` raises."""
+    def _load(self, model: str, version: int, path: Path) -> LoadedVersion:
+        """Makes what can answer of a version's file, in a thread. Raises: what `verify` raises."""
         self._executor.prepare_thread()
         predictor = verify(
             path,
@@ -182,8 +181,8 @@ class LocalEngine(ControlledEngine):
         preprocess = predictor.manifest.preprocess
         entry = Entry(
             id=next(self._entry_ids),
-            model=path.parent.name,
-            version=int(path.stem),
+            model=model,
+            version=version,
             preprocess=preprocess,
             digest=preprocess.digest,
             row_decoder=predictor.row_decoder,

@@ -31,12 +31,12 @@ def model_info(model: Model, *, device: str) -> ModelInfo:
     )
 
 
-def catalogue(registry: Registry, *, default_model: str | None, device: str, store: Path) -> Catalogue:
+def catalogue(registry: Registry, *, default_model: str | None, device: str, store: Path | str) -> Catalogue:
     """Says what is served, and why the rest is not.
 
     Args:
         default_model: the model that answers when a request names none.
-        store: the store's folder, as a person named it.
+        store: the store's folder or URL, as a person named it.
     """
     models, complete = registry.models, registry.first_scan_done.is_set()
     entries = {
@@ -57,25 +57,26 @@ def catalogue(registry: Registry, *, default_model: str | None, device: str, sto
     )
 
 
-def _why_not_ready(registry: Registry, default_model: str | None, store: Path) -> str | None:
+def _why_not_ready(registry: Registry, default_model: str | None, store: Path | str) -> str | None:
     models = registry.models
+    where = store if isinstance(store, str) else store.absolute()
     served = [name for name, model in models.items() if model.serving is not None]
     if default_model in served or (served and default_model is None):
         return None
     if registry.store_problem is not None:
-        return f"the store {store.absolute()} {registry.store_problem}; the server keeps looking for it{_train(store)}"
+        return f"the store {where} {registry.store_problem}; the server keeps looking for it{_train(store)}"
     if default_model is not None and default_model in models:
         return _why_not_served(models[default_model])
     passed_over = [_said(each) for each in registry.store.passed_over]
     if default_model is not None:
-        return f"there is no model {default_model!r} in the store {store.absolute()}" + _first(passed_over)
+        return f"there is no model {default_model!r} in the store {where}" + _first(passed_over)
     refused, beside = [], []
     for name in sorted(models):
         refused += [f"{name} {refusal.version}: {refusal.reason}" for refusal in models[name].refusals]
         beside += [_said(each) for each in models[name].passed_over]
     if refused or passed_over or beside:
         return "no checkpoint in the store can be served" + _first([*refused, *passed_over, *beside])
-    return f"the store {store.absolute()} {'holds no checkpoint' if models else 'is empty'}{_train(store)}"
+    return f"the store {where} {'holds no checkpoint' if models else 'is empty'}{_train(store)}"
 
 
 def _why_not_served(model: Model) -> str:
@@ -89,7 +90,7 @@ def _first(reasons: Sequence[str]) -> str:
     return f": {shown}" if shown else ""
 
 
-def _train(store: Path) -> str:
+def _train(store: Path | str) -> str:
     return f"; train and publish a model: python -m training strokes --store {shlex.quote(str(store))}"
 
 

@@ -6,7 +6,7 @@ whatever holds no weights.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -49,21 +49,24 @@ def in_store(entries: Iterable[tuple[str, Kind]]) -> tuple[PassedOver, ...]:
     )
 
 
-def in_model(folder: Path, entries: Iterable[tuple[str, Kind]]) -> tuple[PassedOver, ...]:
+def in_model(
+    model: str, entries: Iterable[tuple[str, Kind]], names_in: Callable[[str], Iterable[str]]
+) -> tuple[PassedOver, ...]:
     """Says why these entries of a model's folder, which are not silent, are no versions.
 
-    It looks into the first folders for weights.
+    Args:
+        names_in: gives some names in a folder there; the first folders are looked into for weights.
     """
     found = []
     folders = 0
     for name, kind in sorted(entries, key=lambda entry: entry[0]):
         if kind is Kind.FOLDER and not re.fullmatch(VERSION_FILE, name):
             folders += 1
-            within = _in_folder(folder, name) if folders <= _SHOWN else None
+            within = _in_folder(model, name, names_in(name)) if folders <= _SHOWN else None
             if within is not None:
                 found.append(within)
-        elif (reason := _why_no_version(folder.name, name, kind)) is not None:
-            found.append(PassedOver(f"{folder.name}/{_text(name)}", reason))
+        elif (reason := _why_no_version(model, name, kind)) is not None:
+            found.append(PassedOver(f"{model}/{_text(name)}", reason))
     return _first(found)
 
 
@@ -99,24 +102,28 @@ def _why_no_version(model: str, name: str, kind: Kind) -> str | None:
     return "a version is a .safetensors file; python -m training import makes one of other weights"
 
 
-def _in_folder(folder: Path, name: str) -> PassedOver | None:
+def names_in_folder(folder: Path) -> list[str]:
+    """Lists the first names in a folder; none, where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, _LOOKED_INTO)]
+    except OSError:
+        return []
+
+
+def _in_folder(model: str, name: str, names: Iterable[str]) -> PassedOver | None:
     """Says why a folder in a model's folder is passed over; None where nobody expects a version in it."""
     numbered = _NUMBERED.fullmatch(name)
-    path = f"{folder.name}/{_text(name)}"
-    try:
-        with os.scandir(folder / name) as entries:
-            names = sorted(entry.name for entry in islice(entries, _LOOKED_INTO) if not is_silent(entry.name))
-    except OSError:
-        names = []
-    weights = next(filter(_WEIGHTS.fullmatch, names), None)
+    path = f"{model}/{_text(name)}"
+    weights = next(filter(_WEIGHTS.fullmatch, sorted(name for name in names if not is_silent(name))), None)
     if weights is None and numbered is None:
         return None
-    version = f"{folder.name}/{numbered[1] if numbered else 1}.safetensors"
+    version = f"{model}/{numbered[1] if numbered else 1}.safetensors"
     reason = f"a version is a file in the folder of its model, as {version}"
     if weights is None:
         return PassedOver(path, reason)
     if numbered is None and re.fullmatch(VERSION_FILE, weights):
-        reason += f"; perhaps the store is the folder {folder.name}"
+        reason += f"; perhaps the store is the folder {model}"
     return PassedOver(f"{path}/{_text(weights)}", reason)
 
 

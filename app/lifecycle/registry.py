@@ -32,7 +32,8 @@ class Registry:
 
     Args:
         loaded: gets what is loaded, and lets it leave.
-        load: makes what can answer of a file, in a thread. Raises CheckpointError or OSError where it cannot.
+        load: makes what can answer of a model, a version and its file, in a thread. Raises CheckpointError or OSError
+            where it cannot.
         on_change: is called on the event loop with the name of a model of which there is something else to say; with
             None when the first look at the whole store is over.
     """
@@ -42,7 +43,7 @@ class Registry:
         storage: Storage,
         loaded: LoadedVersions,
         *,
-        load: Callable[[Path], LoadedVersion],
+        load: Callable[[str, int, Path], LoadedVersion],
         on_change: Callable[[str | None], None],
         metrics: Metrics,
     ) -> None:
@@ -159,7 +160,7 @@ class Registry:
         self._on_change(model.name)
         reason, transient, for_its_content = "", False, False
         try:
-            loaded = await asyncio.to_thread(self._load_unchanged, version.file)
+            loaded = await asyncio.to_thread(self._load_unchanged, model.name, version.file)
         except DamagedError as error:
             reason = str(error)
         except CheckpointError as error:
@@ -182,21 +183,21 @@ class Registry:
         self._on_change(model.name)
         return False
 
-    def _load_unchanged(self, file: VersionFile) -> LoadedVersion:
+    def _load_unchanged(self, model: str, file: VersionFile) -> LoadedVersion:
         """Loads a file, in a thread. Raises: what `load` raises; OSError, if the file was replaced meanwhile."""
         try:
-            loaded = self._load(file.path)
+            loaded = self._load(model, file.version, self._storage.fetch(model, file))
         except CheckpointError:
             if self._storage.is_unchanged(file):
                 raise
         else:
-            if self._storage.is_unchanged(file) or self._has_same_content(file):
+            if self._storage.is_unchanged(file) or self._has_same_content(model, file):
                 return loaded
         raise OSError(errno.ESTALE, "the file was replaced while it was read")
 
-    def _has_same_content(self, file: VersionFile) -> bool:
+    def _has_same_content(self, model: str, file: VersionFile) -> bool:
         """Says whether only the fingerprint is another one: a publisher has just removed its temporary name, say."""
-        again = self._storage.read_whole(file)
+        again = self._storage.read_whole(model, file)
         return again.problem is None and again.header == file.header
 
     def _swap(self, model: Model, version: Version, loaded: LoadedVersion) -> None:

@@ -43,16 +43,18 @@ class Scanner:
         """Looks which models there are. Returns whether there is something else to say of the store itself."""
         before = self.store, self.store_problem
         try:
-            self.store, self.store_problem = await asyncio.to_thread(self._storage.models), None
+            self.store = await asyncio.to_thread(self._storage.models)
+            self.store_problem = self.store.problem
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             self.store = StoreListing((), () if missing else self.store.passed_over)
             self.store_problem = "is not there" if missing else f"cannot be read: {error.strerror or error}"
-            if self.store_problem != before[1]:
-                event(logger, f"the store {self.store_problem}", level=logging.WARNING, store=error.filename)
-        else:
-            if before[1] is not None:
+        if self.store_problem != before[1]:
+            if self.store_problem is None:
                 event(logger, "the store can be read again")
+            else:
+                event(logger, f"the store {self.store_problem}", level=logging.WARNING, store=self._storage.name)
+        self._metrics.store_is_readable(self.store_problem is None)
         _tell_of_passed_over(before[0].passed_over, self.store.passed_over)
         return (self.store.passed_over, self.store_problem) != (before[0].passed_over, before[1])
 
@@ -96,7 +98,7 @@ class Scanner:
         alike = [each for each in (model.serving, before) if each is not None and _has_header_of(each, file)]
         same = [] if afresh else [each for each in alike if each.file.fingerprint.is_renumbered(file.fingerprint)]
         if not same and any(each.content is not None or each.state is VersionState.REJECTED for each in alike):
-            file = await asyncio.to_thread(self._storage.read_whole, file)
+            file = await asyncio.to_thread(self._storage.read_whole, model.name, file)
             same = [each for each in alike if _has_content_of(each, file) and not _is_asked_for_again(each, file)]
         elif not same:
             same = alike  # not read yet: it will be when it is loaded

@@ -6,19 +6,33 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from app.engine.model_info import PassedOver
-from app.lifecycle.passed_over import Kind, in_model, in_store, is_silent
+from app.lifecycle.passed_over import Kind, in_model, in_store, is_silent, names_in_folder
 from classifier.header import CheckpointError, Header
 from classifier.manifest import MODEL_NAME, VERSION_FILE
 
 _PIECE = 1 << 20  # bytes that are read and hashed at once
 
 
+class Stamp(Protocol):
+    """Says whether a version's file is still the same: one with an equal stamp is not read again."""
+
+    @property
+    def size(self) -> int:
+        """Returns the size of the file in bytes."""
+
+    def is_renumbered(self, other: Any) -> bool:
+        """Says whether the two are stamps of the same content, though they may differ."""
+
+    def is_touched(self, before: Any) -> bool:
+        """Says whether the file was written to since, or touched: so a person asks for another try."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Says whether a file is still the same: one with the same fingerprint is not read again.
+    """Is the stamp of a file on this machine.
 
     Size and time of modification can be kept, as `cp -p` and archives do. Nobody can set the time of the last change
     of the inode (ctime).
@@ -52,7 +66,7 @@ class VersionFile:
 
     version: int
     path: Path
-    fingerprint: Fingerprint
+    fingerprint: Stamp
     header: Header | None
     problem: str | None = None
     transient: bool = False
@@ -60,10 +74,15 @@ class VersionFile:
 
 @dataclass(frozen=True, slots=True)
 class StoreListing:
-    """The names of the models in a store, sorted, and what is passed over beside them."""
+    """The names of the models in a store, sorted, and what is passed over beside them.
+
+    Args:
+        problem: why the store cannot be read now; this is what was last seen of it then.
+    """
 
     models: tuple[str, ...]
     passed_over: tuple[PassedOver, ...] = ()
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,10 @@ class ModelListing:
 class Storage(Protocol):
     """Where a server finds its models. Every method does I/O, and is called in a thread."""
 
+    @property
+    def name(self) -> str:
+        """Returns what a person calls the store. Does no I/O."""
+
     def models(self) -> StoreListing:
         """Lists the models. Raises: OSError, also where there is no store."""
 
@@ -88,8 +111,11 @@ class Storage(Protocol):
         Raises: OSError, where the model is there and cannot be read: nothing is known of it then.
         """
 
-    def read_whole(self, file: VersionFile) -> VersionFile:
+    def read_whole(self, model: str, file: VersionFile) -> VersionFile:
         """Reads all of a file whose header is known. Returns it with what is wrong with it, if anything is."""
+
+    def fetch(self, model: str, file: VersionFile) -> Path:
+        """Returns a file of this machine that has the content. Raises: OSError; CheckpointError, if it is damaged."""
 
     def is_unchanged(self, file: VersionFile) -> bool:
         """Says whether the file is still the one that it was."""
@@ -101,14 +127,23 @@ class LocalFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def name(self) -> str:
+        return str(self.folder.absolute())
+
     def models(self) -> StoreListing:
         return list_models(self.folder)
 
     def versions(self, model: str, known: Mapping[int, VersionFile]) -> ModelListing | None:
         return list_versions(self.folder / model, known) if is_model_name(model) else None
 
-    def read_whole(self, file: VersionFile) -> VersionFile:
+    def read_whole(self, model: str, file: VersionFile) -> VersionFile:
+        del model
         return _read(file.version, file.path, file.fingerprint, whole=True)
+
+    def fetch(self, model: str, file: VersionFile) -> Path:
+        del model
+        return file.path
 
     def is_unchanged(self, file: VersionFile) -> bool:
         try:
@@ -153,14 +188,14 @@ def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListin
         except FileNotFoundError:  # gone since
             continue
         except OSError as error:
-            found[version] = _unreadable(version, path, Fingerprint(0, 0, 0, 0), error)
+            found[version] = unreadable(version, path, Fingerprint(0, 0, 0, 0), error)
             continue
         before = known.get(version)
         if before is not None and before.fingerprint == fingerprint and (before.header or not before.transient):
             found[version] = before
         else:
             found[version] = _read(version, path, fingerprint)
-    return ModelListing(found, in_model(folder, others))
+    return ModelListing(found, in_model(folder.name, others, lambda name: names_in_folder(folder / name)))
 
 
 def _entries(folder: Path) -> list[tuple[str, Kind]]:
@@ -181,7 +216,7 @@ def _kind(entry: "os.DirEntry[str]") -> Kind:
     return Kind.SPECIAL
 
 
-def _read(version: int, path: Path, fingerprint: Fingerprint, *, whole: bool = False) -> VersionFile:
+def _read(version: int, path: Path, fingerprint: Stamp, *, whole: bool = False) -> VersionFile:
     """Reads a file's header, or all of it, and says what is wrong with it."""
     header = None
     try:
@@ -189,21 +224,23 @@ def _read(version: int, path: Path, fingerprint: Fingerprint, *, whole: bool = F
             fingerprint = Fingerprint.of(os.fstat(file.fileno()))
             header = Header.parse(file, fingerprint.size)
             if whole:
-                header.check_body(_pieces(file))
+                header.check_body(pieces(file))
     except CheckpointError as error:
         return VersionFile(version, path, fingerprint, header, str(error))
     except OSError as error:
-        return _unreadable(version, path, fingerprint, error)
+        return unreadable(version, path, fingerprint, error)
     except Exception as error:  # noqa: BLE001  no file, however odd, may end the server or stop what it serves
         reason = f"cannot be read: {type(error).__name__}: {error}"
         return VersionFile(version, path, fingerprint, None, reason, transient=isinstance(error, MemoryError))
     return VersionFile(version, path, fingerprint, header)
 
 
-def _unreadable(version: int, path: Path, fingerprint: Fingerprint, error: OSError) -> VersionFile:
-    return VersionFile(version, path, fingerprint, None, f"cannot be read: {error.strerror}", transient=True)
+def unreadable(version: int, path: Path, stamp: Stamp, error: OSError) -> VersionFile:
+    """Returns a version's file that cannot be read now."""
+    return VersionFile(version, path, stamp, None, f"cannot be read: {error.strerror or error}", transient=True)
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Gives the rest of a file, one piece after the other."""
     while piece := file.read(_PIECE):
         yield piece

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import awatch
 
@@ -12,7 +14,32 @@ from app.telemetry.log import event
 logger = logging.getLogger(__name__)
 
 
-class Watcher:
+class Watcher(Protocol):
+    """Says when to look."""
+
+    def changes(self) -> AsyncGenerator[None, None]:
+        """Yields whenever there may be something new; for ever."""
+
+
+class Poller:
+    """Says it now and then, because a store behind a URL announces nothing.
+
+    Args:
+        poll_seconds: how long a change may stay unseen. Each wait is a random part of it, from half to all, so that
+            servers that were started together do not go on to ask together.
+    """
+
+    def __init__(self, *, poll_seconds: float) -> None:
+        self._poll_seconds = poll_seconds
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yields after each wait; for ever."""
+        while True:
+            await asyncio.sleep(self._poll_seconds * random.uniform(0.5, 1))
+            yield
+
+
+class FolderWatcher:
     """Watches a folder that may be absent, or may come and go.
 
     Args:

@@ -30,6 +30,7 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     OPEN: ("Connections that are open", ()),
     "flambeau_waiting_items": ("Images waiting for a batch", ()),
     "flambeau_served_version": ("The version that answers", ("model",)),
+    "flambeau_store_unreadable": ("1 while the store cannot be read, 0 while it can", ()),
 }
 # The same, and the upper bounds of the buckets.
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -106,6 +107,10 @@ class Metrics:
         """Counts a version that was loaded, and notes that it answers now."""
         self._add("flambeau_loads", model)
         self._counts.values[self._slot("flambeau_served_version", model)] = version
+
+    def store_is_readable(self, readable: bool) -> None:
+        """Notes whether the last look at the store's own folder came to an end."""
+        self._counts.values[self._slot("flambeau_store_unreadable")] = not readable
 
     def note_waiting(self) -> None:
         """Notes what `waiting_items` says now, for other processes that are asked for the metrics."""

@@ -46,7 +46,7 @@ class TestSources:
     @pytest.mark.parametrize("name", Settings.model_fields)
     def test_every_setting_is_a_flag_of_its_name(self, name: str) -> None:
         default = getattr(Settings(), name)
-        value = {"front_ends": 2}.get(name, "x") if default in (None, ()) else default
+        value = {"front_ends": 2, "cache": Path("x")}.get(name, "x") if default in (None, ()) else default
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
             assert getattr(Settings.read([flag]), name) is True

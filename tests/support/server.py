@@ -63,7 +63,7 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    store: Path, *flags: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
+    store: Path | str, *flags: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
 ) -> Iterator[ServerProcess]:
     """Starts a server of `store`, and yields it once it has logged what it serves. The server ends with the block.
 

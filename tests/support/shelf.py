@@ -15,7 +15,7 @@ from app.lifecycle.describe import catalogue, model_info
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from app.lifecycle.registry import Registry
 from app.lifecycle.storage import Fingerprint, LocalFolder, ModelListing, VersionFile
-from app.lifecycle.watcher import Watcher
+from app.lifecycle.watcher import FolderWatcher
 from app.telemetry.metrics import Metrics
 from classifier.checkpoint import Checkpoint
 from tests.support.checkpoints import DIGITS, checkpoint, publish
@@ -32,9 +32,9 @@ class Disk(LocalFolder):
         self.read: list[int] = []
         self.reading: Callable[[int], object] = self.read.append
 
-    def read_whole(self, file: VersionFile) -> VersionFile:
+    def read_whole(self, model: str, file: VersionFile) -> VersionFile:
         self.reading(file.version)
-        return super().read_whole(file)
+        return super().read_whole(model, file)
 
 
 class OddDisk(Disk):
@@ -52,16 +52,17 @@ class OddDisk(Disk):
         same = {number: old for number, old in known.items() if number in files and self._is_same(old, files[number])}
         return replace(listing, versions={**files, **same})
 
-    def read_whole(self, file: VersionFile) -> VersionFile:
-        return self._seen(super().read_whole(file))
+    def read_whole(self, model: str, file: VersionFile) -> VersionFile:
+        return self._seen(super().read_whole(model, file))
 
     def is_unchanged(self, file: VersionFile) -> bool:
-        return self._see(Fingerprint.of(file.path.stat())).is_renumbered(file.fingerprint)
+        return file.fingerprint.is_renumbered(self._see(Fingerprint.of(file.path.stat())))
 
     def _is_same(self, old: VersionFile, new: VersionFile) -> bool:
         return old.fingerprint == new.fingerprint and (old.header is not None or not old.transient)
 
     def _seen(self, file: VersionFile) -> VersionFile:
+        assert isinstance(file.fingerprint, Fingerprint)
         return replace(file, fingerprint=self._see(file.fingerprint))
 
 
@@ -78,7 +79,7 @@ class Shelf:
         self.metrics = Metrics()
         self.versions = LoadedVersions()
         self.registry = Registry(self.disk, self.versions, load=self._load, on_change=self._count, metrics=self.metrics)
-        self.watcher = Watcher(folder, poll_seconds=0.05)
+        self.watcher = FolderWatcher(folder, poll_seconds=0.05)
         self._ids = itertools.count()
 
     def publish(self, version: int, content: Checkpoint | bytes = SOUND) -> Path:
@@ -123,12 +124,12 @@ class Shelf:
         (model,) = self.registry.models.values()
         return model_info(model, device="cpu").versions
 
-    def _load(self, path: Path) -> LoadedVersion:
-        version = int(path.stem)
+    def _load(self, model: str, version: int, path: Path) -> LoadedVersion:
+        assert path.is_file()
         self.loading(version)
         if version in self.faulty:
             raise self.faulty[version]
-        entry = Entry(next(self._ids), path.parent.name, version, DIGITS, DIGITS.digest, RowDecoder(("a", "b"), None))
+        entry = Entry(next(self._ids), model, version, DIGITS, DIGITS.digest, RowDecoder(("a", "b"), None))
         return LoadedVersion(entry, Batcher(max_items=1, max_seconds=1, max_waiting=1).lane(_compute_nothing))
 
     def _count(self, _: str | None) -> None:

@@ -59,7 +59,7 @@ def test_coverage_is_the_suite_measured_then_its_floor() -> None:
 
 def test_what_every_change_must_pass_is_make_targets() -> None:
     steps = [line for line in (PROJECT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
-    assert steps == ["make check", "make test COVERAGE=1", "make demo"]
+    assert steps == ["make check", "make test COVERAGE=1", "make test-cluster", "make demo"]
 
 
 def test_the_fast_tests_are_those_that_contributing_says() -> None:

@@ -18,7 +18,7 @@ from training.networks.pt2_operators import Composite
 from training.networks.served import EXPORTED, of_exported
 from training.progress import Progress
 from training.publishing import sidecar
-from training.publishing.publish import check_name
+from training.publishing.publish import Address, check_name
 from training.publishing.reference import images_of
 from training.recipes.builtin import usual_preprocess
 
@@ -39,13 +39,13 @@ def import_exported(
     path: Path,
     *,
     labels: tuple[str, ...] | None,
-    store: Path,
+    store: Address,
     name: str | None = None,
     preprocess: Preprocess | None = None,
     settings: Sequence[str] = (),
     examples: Path | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Address:
     """Publishes the network in a .pt2 file, and returns the path of the new version.
 
     What the file does not say is taken from `<path>.json`, if `export` wrote one there.

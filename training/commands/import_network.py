@@ -12,19 +12,20 @@ from training.networks import own_code
 from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
 from training.progress import Progress
+from training.publishing.publish import Address
 
 
 def import_network(
     network: str,
     *,
     labels: tuple[str, ...],
-    store: Path,
+    store: Address,
     name: str | None = None,
     preprocess: Preprocess | None = None,
     settings: Sequence[str] = (),
     examples: Path | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Address:
     """Publishes a network of somebody's own code with the weights that its constructor gives it.
 
     The constructor may read or download the weights.

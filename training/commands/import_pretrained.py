@@ -9,17 +9,18 @@ from training.networks.pretrained import pretrained, source_of
 from training.networks.spec import NetworkSpec
 from training.progress import Progress
 from training.publishing import sidecar
+from training.publishing.publish import Address
 
 
 def import_pretrained(
     architecture: str,
     *,
     labels: tuple[str, ...] | None = None,
-    store: Path,
+    store: Address,
     name: str | None = None,
     examples: Path | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Address:
     """Publishes pretrained weights of torchvision's or timm's, and returns the path of the new version.
 
     Args:

@@ -13,6 +13,7 @@ from training.networks.weights import adapt_state_dict
 from training.networks.words import in_words
 from training.progress import Progress
 from training.publishing import sidecar
+from training.publishing.publish import Address
 
 
 def import_weights(
@@ -21,14 +22,14 @@ def import_weights(
     architecture: str | None = None,
     network: str | None = None,
     labels: tuple[str, ...] | None = None,
-    store: Path,
+    store: Address,
     name: str | None = None,
     entry: str | None = None,
     preprocess: Preprocess | None = None,
     settings: Sequence[str] = (),
     examples: Path | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Address:
     """Publishes the weights in a .pth, .pth.tar, .ckpt or .safetensors file, and returns the path of the new version.
 
     What the file does not say is taken from `<path>.json`, if `export` wrote one there. A file never decides which code

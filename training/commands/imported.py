@@ -25,7 +25,7 @@ from training.networks.words import listed
 from training.progress import Progress
 from training.publishing import example_images
 from training.publishing.provenance import library_versions
-from training.publishing.publish import check_name, publish
+from training.publishing.publish import Address, check_name, publish
 from training.publishing.reference import images_of, reference
 from training.publishing.sidecar import Sidecar
 from training.recipes.dataset_table import PHOTO
@@ -125,11 +125,11 @@ def publish_network(
     source: str,
     sha256: str | None,
     *,
-    store: Path,
+    store: Address,
     name: str | None,
     examples: Path | None,
     note: Callable[[str], None],
-) -> Path:
+) -> Address:
     """Publishes a network that can be made here, and returns the path of the new version.
 
     Args:
@@ -163,9 +163,9 @@ def publish_served(
     *,
     source: str,
     sha256: str | None,
-    store: Path,
+    store: Address,
     name: str,
-) -> Path:
+) -> Address:
     """Publishes a network that was trained elsewhere, and returns the path of the new version.
 
     Args:

@@ -8,15 +8,16 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
+from classifier.store.remote import StoreError
 from training.data.dataset import load_dataset, name_of
 from training.device import device_named
-from training.errors import Interrupted
+from training.errors import Interrupted, TrainingError
 from training.evaluation import measure
 from training.networks import heads
 from training.networks.served import served_network
 from training.progress import Progress
 from training.publishing.provenance import code_revision, library_versions
-from training.publishing.publish import check_name, publish
+from training.publishing.publish import Address, check_name, check_reachable, publish
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
 from training.reports import summary
@@ -31,7 +32,7 @@ from training.runs.state import Best, State
 def train(
     recipe: Recipe,
     *,
-    store: Path,
+    store: Address,
     name: str | None = None,
     data: Path = Path("data"),
     runs: Path = Path("runs"),
@@ -42,11 +43,11 @@ def train(
     strict: bool = False,
     pictures: bool = True,
     progress: Progress | None = None,
-) -> Path:
+) -> Address:
     """Trains as the recipe says, publishes an epoch, and returns the path of the new version.
 
     Args:
-        store: the folder of models; the file becomes `<store>/<name>/<version>.safetensors`.
+        store: the folder of models, or their URL; the file becomes `<store>/<name>/<version>.safetensors`.
         name: the model's name; None: it is called as its data set is.
         data: the folder where the data set is, or is downloaded to; the folder of photos, the table of them, or the
             pattern of their shards. Drawn digits need none.
@@ -79,13 +80,13 @@ def train(
         names = ", ".join(code.file.beside)
         progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
-    store.mkdir(parents=True, exist_ok=True)
+    check_reachable(store, name)
     with only_run_in(runs / name) as folder:
         dataset = load_dataset(
             recipe,
             folder=data,
             scratch=runs,
-            outputs=(store,),
+            outputs=(store,) if isinstance(store, Path) else (),
             workers=workers,
             strict=strict,
             progress=progress,
@@ -99,6 +100,10 @@ def train(
             if not dataset.unchanged():
                 progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
             path = publish(checkpoint, store)
+        except StoreError as error:
+            raise TrainingError(
+                f"{error}; all epochs are kept in {folder}: the same command and --resume publishes them"
+            ) from error
         except KeyboardInterrupt as interrupt:
             raise Interrupted(
                 f"interrupted while publishing: all epochs are kept in {folder}; "

@@ -58,19 +58,19 @@ def draw(folder: Path, manifest: Manifest, measured: Measured, test: Split, *, p
         progress.say(advice)
 
 
-def say(manifest: Manifest, measured: Measured, *, path: Path, progress: Progress) -> None:
+def say(manifest: Manifest, measured: Measured, *, path: Path | str, progress: Progress) -> None:
     """Says the figures as tables, and the command that serves the result.
 
     Args:
-        path: of the published version.
+        path: of the published version, or its URL.
     """
     progress.show(_summary(manifest, measured))
     if manifest.per_class is not None and len(manifest.labels) <= _MOST_CLASSES:
         progress.show(_classes(manifest))
     if (advice := confusions(measured.evaluation.confusion, manifest.labels)) is not None:
         progress.say(advice)
-    store = path.parent.parent
-    where = "" if store == Path("models_store") else f" --store {shlex.quote(str(store))}"
+    store = str(path).rsplit("/", 2)[0]
+    where = "" if store == "models_store" else f" --store {shlex.quote(store)}"
     progress.say(f"published {path}")
     progress.say(f"serve it: python -m app{where}")
 

@@ -273,9 +273,9 @@ async def test_a_reload_reads_what_is_served_whole(
     read: list[int] = []
     read_whole = LocalFolder.read_whole
 
-    def noted(storage: LocalFolder, file: VersionFile) -> VersionFile:
+    def noted(storage: LocalFolder, model: str, file: VersionFile) -> VersionFile:
         read.append(file.version)
-        return read_whole(storage, file)
+        return read_whole(storage, model, file)
 
     monkeypatch.setattr(LocalFolder, "read_whole", noted)
     async with start() as engine:

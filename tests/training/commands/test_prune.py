@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from classifier.store.remote import RemoteStore
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
+from tests.support.memory_store import memory_url
 from tests.support.program_checkpoints import program_checkpoint
 from training.commands.prune import prune
 from training.errors import TrainingError
-from training.publishing.publish import versions
+from training.publishing.publish import publish, remote_versions, versions
 
 
 def test_pruning_keeps_the_highest_that_are_sound(tmp_path: Path) -> None:
@@ -60,3 +62,21 @@ def test_a_version_with_a_program_is_sound_without_its_code_if_the_program_is(tm
     removed = prune(tmp_path / "store", "own", keep=2)
     assert [path.name for path in removed] == ["1.safetensors"]
     assert versions(tmp_path / "store" / "own") == [4, 3, 2]
+
+
+class TestBehindAUrl:
+    def test_pruning_keeps_the_highest_that_are_sound(self, tmp_path: Path) -> None:
+        url = memory_url()
+        for _ in range(3):
+            publish(checkpoint(), url)
+        (tmp_path / "junk").write_bytes(b"junk")
+        RemoteStore(url).create("digits", "4.safetensors", content=tmp_path / "junk")
+        publish(checkpoint(), url)
+        assert prune(url, "digits", keep=2) == [f"{url}/digits/{number}.safetensors" for number in (2, 1)]
+        assert remote_versions(RemoteStore(url), "digits") == [5, 4, 3]
+
+    def test_a_model_that_is_not_there_is_refused(self) -> None:
+        url = memory_url()
+        for model in ("digits", "../digits"):
+            with pytest.raises(TrainingError, match=r"no model '.*digits' in memory://"):
+                prune(url, model, keep=1)

@@ -11,10 +11,14 @@ import pytest
 
 from app.lifecycle.storage import LocalFolder, ModelListing
 from classifier.checkpoint import Checkpoint
+from classifier.store.remote import RemoteStore, StoreError
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
+from tests.support.memory_store import memory_url
+from tests.support.s3 import S3Server
 from tests.support.server import PROJECT
-from training.publishing.publish import publish, versions
+from training.publishing.fetched import fetched
+from training.publishing.publish import publish, remote_versions, versions
 
 
 def test_versions_count_from_1_and_are_what_was_published(tmp_path: Path) -> None:
@@ -79,3 +83,41 @@ def test_a_publisher_that_is_killed_before_the_link_leaves_no_version(tmp_path: 
 
 def names(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "digits").iterdir())
+
+
+class TestBehindAUrl:
+    def test_versions_count_from_1_and_are_what_was_published(self) -> None:
+        url = memory_url()
+        made = [publish(checkpoint(seed), url) for seed in (1, 2, 3)]
+        assert made == [f"{url}/digits/{number}.safetensors" for number in (1, 2, 3)]
+        with fetched(made[1]) as path:
+            assert Checkpoint.load(path).network["fc2.bias"].equal(checkpoint(2).network["fc2.bias"])
+
+    def test_a_number_that_somebody_has_taken_meanwhile_is_left_to_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = memory_url()
+        for seed in (1, 2):
+            publish(checkpoint(seed), url)
+        monkeypatch.setattr("training.publishing.publish.remote_versions", lambda *_: [])  # listed before both
+        assert publish(checkpoint(3), url) == f"{url}/digits/3.safetensors"
+
+    def test_what_is_cut_off_while_it_is_sent_is_an_error_and_no_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = memory_url()
+        publish(checkpoint(), url)
+
+        def cut_off(*_: object, **__: object) -> None:
+            raise StoreError("the network is gone")
+
+        monkeypatch.setattr(RemoteStore, "create", cut_off)
+        with pytest.raises(StoreError, match="the network is gone"):
+            publish(checkpoint(1), url)
+        assert remote_versions(RemoteStore(url), "digits") == [1]
+
+    @pytest.mark.slow
+    def test_of_eight_at_once_to_a_real_store_each_gets_a_number(self, s3: S3Server) -> None:
+        url = s3.new_url()
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda seed: publish(checkpoint(seed), url), range(8)))
+        assert sorted(made) == [f"{url}/digits/{number}.safetensors" for number in range(1, 9)]
+        for seed, each in enumerate(made):
+            with fetched(each) as path:
+                assert Checkpoint.load(path).network["fc2.bias"].equal(checkpoint(seed).network["fc2.bias"])

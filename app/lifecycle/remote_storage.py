@@ -1,0 +1,216 @@
+"""Storage behind a URL: what it holds is listed there, and fetched into a cache before it is loaded.
+
+Listings and headers are kept in the cache as well. While the store cannot be reached, what was last seen of it counts,
+also after a restart.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from app.engine.model_info import PassedOver
+from app.lifecycle.cache import Cache
+from app.lifecycle.passed_over import Kind, in_model, in_store, is_silent
+from app.lifecycle.storage import ModelListing, Stamp, StoreListing, VersionFile, is_model_name, pieces, unreadable
+from classifier.header import MAX_HEADER_BYTES, CheckpointError, DamagedError, Header
+from classifier.manifest import VERSION_FILE
+from classifier.store.remote import RemoteEntry, RemoteStore, StoreError
+
+_FIRST_BYTES = 1 << 16  # that are asked for at once; most headers are shorter
+_ASKED_AGAIN_SECONDS = 1.0  # after a failure: so the look at many models does not wait for each of them
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStamp:
+    """Says whether an object is still the same: its size, and what the store says changes with its content."""
+
+    size: int
+    stamp: str
+
+    def is_renumbered(self, other: Stamp) -> bool:
+        """Says whether the two are of the same content."""
+        return self == other
+
+    def is_touched(self, before: Stamp) -> bool:
+        """Says whether the object was written since."""
+        return self != before
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Is what a folder of the store holds, and why that is not sure now."""
+
+    entries: Sequence[RemoteEntry]
+    problem: str | None = None
+
+
+class RemoteStorage:
+    """A store behind a URL: `<url>/<model>/<version>.safetensors`."""
+
+    def __init__(self, store: RemoteStore, cache: Cache) -> None:
+        self._store = store
+        self._cache = cache
+        self._checked: set[str] = set()  # the keys of what this process has found whole
+        self._failure: tuple[float, StoreError] | None = None  # when a listing last failed, if the newest one did
+
+    @property
+    def name(self) -> str:
+        return self._store.url
+
+    def models(self) -> StoreListing:
+        seen = self._entries()
+        named = [(entry.name, _kind(entry)) for entry in seen.entries if not is_silent(entry.name)]
+        models = [name for name, kind in named if kind is Kind.FOLDER and is_model_name(name)]
+        return StoreListing(
+            tuple(sorted(models)), in_store([each for each in named if each[0] not in models]), seen.problem
+        )
+
+    def versions(self, model: str, known: Mapping[int, VersionFile]) -> ModelListing | None:
+        if not is_model_name(model):
+            return None
+        try:
+            seen = self._entries(model)
+        except FileNotFoundError:
+            return None
+        found: dict[int, VersionFile] = {}
+        others = []
+        for entry in seen.entries:
+            match = re.fullmatch(VERSION_FILE, entry.name)
+            if match and not entry.is_folder:
+                file = self._file(model, int(match[1]), entry, known)
+                if file is not None:
+                    found[file.version] = file
+            elif not is_silent(entry.name):
+                others.append((entry.name, _kind(entry)))
+        passed_over = in_model(model, others, lambda _: [])
+        if seen.problem is not None:
+            passed_over = (PassedOver(model, f"it {seen.problem}"), *passed_over)
+        return ModelListing({version: found[version] for version in sorted(found, reverse=True)}, passed_over)
+
+    def read_whole(self, model: str, file: VersionFile) -> VersionFile:
+        try:
+            self.fetch(model, file)
+        except CheckpointError as error:
+            return VersionFile(file.version, file.path, file.fingerprint, file.header, str(error))
+        except OSError as error:
+            return unreadable(file.version, file.path, file.fingerprint, error)
+        return file
+
+    def fetch(self, model: str, file: VersionFile) -> Path:
+        key = file.path.name
+        if key not in self._checked:
+            found = self._cache.find(key)
+            if found is not None and not _is_sound(found, file):  # the machine may have stopped while it was written
+                found.unlink(missing_ok=True)
+
+        def write(path: Path) -> None:
+            self._store.fetch(model, f"{file.version}.safetensors", to=path)
+            _check(path, file)
+
+        path = self._cache.fetch(key, file.fingerprint.size, write)
+        self._checked.add(key)
+        return path
+
+    def is_unchanged(self, file: VersionFile) -> bool:
+        del file  # what was fetched bears its hash
+        return True
+
+    def _entries(self, *names: str) -> _Seen:
+        """Lists a folder. Raises: FileNotFoundError; StoreError, where it cannot be asked and was never seen."""
+        key = f"{_hash(self._store.url_of(*names))}.listing"
+        try:
+            entries = self._asked(*names)
+        except StoreError as error:
+            kept = self._cache.read(key)
+            if kept is None:
+                raise
+            return _Seen([RemoteEntry(**each) for each in json.loads(kept)], f"cannot be read: {error}")
+        data = json.dumps([asdict(entry) for entry in entries]).encode()
+        if self._cache.read(key) != data:
+            self._keep(key, data)
+        return _Seen(entries)
+
+    def _asked(self, *names: str) -> list[RemoteEntry]:
+        if self._failure is not None and time.monotonic() - self._failure[0] < _ASKED_AGAIN_SECONDS:
+            raise self._failure[1]
+        try:
+            entries = self._store.entries(*names)
+        except StoreError as error:
+            self._failure = time.monotonic(), error
+            raise
+        self._failure = None
+        return entries
+
+    def _file(
+        self, model: str, version: int, entry: RemoteEntry, known: Mapping[int, VersionFile]
+    ) -> VersionFile | None:
+        """Says what lies at a version; None where it has gone since it was listed."""
+        stamp = RemoteStamp(entry.size, entry.stamp)
+        before = known.get(version)
+        if before is not None and before.fingerprint == stamp and (before.header or not before.transient):
+            return before
+        nowhere = self._cache.path_of("none")
+        try:
+            header = Header.parse(io.BytesIO(self._header_bytes(model, entry)), entry.size)
+        except CheckpointError as error:
+            return VersionFile(version, nowhere, stamp, None, str(error))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return unreadable(version, nowhere, stamp, error)
+        return VersionFile(version, self._cache.path_of(_content_key(header)), stamp, header)
+
+    def _header_bytes(self, model: str, entry: RemoteEntry) -> bytes:
+        """Returns the beginning of an object, as far as its header goes."""
+        key = f"{_hash(self._store.url_of(model, entry.name), str(entry.size), entry.stamp)}.header"
+        data = self._cache.read(key)
+        if data is None:
+            data = self._store.read(model, entry.name, start=0, end=min(_FIRST_BYTES, entry.size))
+            end = min(8 + int.from_bytes(data[:8], "little"), 8 + MAX_HEADER_BYTES, entry.size)
+            if end > len(data):
+                data += self._store.read(model, entry.name, start=len(data), end=end)
+            self._keep(key, data[:end])
+        return data
+
+    def _keep(self, key: str, data: bytes) -> None:
+        """Keeps for later what is needed now in any case. A disk that is full ends nothing."""
+        with contextlib.suppress(OSError):
+            self._cache.put(key, data)
+
+
+def _content_key(header: Header) -> str:
+    return f"{_hash(header.sha256, header.layout_sha256)}.safetensors"
+
+
+def _check(path: Path, file: VersionFile) -> None:
+    """Checks that a file that was fetched is the object that was listed. Raises: OSError; DamagedError."""
+    if path.stat().st_size != file.fingerprint.size:
+        raise OSError(errno.EIO, "the object came only in part")
+    with path.open("rb") as content:
+        header = Header.parse(content, file.fingerprint.size)
+        if header != file.header:
+            raise OSError(errno.ESTALE, "the object was replaced while it was fetched")
+        header.check_body(pieces(content))
+
+
+def _is_sound(path: Path, file: VersionFile) -> bool:
+    try:
+        _check(path, file)
+    except (OSError, DamagedError, CheckpointError):
+        return False
+    return True
+
+
+def _kind(entry: RemoteEntry) -> Kind:
+    return Kind.FOLDER if entry.is_folder else Kind.FILE
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

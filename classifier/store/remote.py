@@ -1,0 +1,116 @@
+"""A store behind a URL. What it is asked goes through fsspec; what goes wrong is one line. Imports no torch."""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What an object store says of an object that changes with its content, the surest first.
+_STAMPS = ("ETag", "etag", "generation", "blob_id", "content_hash", "LastModified", "last_modified", "mtime", "created")
+# A network that is gone is noticed within a minute, not within ten. s3fs tries five times by itself.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}},
+}
+_MAX_REASON = 300
+
+
+class StoreError(OSError):
+    """A store cannot be reached, or refuses. The message says in one line why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEntry:
+    """Is one name that a store lists.
+
+    Args:
+        size: in bytes; 0 for a folder.
+        stamp: changes when the content does: the ETag, where there is one.
+    """
+
+    name: str
+    is_folder: bool
+    size: int = 0
+    stamp: str = ""
+
+
+class RemoteStore:
+    """Lists, reads and writes what lies below a URL. Every method waits for the network.
+
+    They raise FileNotFoundError where there is no such thing, and StoreError for whatever else goes wrong.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Takes a URL as `store_address` gives it. Nothing is asked yet."""
+        from fsspec.config import conf
+        from fsspec.core import url_to_fs
+
+        self.url = url
+        scheme = url.partition("://")[0]
+        options = {key: value for key, value in _OPTIONS.get(scheme, {}).items() if key not in conf.get(scheme, {})}
+        with _asking(url):
+            self._files, self._root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+
+    def url_of(self, *names: str) -> str:
+        """Returns the URL of what lies there."""
+        return "/".join((self.url, *names))
+
+    def entries(self, *names: str) -> list[RemoteEntry]:
+        """Lists what lies below the URL, or in a folder there."""
+        folder = self._path(*names)
+        with _asking(self.url_of(*names)):
+            listed = self._files.ls(folder, detail=True)
+        found = []
+        for info in listed:
+            name = str(info["name"]).rstrip("/").rpartition("/")[2]
+            if not name or str(info["name"]).strip("/") == folder.strip("/"):  # some list the folder itself
+                continue
+            is_folder = info["type"] == "directory"
+            found.append(RemoteEntry(name, is_folder, 0 if is_folder else int(info["size"] or 0), _stamp(info)))
+        return found
+
+    def read(self, *names: str, start: int, end: int) -> bytes:
+        """Returns a part of an object: fewer bytes where it ends before."""
+        with _asking(self.url_of(*names)):
+            return bytes(self._files.cat_file(self._path(*names), start=start, end=end))
+
+    def fetch(self, *names: str, to: Path) -> None:
+        """Writes an object into a file."""
+        with _asking(self.url_of(*names)):
+            self._files.get_file(self._path(*names), str(to))
+
+    def create(self, *names: str, content: Path) -> None:
+        """Makes an object of a file, whole or not at all.
+
+        Raises: FileExistsError, if there is one. Where the store has no conditional put, one that is made in the same
+        moment may be overwritten.
+        """
+        with _asking(self.url_of(*names)):
+            self._files.put_file(str(content), self._path(*names), mode="create")
+
+    def remove(self, *names: str) -> None:
+        """Removes an object."""
+        with _asking(self.url_of(*names)):
+            self._files.rm_file(self._path(*names))
+
+    def _path(self, *names: str) -> str:
+        return "/".join((self._root.rstrip("/"), *names))
+
+
+@contextlib.contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Turns whatever goes wrong into an OSError that names the URL in one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
+    except FileExistsError as error:
+        raise FileExistsError(errno.EEXIST, "there is an object already", url) from error
+    except Exception as error:  # each library has errors of its own
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise StoreError(f"{url}: {text[:_MAX_REASON]}") from error
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    return next((str(info[key]) for key in _STAMPS if info.get(key)), "")

@@ -1,0 +1,143 @@
+"""A store behind a URL: memory, and a real S3 server where there is one."""
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from classifier.store.remote import RemoteEntry, RemoteStore, StoreError
+from tests.support.memory_store import memory_url
+from tests.support.s3 import S3Server
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=[pytest.mark.slow, pytest.mark.cluster])])
+def store(request: pytest.FixtureRequest) -> RemoteStore:
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        return RemoteStore(server.new_url())
+    return RemoteStore(memory_url())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    return path
+
+
+def test_where_nothing_lies_there_is_no_such_thing(store: RemoteStore, tmp_path: Path) -> None:
+    for ask in (
+        store.entries,
+        lambda: store.entries("mnist"),
+        lambda: store.read("mnist", "1.safetensors", start=0, end=8),
+        lambda: store.fetch("mnist", "1.safetensors", to=tmp_path / "copy"),
+    ):
+        with pytest.raises(FileNotFoundError, match="there is no such object") as caught:
+            ask()
+        assert caught.value.filename.startswith(store.url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_made_is_listed_and_read_and_fetched(store: RemoteStore, file: Path, tmp_path: Path) -> None:
+    store.create("mnist", "1.safetensors", content=file)
+    assert store.entries() == [RemoteEntry("mnist", is_folder=True)]
+    (entry,) = store.entries("mnist")
+    assert (entry.name, entry.is_folder, entry.size) == ("1.safetensors", False, 10)
+    assert entry.stamp != ""
+    assert store.read("mnist", "1.safetensors", start=2, end=4) == b"23"
+    assert store.read("mnist", "1.safetensors", start=8, end=100) == b"89"
+    store.fetch("mnist", "1.safetensors", to=tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"0123456789"
+    assert store.url_of("mnist", "1.safetensors") == f"{store.url}/mnist/1.safetensors"
+
+
+def test_what_somebody_else_makes_is_seen_at_once(store: RemoteStore, file: Path) -> None:
+    other = RemoteStore(store.url)
+    other.create("mnist", "1.safetensors", content=file)
+    assert len(store.entries("mnist")) == 1
+    other.create("mnist", "2.safetensors", content=file)
+    assert {entry.name for entry in store.entries("mnist")} == {"1.safetensors", "2.safetensors"}
+
+
+def test_another_content_has_another_stamp(store: RemoteStore, file: Path) -> None:
+    store.create("mnist", "1.safetensors", content=file)
+    (before,) = store.entries("mnist")
+    store.remove("mnist", "1.safetensors")
+    file.write_bytes(b"9876543210")
+    store.create("mnist", "1.safetensors", content=file)
+    (after,) = store.entries("mnist")
+    assert after.stamp != before.stamp
+
+
+def test_what_is_there_is_not_overwritten(store: RemoteStore, file: Path, tmp_path: Path) -> None:
+    store.create("mnist", "1.safetensors", content=file)
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    with pytest.raises(FileExistsError, match="there is an object already"):
+        store.create("mnist", "1.safetensors", content=other)
+    assert store.read("mnist", "1.safetensors", start=0, end=10) == b"0123456789"
+
+
+def test_what_was_removed_is_gone(store: RemoteStore, file: Path) -> None:
+    store.create("mnist", "1.safetensors", content=file)
+    store.create("mnist", "2.safetensors", content=file)
+    store.remove("mnist", "1.safetensors")
+    assert [entry.name for entry in store.entries("mnist")] == ["2.safetensors"]
+
+
+@pytest.mark.slow
+def test_of_four_who_make_the_same_object_at_once_one_wins(s3: S3Server, tmp_path: Path) -> None:
+    store, outcomes = RemoteStore(s3.new_url()), Counter[str]()
+    barrier = threading.Barrier(4)
+
+    def make(number: int) -> None:
+        file = tmp_path / str(number)
+        file.write_bytes(bytes([number]) * 100_000)
+        barrier.wait()
+        try:
+            store.create("mnist", "1.safetensors", content=file)
+            outcomes["made"] += 1
+        except FileExistsError:
+            outcomes["exists"] += 1
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == {"made": 1, "exists": 3}
+    assert len(set(store.read("mnist", "1.safetensors", start=0, end=100_000))) == 1
+
+
+@pytest.mark.slow
+def test_an_object_of_several_parts_is_not_overwritten_either(s3: S3Server, tmp_path: Path) -> None:
+    store, large = RemoteStore(s3.new_url()), tmp_path / "large"
+    large.write_bytes(bytes(60_000_000))
+    store.create("mnist", "1.safetensors", content=large)
+    (before,) = store.entries("mnist")
+    large.write_bytes(b"1" * 60_000_000)
+    with pytest.raises(FileExistsError):
+        store.create("mnist", "1.safetensors", content=large)
+    assert store.entries("mnist") == [before]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3")
+class TestTrouble:
+    def test_a_bucket_that_is_not_there_is_no_such_thing(self) -> None:
+        with pytest.raises(FileNotFoundError):
+            RemoteStore("s3://no-such-bucket/models").entries()
+
+    def test_a_store_that_cannot_be_reached_is_one_line_that_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+        with pytest.raises(StoreError, match=r"^s3://bucket/models: Could not connect") as caught:
+            RemoteStore("s3://bucket/models").entries()
+        assert "\n" not in str(caught.value)
+
+    def test_without_credentials_it_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(StoreError, match="credentials"):
+            RemoteStore("s3://bucket/models").entries()
