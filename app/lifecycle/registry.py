@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from app.engine.errors import Draining, NotFound
 from app.engine.model_info import ReloadReport, no_such_model
+from app.lifecycle.in_thread import in_daemon_thread
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from app.lifecycle.scanner import Scanner
 from app.lifecycle.storage import Storage, StoreListing, VersionFile
@@ -160,7 +161,8 @@ class Registry:
         self._on_change(model.name)
         reason, transient, for_its_content = "", False, False
         try:
-            loaded = await asyncio.to_thread(self._load_unchanged, model.name, version.file)
+            path = await in_daemon_thread(self._storage.fetch, model.name, version.file)
+            loaded = await asyncio.to_thread(self._load_unchanged, model.name, version.file, path)
         except DamagedError as error:
             reason = str(error)
         except CheckpointError as error:
@@ -183,10 +185,14 @@ class Registry:
         self._on_change(model.name)
         return False
 
-    def _load_unchanged(self, model: str, file: VersionFile) -> LoadedVersion:
-        """Loads a file, in a thread. Raises: what `load` raises; OSError, if the file was replaced meanwhile."""
+    def _load_unchanged(self, model: str, file: VersionFile, path: Path) -> LoadedVersion:
+        """Loads a file, in a thread. Raises: what `load` raises; OSError, if the file was replaced meanwhile.
+
+        Args:
+            path: of the file, or of the copy that was fetched.
+        """
         try:
-            loaded = self._load(model, file.version, self._storage.fetch(model, file))
+            loaded = self._load(model, file.version, path)
         except CheckpointError:
             if self._storage.is_unchanged(file):
                 raise

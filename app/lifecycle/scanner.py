@@ -4,12 +4,12 @@ It decides about files that have changed. Only a file whose content is another o
 another time nor another inode makes one.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from app.engine.model_info import PassedOver
+from app.lifecycle.in_thread import in_daemon_thread
 from app.lifecycle.storage import Storage, StoreListing, VersionFile
 from app.lifecycle.version import Model, Version, VersionState
 from app.telemetry.log import event
@@ -43,7 +43,7 @@ class Scanner:
         """Looks which models there are. Returns whether there is something else to say of the store itself."""
         before = self.store, self.store_problem
         try:
-            self.store = await asyncio.to_thread(self._storage.models)
+            self.store = await in_daemon_thread(self._storage.models)
             self.store_problem = self.store.problem
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
@@ -67,7 +67,7 @@ class Scanner:
         versions, passed_over = model.versions, model.passed_over
         known = {} if afresh else {number: version.file for number, version in versions.items()}
         try:
-            listing = await asyncio.to_thread(self._storage.versions, model.name, known)
+            listing = await in_daemon_thread(self._storage.versions, model.name, known)
         except OSError as error:  # nothing is known of its files then, and those that were known count
             model.passed_over = (PassedOver(model.name, f"it cannot be read: {error.strerror or error}"),)
         else:
@@ -98,7 +98,7 @@ class Scanner:
         alike = [each for each in (model.serving, before) if each is not None and _has_header_of(each, file)]
         same = [] if afresh else [each for each in alike if each.file.fingerprint.is_renumbered(file.fingerprint)]
         if not same and any(each.content is not None or each.state is VersionState.REJECTED for each in alike):
-            file = await asyncio.to_thread(self._storage.read_whole, model.name, file)
+            file = await in_daemon_thread(self._storage.read_whole, model.name, file)
             same = [each for each in alike if _has_content_of(each, file) and not _is_asked_for_again(each, file)]
         elif not same:
             same = alike  # not read yet: it will be when it is loaded

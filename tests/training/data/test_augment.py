@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from training.data.augment import affine, augmented, flipped, sampled, shifted, warped
+from training.data.augment import affine, augmented, flip_in_place, sampled, shifted, warped
 from training.recipes.recipe import Augment
 
 Warp = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -24,11 +24,17 @@ def warp(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return warped(images, degrees=15, scale=0.1, shear=10, translate=2, elastic=3, generator=generator)
 
 
+def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    changed = images.clone()
+    flip_in_place(changed, generator)
+    return changed
+
+
 ALL: list[Warp] = [
     warp,
     flipped,
     lambda images, generator: shifted(images, 2, generator),
-    lambda images, generator: augmented(images, Augment(flip=True, shift=1, degrees=9, elastic=2), generator),
+    lambda images, generator: augmented(images.clone(), Augment(flip=True, shift=1, degrees=9, elastic=2), generator),
 ]
 each_augmentation = pytest.mark.parametrize("augmentation", ALL, ids=["warped", "flipped", "shifted", "augmented"])
 
@@ -295,5 +301,5 @@ def test_each_value_of_a_recipe_has_its_effect(augment: Augment) -> None:
     name, value = next(iter(augment.model_dump(exclude_defaults=True).items()))
     by_hand = expected[name]() if name in expected else warped(images, **{name: value}, generator=seeded())
 
-    assert augmented(images, augment, seeded()).equal(by_hand)
+    assert augmented(images.clone(), augment, seeded()).equal(by_hand)
     assert not by_hand.equal(images)
