@@ -1,5 +1,10 @@
 """A server whose store is a bucket of a real S3 server: publishing, swapping, and a network that goes and comes."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +14,9 @@ import pytest
 from classifier.checkpoint import Checkpoint
 from classifier.store.remote import RemoteStore
 from tests.support.checkpoints import checkpoint, png
+from tests.support.proxy import cutting_proxy
 from tests.support.s3 import S3Server, s3_server
-from tests.support.server import PATIENCE, ServerProcess, serving
+from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
 from tests.support.waiting import until
 from training.publishing.publish import publish
 
@@ -115,3 +121,39 @@ async def test_a_damaged_object_is_refused_and_what_serves_goes_on(
         RemoteStore(URL).create("digits", "2.safetensors", content=tmp_path / "file")
         await until(lambda: is_said(server, "/models", "does not match its hash"))
         assert await served(server) == 1
+
+
+async def test_an_object_that_is_cut_off_on_its_way_is_fetched_again_when_it_can_be(
+    own_s3: S3Server, flags: list[str], tmp_path: Path
+) -> None:
+    published(FIRST)
+    with cutting_proxy(own_s3.port) as proxy:
+        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+        with serving(URL, *flags, environment=environment) as server:
+            assert await served(server) == 1
+            proxy.bytes_left = 100_000  # the header is shorter, and the weights are longer than five times that
+            published(SECOND)
+            await until(lambda: is_said(server, "/models", "cannot be read"))
+            assert await served(server) == 1
+            assert list((tmp_path / "cache").glob("*.part")) == []
+            proxy.bytes_left = None
+            await until(lambda: is_served(server, 2))
+
+
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_a_store_that_takes_connections_and_never_answers_does_not_hold_up_the_end(
+    own_s3: S3Server, flags: list[str], front_ends: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE)
+        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        command = [sys.executable, "-m", "app", "--store", URL, "--port", "0", *flags, "--front-ends", front_ends]
+        with subprocess.Popen(
+            command, cwd=PROJECT, env={**os.environ, **environment}, stderr=subprocess.PIPE
+        ) as process:
+            asked, _ = silent.accept()
+            with asked:
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert b"killing" not in said
