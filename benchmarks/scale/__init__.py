@@ -1,0 +1,1 @@
+"""What many servers do together, by simulations whose parameters were measured here."""

@@ -1,0 +1,1 @@
+"""The specification of benchmarks.scale, one file for each of its modules."""
