@@ -31,6 +31,9 @@ def configure(*, level: str, json_lines: bool) -> None:
     # They warn of every malformed request, so a client could fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # What opens a store behind a URL: it would log each request, at debug with what signs it.
+    for name in ("fsspec", "s3fs", "aiobotocore", "botocore", "gcsfs", "google", "adlfs", "azure", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _LineFormatter(logging.Formatter):

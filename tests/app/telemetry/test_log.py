@@ -138,3 +138,16 @@ class TestLevels:
             files_in(b"no form", b"multipart/form-data; boundary=b", max_files=1)
         logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
         assert written() == ""
+
+
+@pytest.mark.parametrize("name", ["botocore.auth", "aiobotocore.credentials", "s3fs", "google.auth", "azure.core"])
+def test_what_opens_stores_behind_urls_logs_no_request_and_so_nothing_that_signs_it(
+    written: Callable[[], str], name: str
+) -> None:
+    configure(level="debug", json_lines=False)
+    foreign = logging.getLogger(name)
+    foreign.debug("Authorization: secret")
+    foreign.info("Found credentials")
+    assert written() == ""
+    foreign.warning("something is wrong")
+    assert "something is wrong" in written()
