@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -158,10 +159,17 @@ def test_it_starts_a_module_that_is_there_as_a_user_that_is_not_root() -> None:
 def test_the_dependencies_installed_are_the_projects_and_each_has_a_pinned_version() -> None:
     (run,) = (rest for rest in _arguments("RUN") if "tomllib" in rest)
     command, _, install = run.partition(" > dependencies.txt && ")
-    written = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:]], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    assert written.stdout.splitlines() == PYPROJECT["dependencies"]
+    extra = PYPROJECT["optional-dependencies"]
+    for extras, more in {"": [], "s3": extra["s3"], "s3 gcs": [*extra["s3"], *extra["gcs"]]}.items():
+        written = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]],
+            cwd=PROJECT,
+            env={**os.environ, "EXTRAS": extras},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert written.stdout.splitlines() == [*PYPROJECT["dependencies"], *more]
     assert "--constraint constraints.txt --requirement dependencies.txt" in install
     pinned = {canonicalize_name(Requirement(line).name) for line in (PROJECT / "constraints.txt").read_text().split()}
     assert {canonicalize_name(Requirement(line).name) for line in PYPROJECT["dependencies"]} <= pinned
@@ -188,8 +196,9 @@ def test_the_python_of_the_image_is_one_that_the_project_supports() -> None:
 
 
 def test_a_builder_may_choose_a_package_index_and_none_is_named() -> None:
-    assert _arguments("ARG") == ["PIP_INDEX_URL"]
-    assert COMPOSE["services"]["app"]["build"]["args"] == {"PIP_INDEX_URL": "${PIP_INDEX_URL:-}"}
+    arguments = ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "EXTRAS"]
+    assert _arguments("ARG") == arguments
+    assert COMPOSE["services"]["app"]["build"]["args"] == {name: f"${{{name}:-}}" for name in arguments}
     addresses = set(re.findall(r"https?://[^\s\"\\]+", DOCKERFILE + COMPOSE_TEXT))
     assert {address.split("//")[1].partition(":")[0] for address in addresses} <= {"127.0.0.1"}
 

@@ -15,8 +15,7 @@ EXTRAS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["opt
 PINNED = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if line]
 
 
-def test_the_constraints_pin_exact_versions_without_addresses() -> None:
-    assert [line for line in PINNED if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+def test_the_constraints_name_each_package_once_and_in_order() -> None:
     names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in PINNED]
     assert names == sorted(set(names))
 
