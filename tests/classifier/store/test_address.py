@@ -1,5 +1,7 @@
 """Where a store is, as a person types it: a folder, or a URL of an object store."""
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from classifier.store import address
 from classifier.store.address import AddressError, store_address
+from tests.support.server import PROJECT
 
 
 @pytest.mark.parametrize("text", ["models_store", "/srv/models", "./s3", "a:b", "s3:/bucket"])
@@ -65,3 +68,12 @@ def test_a_url_that_is_no_store_is_refused_in_one_line(url: str, said: str) -> N
         store_address(url)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.process
+def test_whoever_names_a_folder_imports_no_fsspec() -> None:
+    asked = (
+        "import sys; import classifier.store.remote, app.lifecycle.remote_storage; from app.settings import Settings"
+    )
+    code = f"{asked}; Settings(); sys.exit('fsspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

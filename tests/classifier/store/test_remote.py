@@ -141,3 +141,25 @@ class TestTrouble:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(StoreError, match="credentials"):
             RemoteStore("s3://bucket/models").entries()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError("Access\nDenied"), RuntimeError("no\tcredentials"), TimeoutError(), ValueError("x" * 10_000)],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_library_raises_is_one_line_that_names_the_url(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RemoteStore(memory_url())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._files, "ls", refuse)
+    with pytest.raises(StoreError) as caught:
+        store.entries()
+    text = str(caught.value)
+    assert text.startswith(f"{store.url}: ")
+    assert text.isprintable()
+    assert len(text) < 400
