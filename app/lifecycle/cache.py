@@ -4,14 +4,18 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_PART = ".part"  # the end of the name of what is on its way
-_LOCK = ".lock"
+# Whatever else lies in the folder is not ours.
+_OURS = re.compile(r"[0-9a-f]{64}\.[a-z]+(\.[0-9a-f.]+\.part|\.lock)?")
 _STALE_SECONDS = 3600.0  # so long after the last byte, whoever fetched it has ended
+_LOCK_SECONDS = 60.0  # so long at most a process waits for another one that fetches the same file
+_LOCK_PAUSE = 0.05
 
 
 class Cache:
@@ -19,15 +23,20 @@ class Cache:
 
     Args:
         folder: is made when something is put into it.
-        max_bytes: of all files together.
+        max_bytes: of all files together. If the disk has less, the disk counts.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._room = 0  # so many bytes fit without another look at the folder
 
     def path_of(self, key: str) -> Path:
-        """Returns where the file of this key lies, or would lie."""
+        """Returns where the file of this key lies, or would lie.
+
+        Args:
+            key: 64 hexadecimal digits, a dot, and a word.
+        """
         return self._folder / key
 
     def find(self, key: str) -> Path | None:
@@ -49,8 +58,14 @@ class Cache:
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Makes a small file, or replaces it. Raises: OSError."""
-        self._make(key, len(data), lambda path: _write(path, data))
+        """Makes a small file, or replaces it. Raises: OSError, which names the folder."""
+        with self._named():
+            self._make(key, len(data), lambda path: _write(path, data))
+
+    def remove(self, key: str) -> None:
+        """Removes a file, if it is there and may be removed."""
+        with contextlib.suppress(OSError):
+            self.path_of(key).unlink()
 
     def fetch(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
         """Returns the file of this key. Where there is none, `write` makes it.
@@ -61,17 +76,26 @@ class Cache:
             size: of the file, in bytes.
             write: fills the file at a path that it is given. If it raises, there is no file.
 
-        Raises: OSError, where there is no room; what `write` raises.
+        Raises: OSError, where there is no room, or where the folder cannot be used; what `write` raises.
         """
+        found = self.find(key)
+        if found is not None:
+            return found
         with self._locked(key):
             found = self.find(key)
-            return self._make(key, size, write) if found is None else found
+            if found is not None:
+                return found
+            for left in self._folder.glob(f"{key}.*.part"):  # by a process that was killed
+                left.unlink(missing_ok=True)
+            return self._make(key, size, write)
 
     def _make(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(size)
+        if size > self._room:
+            self._make_room(size)
+        self._room -= size
         path = self.path_of(key)
-        part = path.with_name(f"{key}.{os.getpid()}.{secrets.token_hex(4)}{_PART}")
+        part = path.with_name(f"{key}.{os.getpid():x}.{secrets.token_hex(4)}.part")
         try:
             write(part)
             part.replace(path)
@@ -80,34 +104,60 @@ class Cache:
         return path
 
     def _make_room(self, size: int) -> None:
-        """Removes what was used longest ago, until so many bytes fit."""
+        """Removes what was used longest ago, until so many bytes fit. Raises: OSError, if they do not."""
         if size > self._max_bytes:
-            reason = f"{size:,} bytes do not fit into the cache of {self._max_bytes:,}: give it more (cache_bytes)"
-            raise OSError(errno.EFBIG, reason, str(self._folder))
+            raise OSError(errno.EFBIG, f"{size:,} bytes do not fit into the cache of {self._max_bytes:,} (--cache-gb)")
         files = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    files.append((entry.stat(), entry))
-        free = self._max_bytes - size - sum(info.st_size for info, _ in files)
-        for info, entry in sorted(files, key=lambda each: each[0].st_mtime_ns):
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        files.append((entry.stat(follow_symlinks=False), Path(entry.path)))
+        total = sum(info.st_size for info, _ in files)
+        room = min(self._max_bytes - total, shutil.disk_usage(self._folder).free)
+        for info, path in sorted(files, key=lambda each: each[0].st_mtime_ns):
             is_stale = time.time() - info.st_mtime > _STALE_SECONDS
-            leaves = is_stale if entry.name.endswith((_PART, _LOCK)) else free < 0
-            if leaves:
-                Path(entry.path).unlink(missing_ok=True)
-                free += info.st_size
+            if is_stale if path.suffix in (".part", ".lock") else room < size:
+                path.unlink(missing_ok=True)
+                room += info.st_size
+        if room < size:
+            raise OSError(errno.ENOSPC, f"{size:,} bytes do not fit beside what is on its way into the cache")
+        self._room = size + (room - size) // 2  # others may write, too
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Lets one process after the other do what it does for this key."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self.path_of(f"{key}{_LOCK}")
-        with path.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        path = self.path_of(f"{key}.lock")
+        with contextlib.ExitStack() as held:
+            with self._named():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                end = time.monotonic() + _LOCK_SECONDS
+                while not _is_locked(path, held):
+                    if time.monotonic() > end:
+                        raise OSError(errno.EAGAIN, "another process has been fetching the same file for long")
+                    time.sleep(_LOCK_PAUSE)
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Lets an error say that it is one of the cache, and not of the store."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, f"the cache {self._folder}: {error.strerror or error}") from error
+
+
+def _is_locked(path: Path, held: contextlib.ExitStack) -> bool:
+    """Tries to lock a file, which `held` closes. Returns whether it is locked, and still the one of that name."""
+    file = held.enter_context(path.open("wb"))
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    file.close()
+    return False
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from app.engine.errors import Draining, NotFound
 from app.engine.model_info import ReloadReport, no_such_model
-from app.lifecycle.in_thread import in_daemon_thread
+from app.lifecycle.in_thread import DaemonThreads
 from app.lifecycle.loaded import LoadedVersion, LoadedVersions
 from app.lifecycle.scanner import Scanner
 from app.lifecycle.storage import Storage, StoreListing, VersionFile
@@ -26,6 +26,8 @@ from app.telemetry.metrics import Metrics
 from classifier.header import CheckpointError, DamagedError
 
 logger = logging.getLogger(__name__)
+
+_THREADS = 16  # that ask the store at once
 
 
 class Registry:
@@ -54,7 +56,8 @@ class Registry:
         self._load = load
         self._on_change = on_change
         self._metrics = metrics
-        self._scanner = Scanner(storage, metrics)
+        self._threads = DaemonThreads(_THREADS)
+        self._scanner = Scanner(storage, metrics, self._threads)
         self._models: dict[str, Model] = {}
         # Of those models that somebody looks at: any client may ask for any name.
         self._turns: WeakValueDictionary[str, _Turns] = WeakValueDictionary()
@@ -136,9 +139,8 @@ class Registry:
         model = await self._scan(name, afresh=afresh)
         before = model.serving
         for version in to_load(model.versions, model.serving):
-            async with self._one_load:
-                if await self._try(model, version):
-                    break
+            if await self._try(model, version):
+                break
         return _report(model, changed=model.serving is not before)
 
     async def _scan(self, name: str, *, afresh: bool) -> Model:
@@ -161,8 +163,9 @@ class Registry:
         self._on_change(model.name)
         reason, transient, for_its_content = "", False, False
         try:
-            path = await in_daemon_thread(self._storage.fetch, model.name, version.file)
-            loaded = await asyncio.to_thread(self._load_unchanged, model.name, version.file, path)
+            path = await self._threads.call(self._storage.fetch, model.name, version.file)
+            async with self._one_load:
+                loaded = await asyncio.to_thread(self._load_unchanged, model.name, version.file, path)
         except DamagedError as error:
             reason = str(error)
         except CheckpointError as error:

@@ -11,9 +11,10 @@ import io
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from app.engine.model_info import PassedOver
 from app.lifecycle.cache import Cache
@@ -23,8 +24,10 @@ from classifier.header import MAX_HEADER_BYTES, CheckpointError, DamagedError, H
 from classifier.manifest import VERSION_FILE
 from classifier.store.remote import RemoteEntry, RemoteStore, StoreError
 
+T = TypeVar("T")
+
 _FIRST_BYTES = 1 << 16  # that are asked for at once; most headers are shorter
-_ASKED_AGAIN_SECONDS = 1.0  # after a failure: so the look at many models does not wait for each of them
+_ASKED_AGAIN_SECONDS = 1.0  # after it could not be reached: so a look does not wait for each model and each header
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,7 @@ class RemoteStorage:
     def __init__(self, store: RemoteStore, cache: Cache) -> None:
         self._store = store
         self._cache = cache
-        self._checked: set[str] = set()  # the keys of what this process has found whole
-        self._failure: tuple[float, StoreError] | None = None  # when a listing last failed, if the newest one did
+        self._failure: tuple[float, StoreError] | None = None  # when the store could not be reached, if it was so last
 
     @property
     def name(self) -> str:
@@ -105,18 +107,17 @@ class RemoteStorage:
 
     def fetch(self, model: str, file: VersionFile) -> Path:
         key = file.path.name
-        if key not in self._checked:
-            found = self._cache.find(key)
-            if found is not None and not _is_sound(found, file):  # the machine may have stopped while it was written
-                found.unlink(missing_ok=True)
+        found = self._cache.find(key)
+        if found is not None:
+            if _is_sound(found, file):
+                return found
+            self._cache.remove(key)  # the machine may have stopped while it was written
 
         def write(path: Path) -> None:
             self._store.fetch(model, f"{file.version}.safetensors", to=path)
             _check(path, file)
 
-        path = self._cache.fetch(key, file.fingerprint.size, write)
-        self._checked.add(key)
-        return path
+        return self._cache.fetch(key, file.fingerprint.size, write)
 
     def is_unchanged(self, file: VersionFile) -> bool:
         del file  # what was fetched bears its hash
@@ -126,27 +127,33 @@ class RemoteStorage:
         """Lists a folder. Raises: FileNotFoundError; StoreError, where it cannot be asked and was never seen."""
         key = f"{_hash(self._store.url_of(*names))}.listing"
         try:
-            entries = self._asked(*names)
+            entries = self._asked(lambda: self._store.entries(*names), in_any_case=not names)
+        except FileNotFoundError:
+            self._cache.remove(key)
+            raise
         except StoreError as error:
-            kept = self._cache.read(key)
+            kept = _listed(self._cache.read(key))
             if kept is None:
                 raise
-            return _Seen([RemoteEntry(**each) for each in json.loads(kept)], f"cannot be read: {error}")
+            return _Seen(kept, f"cannot be read: {error}")
         data = json.dumps([asdict(entry) for entry in entries]).encode()
         if self._cache.read(key) != data:
             self._keep(key, data)
         return _Seen(entries)
 
-    def _asked(self, *names: str) -> list[RemoteEntry]:
-        if self._failure is not None and time.monotonic() - self._failure[0] < _ASKED_AGAIN_SECONDS:
-            raise self._failure[1]
+    def _asked(self, ask: Callable[[], T], *, in_any_case: bool = False) -> T:
+        """Asks the store, unless it could not be reached a moment ago. Raises: what `ask` raises."""
+        failure = self._failure
+        if not in_any_case and failure is not None and time.monotonic() - failure[0] < _ASKED_AGAIN_SECONDS:
+            raise failure[1]
         try:
-            entries = self._store.entries(*names)
+            answer = ask()
         except StoreError as error:
-            self._failure = time.monotonic(), error
+            if not isinstance(error.__cause__, PermissionError):  # what is refused says nothing of the rest
+                self._failure = time.monotonic(), error
             raise
         self._failure = None
-        return entries
+        return answer
 
     def _file(
         self, model: str, version: int, entry: RemoteEntry, known: Mapping[int, VersionFile]
@@ -158,31 +165,52 @@ class RemoteStorage:
             return before
         nowhere = self._cache.path_of("none")
         try:
-            header = Header.parse(io.BytesIO(self._header_bytes(model, entry)), entry.size)
+            header = self._header(model, entry)
         except CheckpointError as error:
             return VersionFile(version, nowhere, stamp, None, str(error))
         except FileNotFoundError:
             return None
         except OSError as error:
             return unreadable(version, nowhere, stamp, error)
+        except Exception as error:  # noqa: BLE001  no object, however odd, may end the server or stop what it serves
+            reason = f"cannot be read: {type(error).__name__}: {error}"
+            return VersionFile(version, nowhere, stamp, None, reason, transient=isinstance(error, MemoryError))
         return VersionFile(version, self._cache.path_of(_content_key(header)), stamp, header)
 
-    def _header_bytes(self, model: str, entry: RemoteEntry) -> bytes:
-        """Returns the beginning of an object, as far as its header goes."""
+    def _header(self, model: str, entry: RemoteEntry) -> Header:
+        """Returns the header of an object. It is kept if it is one. Raises: CheckpointError; OSError."""
         key = f"{_hash(self._store.url_of(model, entry.name), str(entry.size), entry.stamp)}.header"
-        data = self._cache.read(key)
-        if data is None:
-            data = self._store.read(model, entry.name, start=0, end=min(_FIRST_BYTES, entry.size))
-            end = min(8 + int.from_bytes(data[:8], "little"), 8 + MAX_HEADER_BYTES, entry.size)
-            if end > len(data):
-                data += self._store.read(model, entry.name, start=len(data), end=end)
-            self._keep(key, data[:end])
+        kept = self._cache.read(key)
+        if kept is not None:
+            with contextlib.suppress(CheckpointError):  # it was damaged here: it is read once more
+                return Header.parse(io.BytesIO(kept), entry.size)
+        end = min(_FIRST_BYTES, entry.size)
+        data = self._read(model, entry, 0, end)
+        needed = 8 + int.from_bytes(data[:8], "little")
+        if end < needed <= min(8 + MAX_HEADER_BYTES, entry.size):
+            data += self._read(model, entry, end, needed)
+        header = Header.parse(io.BytesIO(data), entry.size)
+        self._keep(key, data[:needed])
+        return header
+
+    def _read(self, model: str, entry: RemoteEntry, start: int, end: int) -> bytes:
+        data = self._asked(lambda: self._store.read(model, entry.name, start=start, end=end))
+        if len(data) != end - start:
+            raise OSError(errno.EIO, "the object came only in part")
         return data
 
     def _keep(self, key: str, data: bytes) -> None:
         """Keeps for later what is needed now in any case. A disk that is full ends nothing."""
         with contextlib.suppress(OSError):
             self._cache.put(key, data)
+
+
+def _listed(kept: bytes | None) -> list[RemoteEntry] | None:
+    """Returns the listing that was kept; None where there is none that can be understood."""
+    if kept is not None:
+        with contextlib.suppress(ValueError, TypeError):
+            return [RemoteEntry(**each) for each in json.loads(kept)]
+    return None
 
 
 def _content_key(header: Header) -> str:

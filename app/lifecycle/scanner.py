@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from app.engine.model_info import PassedOver
-from app.lifecycle.in_thread import in_daemon_thread
+from app.lifecycle.in_thread import DaemonThreads
 from app.lifecycle.storage import Storage, StoreListing, VersionFile
 from app.lifecycle.version import Model, Version, VersionState
 from app.telemetry.log import event
@@ -33,17 +33,18 @@ class Scanner:
         store_problem: why that folder cannot be read now; None where it can.
     """
 
-    def __init__(self, storage: Storage, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, metrics: Metrics, threads: DaemonThreads) -> None:
         self.store = StoreListing(())
         self.store_problem: str | None = None
         self._storage = storage
         self._metrics = metrics
+        self._threads = threads
 
     async def scan_store(self) -> bool:
         """Looks which models there are. Returns whether there is something else to say of the store itself."""
         before = self.store, self.store_problem
         try:
-            self.store = await in_daemon_thread(self._storage.models)
+            self.store = await self._threads.call(self._storage.models)
             self.store_problem = self.store.problem
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
@@ -67,8 +68,10 @@ class Scanner:
         versions, passed_over = model.versions, model.passed_over
         known = {} if afresh else {number: version.file for number, version in versions.items()}
         try:
-            listing = await in_daemon_thread(self._storage.versions, model.name, known)
+            listing = await self._threads.call(self._storage.versions, model.name, known)
         except OSError as error:  # nothing is known of its files then, and those that were known count
+            if model.serving is None and not versions and model.name not in self.store.models:
+                return Scanned(is_there=False, changed=False)  # anybody may ask for any name
             model.passed_over = (PassedOver(model.name, f"it cannot be read: {error.strerror or error}"),)
         else:
             found = {}
@@ -98,7 +101,7 @@ class Scanner:
         alike = [each for each in (model.serving, before) if each is not None and _has_header_of(each, file)]
         same = [] if afresh else [each for each in alike if each.file.fingerprint.is_renumbered(file.fingerprint)]
         if not same and any(each.content is not None or each.state is VersionState.REJECTED for each in alike):
-            file = await in_daemon_thread(self._storage.read_whole, model.name, file)
+            file = await self._threads.call(self._storage.read_whole, model.name, file)
             same = [each for each in alike if _has_content_of(each, file) and not _is_asked_for_again(each, file)]
         elif not same:
             same = alike  # not read yet: it will be when it is loaded

@@ -4,16 +4,19 @@ import contextlib
 import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 # What an object store says of an object that changes with its content, the surest first.
 _STAMPS = ("ETag", "etag", "generation", "blob_id", "content_hash", "LastModified", "last_modified", "mtime", "created")
-# A network that is gone is noticed within a minute, not within ten. s3fs tries five times by itself.
+# A network that is gone is noticed within a minute, not within ten. s3fs tries by itself, and tries reads squared.
+_TRIES = 2
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}},
 }
 _MAX_REASON = 300
+_PUTS = 5
 
 
 class StoreError(OSError):
@@ -47,10 +50,12 @@ class RemoteStore:
         from fsspec.core import url_to_fs
 
         self.url = url
-        scheme = url.partition("://")[0]
+        self._scheme = scheme = url.partition("://")[0]
         options = {key: value for key, value in _OPTIONS.get(scheme, {}).items() if key not in conf.get(scheme, {})}
         with _asking(url):
             self._files, self._root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+        if hasattr(self._files, "retries"):
+            self._files.retries = _TRIES
 
     def url_of(self, *names: str) -> str:
         """Returns the URL of what lies there."""
@@ -70,6 +75,16 @@ class RemoteStore:
             found.append(RemoteEntry(name, is_folder, 0 if is_folder else int(info["size"] or 0), _stamp(info)))
         return found
 
+    def check_bucket(self) -> None:
+        """Checks that there is a bucket to make objects in. Raises: FileNotFoundError.
+
+        Where a bucket may not be listed, or where there are none, nothing is known.
+        """
+        bucket = self._root.strip("/").partition("/")[0]
+        with contextlib.suppress(StoreError), _asking(self.url):
+            if self._scheme == "s3":
+                self._files.ls(bucket)
+
     def read(self, *names: str, start: int, end: int) -> bytes:
         """Returns a part of an object: fewer bytes where it ends before."""
         with _asking(self.url_of(*names)):
@@ -86,8 +101,18 @@ class RemoteStore:
         Raises: FileExistsError, if there is one. Where the store has no conditional put, one that is made in the same
         moment may be overwritten.
         """
-        with _asking(self.url_of(*names)):
-            self._files.put_file(str(content), self._path(*names), mode="create")
+        url = self.url_of(*names)
+        for tries_left in reversed(range(_PUTS)):
+            try:
+                with _asking(url):
+                    self._files.put_file(str(content), self._path(*names), mode="create")
+                return
+            except StoreError as error:
+                status = _http_status(error)
+                if status == HTTPStatus.PRECONDITION_FAILED:  # as servers say it whose words s3fs does not know
+                    raise _exists(url) from error
+                if status != HTTPStatus.CONFLICT or not tries_left:  # two at once: S3 asks the loser to try again
+                    raise
 
     def remove(self, *names: str) -> None:
         """Removes an object."""
@@ -106,10 +131,32 @@ def _asking(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
     except FileExistsError as error:
-        raise FileExistsError(errno.EEXIST, "there is an object already", url) from error
+        raise _exists(url) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of this machine's disk
+            raise
+        raise _store_error(url, error) from error
     except Exception as error:  # each library has errors of its own
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise StoreError(f"{url}: {text[:_MAX_REASON]}") from error
+        raise _store_error(url, error) from error
+
+
+def _store_error(url: str, error: Exception) -> StoreError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return StoreError(f"{url}: {text[:_MAX_REASON]}")
+
+
+def _exists(url: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "there is an object already", url)
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """Returns the status that a store answered with, if an error in the chain knows it as botocore's do."""
+    while error is not None:
+        with contextlib.suppress(AttributeError, KeyError, TypeError):
+            status: int = error.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]
+            return status
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _stamp(info: Mapping[str, Any]) -> str:

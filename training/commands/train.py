@@ -8,7 +8,6 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
-from classifier.store.remote import StoreError
 from training.data.dataset import load_dataset, name_of
 from training.device import device_named
 from training.errors import Interrupted, TrainingError
@@ -100,7 +99,9 @@ def train(
             if not dataset.unchanged():
                 progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
             path = publish(checkpoint, store)
-        except StoreError as error:
+        except OSError as error:
+            if isinstance(store, Path):
+                raise
             raise TrainingError(
                 f"{error}; all epochs are kept in {folder}: the same command and --resume publishes them"
             ) from error

@@ -1,6 +1,5 @@
 """Does the last step of training: gives a Checkpoint the next free version in the store, whole or not at all."""
 
-import contextlib
 import errno
 import os
 import re
@@ -62,9 +61,11 @@ def check_reachable(store: Path | str, model: str) -> None:
     """Checks that the model can be published there, before it is trained. Raises: OSError."""
     if isinstance(store, Path):
         store.mkdir(parents=True, exist_ok=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            remote_versions(RemoteStore(store), model)
+        return
+    try:
+        remote_versions(RemoteStore(store), model)
+    except FileNotFoundError:
+        RemoteStore(store).check_bucket()
 
 
 def versions(folder: Path) -> list[int]:

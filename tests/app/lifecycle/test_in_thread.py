@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.lifecycle.in_thread import in_daemon_thread
+from app.lifecycle.in_thread import DaemonThreads
 from tests.support.raw import PATIENCE
 from tests.support.waiting import block_until
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_is_returned_comes_back_from_another_thread() -> None:
-    assert await in_daemon_thread(divmod, 7, 2) == (3, 1)
-    assert await in_daemon_thread(threading.current_thread) is not threading.current_thread()
+    assert await DaemonThreads(2).call(divmod, 7, 2) == (3, 1)
+    assert await DaemonThreads(2).call(threading.current_thread) is not threading.current_thread()
 
 
 async def test_what_is_raised_is_raised_where_it_is_waited_for() -> None:
     with pytest.raises(ZeroDivisionError):
-        await in_daemon_thread(divmod, 7, 0)
+        await DaemonThreads(2).call(divmod, 7, 0)
 
 
 async def test_the_loop_goes_on_meanwhile_and_whoever_waits_may_be_cancelled() -> None:
@@ -31,7 +31,7 @@ async def test_the_loop_goes_on_meanwhile_and_whoever_waits_may_be_cancelled() -
         gate.wait(PATIENCE)
         ended.set()
 
-    waiting = asyncio.create_task(in_daemon_thread(wait))
+    waiting = asyncio.create_task(DaemonThreads(2).call(wait))
     await begun.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -48,7 +48,7 @@ def test_the_end_of_the_loop_is_not_held_up() -> None:
         gate.wait(PATIENCE)
 
     async def begin() -> None:
-        asyncio.create_task(in_daemon_thread(wait))  # noqa: RUF006  the loop ends at once
+        asyncio.create_task(DaemonThreads(2).call(wait))  # noqa: RUF006  the loop ends at once
         await asyncio.sleep(0)
         await asyncio.to_thread(block_until, lambda: bool(threads))
 

@@ -451,3 +451,23 @@ async def cancelled(task: "asyncio.Task[Any]") -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_while_a_store_cannot_be_read_a_name_that_nobody_has_seen_makes_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may ask for any name."""
+    shelf = Shelf(tmp_path)
+    shelf.publish(1)
+    await shelf.registry.refresh_all()
+
+    def cut_off(*_: object) -> None:
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(shelf.disk, "versions", cut_off)
+    for number in range(10):
+        with pytest.raises(NotFound):
+            await shelf.look(f"model-{number}")
+    assert list(shelf.registry.models) == ["digits"]
+    assert (await shelf.look())[0] == 1  # what is served is told of as before
+    assert "the network is gone" in shelf.registry.models["digits"].passed_over[0].reason

@@ -50,6 +50,13 @@ class Bucket(RemoteStore):
         self._ask("fetch", *names)
         super().fetch(*names, to=to)
 
+    def gone(self) -> list[RemoteEntry]:
+        raise FileNotFoundError
+
+    def fail(self, what: str) -> bytes:
+        self.asked.append(what)
+        raise StoreError("the network is gone")
+
     def _ask(self, what: str, *names: str) -> None:
         self.asked.append(" ".join((what, *names)))
         if self.is_cut_off:
@@ -150,6 +157,50 @@ class TestListing:
         assert after[1].header != before[1].header
         assert not after[1].fingerprint.is_renumbered(before[1].fingerprint)
 
+    def test_an_object_that_only_claims_a_long_header_is_not_read_and_nothing_of_it_is_kept(
+        self, bucket: Bucket, storage: RemoteStorage, tmp_path: Path
+    ) -> None:
+        bucket.publish("digits/1.safetensors", b"PK\x03\x04" * 100_000)
+        (file,) = files(storage).values()
+        assert file.header is None
+        assert not file.transient
+        assert bucket.asked == ["list digits", "read digits 1.safetensors"]
+        assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".listing"]
+
+    @pytest.mark.parametrize("damage", [b"", bytes(1000), b"junk"])
+    def test_a_header_that_was_damaged_in_the_cache_is_read_again(
+        self, bucket: Bucket, storage: RemoteStorage, storage_again: Storages, tmp_path: Path, damage: bytes
+    ) -> None:
+        bucket.publish("digits/1.safetensors")
+        found = files(storage)
+        (header,) = (tmp_path / "cache").glob("*.header")
+        header.write_bytes(damage)
+        assert files(storage_again()) == found
+
+    def test_a_header_that_comes_only_in_part_is_tried_again(
+        self, bucket: Bucket, storage: RemoteStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bucket.publish("digits/1.safetensors")
+        read = bucket.read
+        monkeypatch.setattr(bucket, "read", lambda *names, start, end: read(*names, start=start, end=end)[:-1])
+        known = files(storage)
+        assert (known[1].header, known[1].transient) == (None, True)
+        monkeypatch.setattr(bucket, "read", read)
+        assert files(storage, known=known)[1].header is not None
+
+    @pytest.mark.parametrize(("error", "transient"), [(MemoryError(), True), (RecursionError("deep"), False)])
+    def test_whatever_else_goes_wrong_with_a_header_is_a_reason(
+        self, bucket: Bucket, storage: RemoteStorage, monkeypatch: pytest.MonkeyPatch, error: Exception, transient: bool
+    ) -> None:
+        bucket.publish("digits/1.safetensors")
+
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("classifier.header.Header.parse", fail)
+        (file,) = files(storage).values()
+        assert (file.header, file.transient) == (None, transient)
+
 
 class TestFetching:
     def test_a_version_is_fetched_once_whoever_asks(
@@ -213,8 +264,9 @@ class TestFetching:
         bucket.publish("digits/1.safetensors")
         (file,) = files(storage).values()
         path = storage.fetch("digits", file)
-        path.write_bytes(bytes(path.stat().st_size))
-        assert Checkpoint.load(storage_again().fetch("digits", file)).manifest == SOUND.manifest
+        for each in (storage, storage_again()):
+            path.write_bytes(bytes(path.stat().st_size))
+            assert Checkpoint.load(each.fetch("digits", file)).manifest == SOUND.manifest
 
     def test_what_is_read_whole_is_what_was_listed(self, bucket: Bucket, storage: RemoteStorage) -> None:
         bucket.publish("digits/1.safetensors")
@@ -254,6 +306,61 @@ class TestWithoutTheNetwork:
             assert len(files(storage, model)) == 1
         assert bucket.asked == ["list"]
 
+    def test_nor_are_headers_that_are_not_known_yet(self, bucket: Bucket, storage: RemoteStorage) -> None:
+        for number in range(1, 21):
+            bucket.publish(f"digits/{number}.safetensors")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bucket, "read", lambda *_, **__: bucket.fail("read"))
+            assert all(file.transient for file in files(storage).values())
+        assert bucket.asked == ["list digits", "read"]
+
+    def test_a_model_that_may_not_be_listed_hides_no_other(
+        self, bucket: Bucket, storage: RemoteStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bucket.publish("ants/1.safetensors")
+        bucket.publish("digits/1.safetensors")
+        entries = bucket.entries
+
+        def denied(*names: str) -> list[RemoteEntry]:
+            if names == ("ants",):
+                raise StoreError("access denied") from PermissionError()
+            return entries(*names)
+
+        monkeypatch.setattr(bucket, "entries", denied)
+        storage.models()
+        with pytest.raises(StoreError):
+            files(storage, "ants")
+        assert list(files(storage)) == [1]
+
+    @pytest.mark.parametrize("damage", [b"", bytes(100), b"null", b'[{"name": "digits", "colour": "red"}]', b"\xff"])
+    def test_a_listing_that_was_damaged_in_the_cache_is_as_none(
+        self, bucket: Bucket, storage: RemoteStorage, tmp_path: Path, damage: bytes
+    ) -> None:
+        bucket.publish("digits/1.safetensors")
+        storage.models()
+        (listing,) = (tmp_path / "cache").glob("*.listing")
+        listing.write_bytes(damage)
+        bucket.is_cut_off = True
+        with pytest.raises(StoreError, match="the network is gone"):
+            storage.models()
+
+    def test_what_was_removed_from_the_store_does_not_come_back(
+        self, bucket: Bucket, storage: RemoteStorage, storage_again: Storages
+    ) -> None:
+        bucket.publish("digits/1.safetensors")
+        storage.models()
+        files(storage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bucket, "entries", lambda *_: bucket.gone())
+            with pytest.raises(FileNotFoundError):
+                storage.models()
+            assert storage.versions("digits", {}) is None
+        bucket.is_cut_off = True
+        with pytest.raises(StoreError):
+            storage_again().models()
+        with pytest.raises(StoreError):
+            storage_again().versions("digits", {})
+
     def test_a_server_that_is_started_again_serves_from_its_cache(
         self, bucket: Bucket, storage: RemoteStorage, storage_again: Storages
     ) -> None:
@@ -287,6 +394,7 @@ class TestWithoutTheNetwork:
             raise StoreError("the network is gone")
 
         monkeypatch.setattr(bucket, "read", cut_off)
+        monkeypatch.setattr("app.lifecycle.remote_storage._ASKED_AGAIN_SECONDS", 0)
         known = files(storage)
         assert (known[1].problem, known[1].transient) == ("cannot be read: the network is gone", True)
         monkeypatch.setattr(bucket, "read", read)

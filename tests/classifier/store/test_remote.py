@@ -1,5 +1,6 @@
 """A store behind a URL: memory, and a real S3 server where there is one."""
 
+import errno
 import threading
 from collections import Counter
 from pathlib import Path
@@ -163,3 +164,64 @@ def test_whatever_a_library_raises_is_one_line_that_names_the_url(
     assert text.startswith(f"{store.url}: ")
     assert text.isprintable()
     assert len(text) < 400
+
+
+class Answered(Exception):
+    """As botocore's ClientError: it has what the store answered."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("the store has words of its own")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class TestAStoreWhoseAnswersAreNotUnderstood:
+    """Some say 412 in other words than S3, and S3 says 409 to the one of two at once who has to try again."""
+
+    @pytest.fixture
+    def answers(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        answers: list[int] = []
+
+        def put(*_: object, **__: object) -> None:
+            if answers:
+                raise OSError(22, "translated") from Answered(answers.pop(0))
+
+        monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.put_file", put)
+        return answers
+
+    def test_412_means_that_there_is_an_object(self, answers: list[int], file: Path) -> None:
+        answers[:] = [412]
+        with pytest.raises(FileExistsError, match="there is an object already"):
+            RemoteStore(memory_url()).create("mnist", "1.safetensors", content=file)
+
+    def test_409_is_tried_again(self, answers: list[int], file: Path) -> None:
+        answers[:] = [409, 409]
+        RemoteStore(memory_url()).create("mnist", "1.safetensors", content=file)
+        assert answers == []
+
+    def test_409_is_not_tried_for_ever(self, answers: list[int], file: Path) -> None:
+        answers[:] = [409] * 100
+        with pytest.raises(StoreError):
+            RemoteStore(memory_url()).create("mnist", "1.safetensors", content=file)
+        assert len(answers) == 95
+
+    def test_anything_else_is_an_error_at_once(self, answers: list[int], file: Path) -> None:
+        answers[:] = [403, 403]
+        with pytest.raises(StoreError):
+            RemoteStore(memory_url()).create("mnist", "1.safetensors", content=file)
+        assert answers == [403]
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path
+) -> None:
+    store = RemoteStore(memory_url())
+    store.create("mnist", "1.safetensors", content=file)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store._files, "get_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        store.fetch("mnist", "1.safetensors", to=tmp_path / "copy")
+    assert not isinstance(caught.value, StoreError)
+    assert caught.value.errno == errno.ENOSPC

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from classifier.store.remote import RemoteStore
 from tests.support.checkpoints import checkpoint
 from tests.support.memory_store import memory_url
 from tests.support.runs import Train
 from training.__main__ import main
+from training.errors import TrainingError
 from training.publishing.fetched import fetched
 from training.publishing.publish import publish
 from training.recipes.recipe import Recipe
@@ -63,3 +65,19 @@ def test_a_url_that_is_no_store_is_one_line_and_2(url: str, capsys: pytest.Captu
         main(["strokes", "--store", url])
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_where_the_store_is_gone_at_the_end_all_epochs_are_kept_and_resume_publishes_them(
+    run: Train, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recipe = memory_url(), tiny.replace(epochs=1)
+    with monkeypatch.context() as patch:
+
+        def gone(*_: object, **__: object) -> None:
+            raise FileNotFoundError(2, "there is no such object", store)
+
+        patch.setattr(RemoteStore, "create", gone)
+        with pytest.raises(TrainingError, match=r"all epochs are kept in .*: the same command and --resume publishes"):
+            run(recipe, store=store)
+    assert str(run(recipe, store=store, resume=True)) == f"{store}/strokes/1.safetensors"

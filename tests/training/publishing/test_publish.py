@@ -18,7 +18,7 @@ from tests.support.memory_store import memory_url
 from tests.support.s3 import S3Server
 from tests.support.server import PROJECT
 from training.publishing.fetched import fetched
-from training.publishing.publish import publish, remote_versions, versions
+from training.publishing.publish import check_reachable, publish, remote_versions, versions
 
 
 def test_versions_count_from_1_and_are_what_was_published(tmp_path: Path) -> None:
@@ -121,3 +121,11 @@ class TestBehindAUrl:
         for seed, each in enumerate(made):
             with fetched(each) as path:
                 assert Checkpoint.load(path).network["fc2.bias"].equal(checkpoint(seed).network["fc2.bias"])
+
+    @pytest.mark.slow
+    def test_before_a_run_a_bucket_that_is_not_there_is_noticed_and_a_folder_in_one_need_not_be(
+        self, s3: S3Server
+    ) -> None:
+        check_reachable(s3.new_url(), "digits")
+        with pytest.raises(FileNotFoundError, match="there is no such object"):
+            check_reachable("s3://no-such-bucket/models", "digits")
