@@ -40,6 +40,40 @@ async def test_the_loop_goes_on_meanwhile_and_whoever_waits_may_be_cancelled() -
     assert await asyncio.to_thread(ended.wait, PATIENCE)
 
 
+async def test_there_are_no_more_at_once_than_there_may_be_also_where_nobody_waits_any_more() -> None:
+    threads, gate, running = DaemonThreads(2), threading.Event(), threading.Semaphore(0)
+
+    def wait() -> None:
+        running.release()
+        gate.wait(PATIENCE)
+
+    waiting = [asyncio.create_task(threads.call(wait)) for _ in range(3)]
+    for _ in range(2):
+        assert await asyncio.to_thread(running.acquire, timeout=PATIENCE)
+    waiting[0].cancel()  # its thread goes on
+    await asyncio.wait(waiting[:1])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not running.acquire(blocking=False)
+    gate.set()
+    await asyncio.gather(*waiting[1:])
+    assert running.acquire(blocking=False)
+
+
+async def test_where_the_system_has_no_thread_left_it_is_an_error_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = DaemonThreads(1)
+    with monkeypatch.context() as patch:
+
+        def none_left(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", none_left)
+        for _ in range(3):
+            with pytest.raises(OSError, match="no thread left"):
+                await threads.call(divmod, 7, 2)
+    assert await threads.call(divmod, 7, 2) == (3, 1)
+
+
 def test_the_end_of_the_loop_is_not_held_up() -> None:
     gate, threads = threading.Event(), list[threading.Thread]()
 
