@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # Whatever else lies in the folder is not ours.
 _OURS = re.compile(r"[0-9a-f]{64}\.[a-z]+(\.[0-9a-f.]+\.part|\.lock)?")
@@ -60,14 +61,14 @@ class Cache:
     def put(self, key: str, data: bytes) -> None:
         """Makes a small file, or replaces it. Raises: OSError, which names the folder."""
         with self._named():
-            self._make(key, len(data), lambda path: _write(path, data))
+            self._make(key, len(data), lambda path: path.write_bytes(data))
 
     def remove(self, key: str) -> None:
         """Removes a file, if it is there and may be removed."""
         with contextlib.suppress(OSError):
             self.path_of(key).unlink()
 
-    def fetch(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+    def fetch(self, key: str, size: int, write: Callable[[Path], object]) -> Path:
         """Returns the file of this key. Where there is none, `write` makes it.
 
         A second process that wants the same file waits for the first one.
@@ -89,7 +90,7 @@ class Cache:
                 left.unlink(missing_ok=True)
             return self._make(key, size, write)
 
-    def _make(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+    def _make(self, key: str, size: int, write: Callable[[Path], object]) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         if size > self._room:
             self._make_room(size)
@@ -128,14 +129,14 @@ class Cache:
     def _locked(self, key: str) -> Iterator[None]:
         """Lets one process after the other do what it does for this key."""
         path = self.path_of(f"{key}.lock")
-        with contextlib.ExitStack() as held:
-            with self._named():
-                self._folder.mkdir(parents=True, exist_ok=True)
-                end = time.monotonic() + _LOCK_SECONDS
-                while not _is_locked(path, held):
-                    if time.monotonic() > end:
-                        raise OSError(errno.EAGAIN, "another process has been fetching the same file for long")
-                    time.sleep(_LOCK_PAUSE)
+        with self._named():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            end = time.monotonic() + _LOCK_SECONDS
+            while (lock := _lock(path)) is None:
+                if time.monotonic() > end:
+                    raise OSError(errno.EAGAIN, "another process has been fetching the same file for long")
+                time.sleep(_LOCK_PAUSE)
+        with lock:
             try:
                 yield
             finally:
@@ -150,15 +151,12 @@ class Cache:
             raise OSError(error.errno, f"the cache {self._folder}: {error.strerror or error}") from error
 
 
-def _is_locked(path: Path, held: contextlib.ExitStack) -> bool:
-    """Tries to lock a file, which `held` closes. Returns whether it is locked, and still the one of that name."""
-    file = held.enter_context(path.open("wb"))
+def _lock(path: Path) -> BinaryIO | None:
+    """Locks a file until it is closed. Returns None where somebody else has it, or has just removed it."""
+    file = path.open("wb")
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
     file.close()
-    return False
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+    return None

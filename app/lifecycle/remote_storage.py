@@ -9,7 +9,6 @@ import errno
 import hashlib
 import io
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +17,19 @@ from typing import TypeVar
 
 from app.engine.model_info import PassedOver
 from app.lifecycle.cache import Cache
-from app.lifecycle.passed_over import Kind, in_model, in_store, is_silent
-from app.lifecycle.storage import ModelListing, Stamp, StoreListing, VersionFile, is_model_name, pieces, unreadable
-from classifier.header import MAX_HEADER_BYTES, CheckpointError, DamagedError, Header
-from classifier.manifest import VERSION_FILE
+from app.lifecycle.passed_over import Kind, in_model, is_silent
+from app.lifecycle.storage import (
+    ModelListing,
+    Stamp,
+    StoreListing,
+    VersionFile,
+    is_model_name,
+    pieces,
+    store_listing,
+    unreadable,
+    version_in,
+)
+from classifier.header import MAX_HEADER_BYTES, CheckpointError, Header
 from classifier.store.remote import RemoteEntry, RemoteStore, StoreError
 
 T = TypeVar("T")
@@ -68,11 +76,7 @@ class RemoteStorage:
 
     def models(self) -> StoreListing:
         seen = self._entries()
-        named = [(entry.name, _kind(entry)) for entry in seen.entries if not is_silent(entry.name)]
-        models = [name for name, kind in named if kind is Kind.FOLDER and is_model_name(name)]
-        return StoreListing(
-            tuple(sorted(models)), in_store([each for each in named if each[0] not in models]), seen.problem
-        )
+        return store_listing([(entry.name, _kind(entry)) for entry in seen.entries], seen.problem)
 
     def versions(self, model: str, known: Mapping[int, VersionFile]) -> ModelListing | None:
         if not is_model_name(model):
@@ -84,11 +88,11 @@ class RemoteStorage:
         found: dict[int, VersionFile] = {}
         others = []
         for entry in seen.entries:
-            match = re.fullmatch(VERSION_FILE, entry.name)
-            if match and not entry.is_folder:
-                file = self._file(model, int(match[1]), entry, known)
+            version = version_in(entry.name, _kind(entry))
+            if version is not None:
+                file = self._file(model, version, entry, known)
                 if file is not None:
-                    found[file.version] = file
+                    found[version] = file
             elif not is_silent(entry.name):
                 others.append((entry.name, _kind(entry)))
         passed_over = in_model(model, others, lambda _: [])
@@ -161,7 +165,7 @@ class RemoteStorage:
         """Says what lies at a version; None where it has gone since it was listed."""
         stamp = RemoteStamp(entry.size, entry.stamp)
         before = known.get(version)
-        if before is not None and before.fingerprint == stamp and (before.header or not before.transient):
+        if before is not None and before.still_holds(stamp):
             return before
         nowhere = self._cache.path_of("none")
         try:
@@ -231,7 +235,7 @@ def _check(path: Path, file: VersionFile) -> None:
 def _is_sound(path: Path, file: VersionFile) -> bool:
     try:
         _check(path, file)
-    except (OSError, DamagedError, CheckpointError):
+    except (OSError, CheckpointError):
         return False
     return True
 

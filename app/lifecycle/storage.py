@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -70,6 +70,10 @@ class VersionFile:
     header: Header | None
     problem: str | None = None
     transient: bool = False
+
+    def still_holds(self, stamp: Stamp) -> bool:
+        """Says whether a file with this stamp need not be read again."""
+        return self.fingerprint == stamp and (self.header is not None or not self.transient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +163,24 @@ def is_model_name(name: str) -> bool:
 
 def list_models(store: Path) -> StoreListing:
     """Lists the folders of the store that are named as models, as `Storage.models` does."""
+    return store_listing(_entries(store))
+
+
+def store_listing(entries: Iterable[tuple[str, Kind]], problem: str | None = None) -> StoreListing:
+    """Tells the models among what lies in a store from the rest."""
     models, others = [], []
-    for name, kind in _entries(store):
+    for name, kind in entries:
         if kind is Kind.FOLDER and is_model_name(name):
             models.append(name)
-        else:
+        elif not is_silent(name):
             others.append((name, kind))
-    return StoreListing(tuple(sorted(models)), in_store(others))
+    return StoreListing(tuple(sorted(models)), in_store(others), problem)
+
+
+def version_in(name: str, kind: Kind) -> int | None:
+    """Returns the version that an entry of a model's folder is; None where it is none."""
+    match = re.fullmatch(VERSION_FILE, name)
+    return int(match[1]) if match and kind is Kind.FILE else None
 
 
 def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListing | None:
@@ -173,9 +188,9 @@ def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListin
     numbers, others = [], []
     try:
         for name, kind in _entries(folder):
-            match = re.fullmatch(VERSION_FILE, name)
-            if match and kind is Kind.FILE:
-                numbers.append(int(match[1]))
+            version = version_in(name, kind)
+            if version is not None:
+                numbers.append(version)
             else:
                 others.append((name, kind))
     except (FileNotFoundError, NotADirectoryError):
@@ -191,7 +206,7 @@ def list_versions(folder: Path, known: Mapping[int, VersionFile]) -> ModelListin
             found[version] = unreadable(version, path, Fingerprint(0, 0, 0, 0), error)
             continue
         before = known.get(version)
-        if before is not None and before.fingerprint == fingerprint and (before.header or not before.transient):
+        if before is not None and before.still_holds(fingerprint):
             found[version] = before
         else:
             found[version] = _read(version, path, fingerprint)

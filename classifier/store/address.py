@@ -44,11 +44,6 @@ def store_address(text: str) -> Path | str:
     return f"{scheme}://{rest}"
 
 
-def is_url(address: Path | str) -> bool:
-    """Says whether a store that was typed lies behind a URL, and is no folder."""
-    return isinstance(address, str)
-
-
 def _folder_of(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path:

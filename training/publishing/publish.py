@@ -62,10 +62,11 @@ def check_reachable(store: Path | str, model: str) -> None:
     if isinstance(store, Path):
         store.mkdir(parents=True, exist_ok=True)
         return
+    remote = RemoteStore(store)
     try:
-        remote_versions(RemoteStore(store), model)
+        remote_versions(remote, model)
     except FileNotFoundError:
-        RemoteStore(store).check_bucket()
+        remote.check_bucket()
 
 
 def versions(folder: Path) -> list[int]:
