@@ -1,12 +1,14 @@
 """Files that were fetched from elsewhere, bounded in bytes, for several processes."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -167,6 +169,7 @@ def test_in_a_folder_that_may_only_be_read_what_is_there_is_found(
         raise PermissionError
 
     monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr("app.lifecycle.cache._lock", refused)
     assert cache.read(key("a")) == b"a"
     assert cache.fetch(key("a"), 1, writes(b"x")) == cache.path_of(key("a"))
 
@@ -202,3 +205,22 @@ def test_of_many_that_want_the_same_file_one_at_a_time_makes_it(folder: Path) ->
         thread.join(PATIENCE)
     assert made == [b"abc"]
     assert most == [3]
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
+    cache: Cache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits has opened the file that the first one removes; the next one locks another file of that name."""
+    flock, locked = fcntl.flock, list[int]()
+
+    def removed_once(file: Any, how: int) -> None:
+        flock(file, how)
+        if not locked:
+            (path,) = folder.glob("*.lock")
+            path.rename(folder / "removed")
+            path.touch()
+        locked.append(how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_once)
+    cache.fetch(key("a"), 3, writes(b"abc"))
+    assert len(locked) == 2
