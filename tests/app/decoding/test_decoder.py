@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from classifier.preprocess import Pixels, Preprocess
 from tests.support.checkpoints import DIGITS, PHOTOS, png
 from tests.support.gates import gated
 from tests.support.images import encoded, png_chunk
+from tests.support.waiting import until
 
 ACCEPTED = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 LARGE = (400, 300)
@@ -188,15 +189,6 @@ async def busy(pool: Decoder) -> AsyncIterator[Decoder]:
         await decoding
 
 
-async def turns(until: Callable[[], bool]) -> None:
-    """Lets the event loop do what is due, until something holds."""
-    for _ in range(100):
-        if until():
-            return
-        await asyncio.sleep(0)
-    assert until()
-
-
 STRIPS = {
     278: (4, [1]),
     279: (4, struct.pack("<I", 128) * 3500),
@@ -319,10 +311,10 @@ class TestPool:
         pool = decoder(budget=budget)
         tasks = [asyncio.create_task(pool.decode([png(size=LARGE)], preprocess, deadline=soon())) for _ in range(3)]
         await come(begun)
-        await turns(lambda: budget.held == 3 * self.SIZE)
+        await until(lambda: budget.held == 3 * self.SIZE)
         tasks[1].cancel()
         await asyncio.wait([tasks[1]])
-        await turns(lambda: budget.held == 2 * self.SIZE)
+        await until(lambda: budget.held == 2 * self.SIZE)
         gate.set()
         await asyncio.gather(tasks[0], tasks[2])
         await come(begun)
@@ -333,7 +325,7 @@ class TestPool:
         data = png(size=LARGE)
         (outcome,) = await decoder(budget=budget).decode([data[: len(data) // 2]], DIGITS, deadline=soon())
         assert isinstance(outcome, ImageProblem)
-        await turns(lambda: budget.held == 0)
+        await until(lambda: budget.held == 0)
 
     async def test_what_is_said_of_a_broken_image_does_not_hold_it(self) -> None:
         data = png(size=LARGE)
@@ -432,7 +424,7 @@ class TestMemory:
         budget = Budget("pixels", 10_000_000)
         with pytest.raises(Overloaded, match="memory"):
             await decoder(budget=budget).decode([png(size=LARGE)], Failing(**DIGITS.model_dump()), deadline=soon())
-        await turns(lambda: budget.held == 0)
+        await until(lambda: budget.held == 0)
 
 
 @pytest.mark.anyio

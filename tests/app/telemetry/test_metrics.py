@@ -1,6 +1,5 @@
 """`GET /metrics` has what is promised, and counts it."""
 
-import asyncio
 from collections.abc import Callable
 
 import httpx2
@@ -11,6 +10,7 @@ from tests.support.checkpoints import png
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import HttpSide, http_side
 from tests.support.raw import request
+from tests.support.waiting import until
 
 PREDICT = "/predict?model=digits"
 
@@ -126,8 +126,7 @@ async def test_requests_in_flight_are_told_while_they_are() -> None:
         await engine.cancelled.get()
         engine.gate.set()
         await answered.response()
-        await asyncio.sleep(0)
-        assert in_flight(side) == 0
+        await until(lambda: in_flight(side) == 0)
 
 
 def test_the_errors_of_single_images_are_counted_by_code(client: httpx2.Client, growth: Growth) -> None:
