@@ -86,7 +86,9 @@ def _train(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         workers=arguments.workers,
         strict=arguments.strict,
+        cache_bytes=arguments.cache_bytes,
         pictures=arguments.pictures,
+        save_minutes=arguments.save_minutes,
         progress=progress,
     )
 
@@ -220,6 +222,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         workers=arguments.workers,
         strict=arguments.strict,
+        cache_bytes=arguments.cache_bytes,
         test=arguments.test,
         progress=progress,
     )

@@ -1,6 +1,7 @@
 """Defines what can be typed behind `python -m training`: the commands, their flags, and the list that --help shows."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,7 +50,7 @@ _PLACES = {
     ),
     "shards": (
         "PATTERN",
-        "tar files with an image and a .cls file for each sample, e.g. 'birds/{train,val}-{00..15}.tar', in quotes",
+        "tar files, or their URLs, with an image and a .cls file for each sample, e.g. 'birds/{00..15}.tar', in quotes",
     ),
 }
 
@@ -107,7 +108,7 @@ def _map() -> str:
 def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     if data in OF_PHOTOS:
         metavar, help_ = _PLACES[data]
-        parser.add_argument("data", type=Path, metavar=metavar, help=help_)
+        parser.add_argument("data", type=_address, metavar=metavar, help=help_)
     recipe = parser.add_argument_group("what to train")
     known = f"{', '.join(names())}, where timm/NAME is an architecture, too; or a .toml file"
     recipe.add_argument("--recipe", type=_name_or_file, metavar="NAME", help=f"{known} (default: {DEFAULTS[data]})")
@@ -140,11 +141,23 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
     )
     run = parser.add_argument_group("how to run")
     run.add_argument("--name", help="the model's name in the store (default: the data's)")
-    run.add_argument("--resume", action="store_true", help="go on after the last finished epoch of the same command")
+    run.add_argument("--resume", action="store_true", help="go on where the same command was kept last")
+    run.add_argument(
+        "--save-minutes",
+        type=_minutes,
+        default=10.0,
+        metavar="N",
+        help="keep for --resume what is done of an epoch whenever so many minutes have passed (default: %(default)g); "
+        "a whole epoch is kept at once",
+    )
     run.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw no pictures at the end")
     _device_flags(run)
     _store_flag(run)
     _runs_flag(run)
+    if data == "shards":
+        _cache_flag(run)
+    else:
+        parser.set_defaults(cache_bytes=None)
     if data not in OF_PHOTOS:
         where = "folder where the data set is, or is downloaded to (default: %(default)s)"
         run.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=where)
@@ -209,7 +222,7 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=_address,
         default=Path("data"),
         metavar="DIR",
         help="folder of the data set, as for training (default: %(default)s)",
@@ -219,6 +232,7 @@ def _evaluate_flags(parser: argparse.ArgumentParser) -> None:
     )
     _device_flags(parser)
     _runs_flag(parser)
+    _cache_flag(parser)
 
 
 def _device_flags(parser: "argparse._ActionsContainer") -> None:
@@ -226,6 +240,16 @@ def _device_flags(parser: "argparse._ActionsContainer") -> None:
     parser.add_argument("--workers", type=_count, help="processes that decode images (default: one per core)")
     parser.add_argument(
         "--strict", action="store_true", help="stop at a file that is not a sound image, instead of skipping it"
+    )
+
+
+def _cache_flag(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--cache-gb",
+        dest="cache_bytes",
+        type=_gigabytes,
+        metavar="N",
+        help="how much of shards behind a URL may be in <runs>/shards at a time (default: 4/5 of the free disk)",
     )
 
 
@@ -251,6 +275,26 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 0 to 9999")
     return int(text)
+
+
+def _gigabytes(text: str) -> int:
+    """Returns how many bytes so many GB are."""
+    if not 0 < (count := _number(text)) < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0")
+    return int(count * 1e9)
+
+
+def _minutes(text: str) -> float:
+    if not (count := _number(text)) >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+    return count
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _store_flag(parser: "argparse._ActionsContainer") -> None:

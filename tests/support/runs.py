@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,17 @@ from training.progress import Advance, Progress
 from training.recipes.recipe import Recipe
 
 Train = Callable[..., Path]
+
+# Changes of a recipe, each with another state to go on from.
+KINDS: dict[str, dict[str, Any]] = {
+    "shift": {"augment": {"shift": 1}},
+    "ema": {"ema": 0.9, "clip": 1.0, "balanced": True},
+    "bf16": {"precision": "bf16"},
+    "stages": {"trainable": "head", "unfreeze": {"epochs": 2, "lr": 0.01}, "epochs": 1, "ema": 0.5},
+    "adamw": {"optimizer": "adamw", "lr": 0.002, "layer_decay": 0.7},
+    "adam": {"optimizer": "adam", "lr": 0.002, "betas": (0.8, 0.99)},
+    "mixed": {"augment": {"mixup": 0.5, "cutmix": 1.0, "erase": 0.3, "rand": (2, 9)}, "publish": "last"},
+}
 
 
 @dataclass(frozen=True, slots=True)

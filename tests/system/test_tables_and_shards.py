@@ -1,14 +1,16 @@
 """Tables and shards of photos through the command line: trained on, measured, reproduced, and the same as folders."""
 
-import io
-import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from classifier.checkpoint import Checkpoint
+from tests.support.memory_store import memory_url
 from tests.support.photo_files import write
 from tests.support.runs import same_weights
+from tests.support.shard_files import archive
 from training.__main__ import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -62,17 +64,18 @@ def test_what_a_table_has_made_is_measured_again_and_reproduced(
     assert "--set source.label=label" in command
 
 
+def in_shard(photos: Sequence[Path]) -> dict[str, bytes]:
+    """The files of a shard with these photos."""
+    images = {f"{path.parent.name}-{path.name}": path.read_bytes() for path in photos}
+    return images | {f"{path.parent.name}-{path.stem}.cls": path.parent.name.encode() for path in photos}
+
+
 def test_shards_give_the_weights_of_the_folders_that_are_in_them(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
-        with tarfile.open(f"data/{split}-000.tar", "w") as tar:
-            for path in sorted((in_folder / "data" / split).rglob("*.bmp")):
-                tar.add(path, f"{path.parent.name}-{path.name}")
-                label = path.parent.name.encode()
-                info = tarfile.TarInfo(f"{path.parent.name}-{path.stem}.cls")
-                info.size = len(label)
-                tar.addfile(info, io.BytesIO(label))
+        photos = sorted((in_folder / "data" / split).rglob("*.bmp"))
+        archive(in_folder / "data" / f"{split}-000.tar", in_shard(photos))
     folders, shards = published("photos", "data"), published("shards", "data/{train,val}-*.tar")
     assert same_weights(folders, shards)
     evaluate = ["evaluate", str(shards), "--data", "data/{train,val}-*.tar", "--workers", "0", "--device", "cpu"]
@@ -81,6 +84,28 @@ def test_shards_give_the_weights_of_the_folders_that_are_in_them(
     assert "the same" in capsys.readouterr().out
     assert main(["reproduce", str(shards)]) == 0
     assert "python -m training shards 'data/*.tar' --recipe mnist_cnn" in capsys.readouterr().out
+
+
+def test_shards_behind_a_url_give_the_weights_of_the_files_also_if_few_fit_on_the_disk(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, memory = memory_url(), fsspec.filesystem("memory")
+    for split, count in (("train", 6), ("val", 3)):
+        photos = sorted((in_folder / "data" / split).rglob("*.bmp"))
+        for i in range(count):
+            path = archive(in_folder / "data" / f"{split}-{i}.tar", in_shard(photos[i::count]))
+            memory.put_file(str(path), f"{url}/data/{path.name}")
+    pattern = "data/{train-{0..5},val-{0..2}}.tar"
+    alike, few = ["--name", "data", "--set", "source.mixed=2"], ["--cache-gb", "0.0002"]
+    assert same_weights(published("shards", pattern), published("shards", f"{url}/{pattern}"))
+    assert main(["shards", f"{url}/{pattern}", *SMALL, *few]) == 2
+    assert "--set source.mixed=" in capsys.readouterr().err
+    here, there = published("shards", pattern, *alike), published("shards", f"{url}/{pattern}", *alike, *few)
+    assert same_weights(here, there)
+    evaluate = ["evaluate", str(there), "--data", f"{url}/{pattern}", "--workers", "0", "--device", "cpu", *few]
+    capsys.readouterr()
+    assert main(evaluate) == 0
+    assert "the same" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

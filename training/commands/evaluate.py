@@ -25,11 +25,12 @@ from training.runs.initial_weights import load_checkpoint
 def evaluate(
     path: Path,
     *,
-    data: Path = Path("data"),
+    data: Path | str = Path("data"),
     runs: Path = Path("runs"),
     device: str = "auto",
     workers: int | None = None,
     strict: bool = False,
+    cache_bytes: int | None = None,
     test: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
@@ -39,10 +40,10 @@ def evaluate(
     same versions of the libraries, the figures equal the manifest's to the last digit.
 
     Args:
-        data: the folder of the data set, the table, or the pattern of the shards; for a checkpoint that was not
-            trained here, a folder of photos.
+        data: the folder of the data set, the table, or the pattern of the shards or of their URLs; for a checkpoint
+            that was not trained here, a folder of photos.
         test: photos are measured on `test/`, which training left out. Other data sets have one test set only.
-        runs, device, workers, strict, progress: as for `training.commands.train.train`.
+        runs, device, workers, strict, cache_bytes, progress: as for `training.commands.train.train`.
 
     Raises:
         TrainingError: there is no sound checkpoint, or its data is not available.
@@ -61,6 +62,7 @@ def evaluate(
         measure="test" if apart else "val",
         workers=workers,
         strict=strict,
+        cache_bytes=cache_bytes,
         progress=progress,
     )
     if dataset.labels != tuple(map(composed, manifest.labels)):

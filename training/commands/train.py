@@ -33,14 +33,16 @@ def train(
     *,
     store: Address,
     name: str | None = None,
-    data: Path = Path("data"),
+    data: Path | str = Path("data"),
     runs: Path = Path("runs"),
     device: str = "auto",
     parent: Path | None = None,
     resume: bool = False,
     workers: int | None = None,
     strict: bool = False,
+    cache_bytes: int | None = None,
     pictures: bool = True,
+    save_minutes: float = 10.0,
     progress: Progress | None = None,
 ) -> Address:
     """Trains as the recipe says, publishes an epoch, and returns the path of the new version.
@@ -49,14 +51,17 @@ def train(
         store: the folder of models, or their URL; the file becomes `<store>/<name>/<version>.safetensors`.
         name: the model's name; None: it is called as its data set is.
         data: the folder where the data set is, or is downloaded to; the folder of photos, the table of them, or the
-            pattern of their shards. Drawn digits need none.
+            pattern of their shards, also as a URL. Drawn digits need none.
         runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.
-        resume: the run goes on after the last finished epoch of the same command.
+        resume: the run goes on where the state of the same command was kept last.
         workers: how many processes decode images; None: as many as there are cores.
         strict: a file that is not a sound image ends the run, instead of being left out.
+        cache_bytes: how much of shards behind a URL may be on this machine at a time; None: four fifths of what the
+            disk has room for.
         pictures: pictures are drawn at the end, into the run's folder.
+        save_minutes: what is done of an epoch is also kept for `resume` whenever so many minutes have passed.
         progress: where to say how it goes on; None: nothing is said.
 
     Raises:
@@ -88,11 +93,12 @@ def train(
             outputs=(store,) if isinstance(store, Path) else (),
             workers=workers,
             strict=strict,
+            cache_bytes=cache_bytes,
             progress=progress,
         )
         initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
         initial_weights.check_fits(recipe, dataset.labels)
-        run = Run(recipe, name, dataset, initial_weights, on, folder, progress)
+        run = Run(recipe, name, dataset, initial_weights, on, folder, progress, 60 * save_minutes)
         state = run.epochs(resume=resume)
         try:
             checkpoint, measured = _checkpoint(run, state)
@@ -123,7 +129,7 @@ def train(
     return path
 
 
-def default_name(recipe: Recipe, data: Path) -> str:
+def default_name(recipe: Recipe, data: Path | str) -> str:
     """Returns a name for the model: the data set's name, or that of the folder of photos, as far as it is allowed."""
     return re.sub(r"[^a-z0-9._-]+", "-", name_of(recipe, data).lower()).strip("-._")[:64] or "photos"
 

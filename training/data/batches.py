@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,8 @@ import torch
 
 from classifier.preprocess import Preprocess
 from training.data.decode import Job, pixels_of
-from training.data.raw_dataset import File, Rows
+from training.data.raw_dataset import Archives, File, Member, Rows
+from training.data.shard_cache import Window
 from training.data.workers import Workers
 from training.recipes.recipe import Augment
 
@@ -25,6 +27,10 @@ class Split(Protocol):
     @property
     def targets(self) -> torch.Tensor:
         """int64 [n], the class of each sample, on the CPU."""
+
+    @property
+    def shards(self) -> torch.Tensor | None:
+        """int64 [n], the number of the shard in which each sample lies; None: they lie in none."""
 
     def __len__(self) -> int: ...
 
@@ -44,6 +50,8 @@ class Split(Protocol):
 
 class InMemorySplit:
     """Holds its images in memory, and moves all of them to a device when they are first wanted there."""
+
+    shards = None
 
     def __init__(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Takes images that need no more work.
@@ -79,6 +87,7 @@ class OnDemandSplit:
         pictures: the images of the whole data set.
         rows: which of these belong to this split.
         targets: int64 [n], on the CPU.
+        archives: brings the archives in which the pictures lie to this machine; None: they are here.
     """
 
     pictures: npt.NDArray[np.uint8] | Sequence[File]
@@ -87,20 +96,48 @@ class OnDemandSplit:
     preprocess: Preprocess
     augment: Augment
     workers: Workers
+    archives: Archives | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def shards(self) -> torch.Tensor | None:
+        """int64 [n], the number of the shard in which each sample lies; None: they lie in none."""
+        pictures = [self.pictures[row] for row in self.rows]
+        places = [picture.archive for picture in pictures if isinstance(picture, Member)]
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
+        return torch.tensor([numbers[place] for place in places]) if len(places) == len(pictures) else None
 
     def batches(
         self, chosen: Sequence[torch.Tensor], *, device: torch.device, draw: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         few = sum(map(len, chosen)) <= _HERE
-        jobs = (self._job(part, draw) for indices in chosen for part in torch.split(indices, _AT_ONCE))
-        made = map(pixels_of, jobs) if few else self.workers.map(pixels_of, jobs)
-        for indices in chosen:
-            parts = list(itertools.islice(made, -(-len(indices) // _AT_ONCE)))
-            images = parts[0] if len(parts) == 1 else torch.cat(parts)
-            yield images.to(device), self.targets[indices].to(device)
+        with self._window(chosen) as window:
+            jobs = self._jobs(chosen, draw, window)
+            made = map(pixels_of, jobs) if few else self.workers.map(pixels_of, jobs)
+            for turn, indices in enumerate(chosen):
+                parts = list(itertools.islice(made, -(-len(indices) // _AT_ONCE)))
+                images = parts[0] if len(parts) == 1 else torch.cat(parts)
+                if window is not None:
+                    window.leave(turn)
+                yield images.to(device), self.targets[indices].to(device)
+
+    def _window(self, chosen: Sequence[torch.Tensor]) -> AbstractContextManager[Window | None]:
+        """Gives what waits for the archives of each of `chosen`, or None if all are here."""
+        if self.archives is None:
+            return nullcontext()
+        pictures = ([self.pictures[row] for row in self.rows[indices.numpy()]] for indices in chosen)
+        return self.archives.window(
+            [{picture.archive for picture in each if isinstance(picture, Member)} for each in pictures]
+        )
+
+    def _jobs(self, chosen: Sequence[torch.Tensor], draw: int | None, window: Window | None) -> Iterator[Job]:
+        for turn, indices in enumerate(chosen):
+            if window is not None:
+                window.enter(turn)
+            for part in torch.split(indices, _AT_ONCE):
+                yield self._job(part, draw)
 
     def _job(self, indices: torch.Tensor, draw: int | None) -> Job:
         rows = self.rows[indices.numpy()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.decode import opened, pixels_of, stacked
 from training.data.folder_names import Role
 from training.data.labelled_files import Reading
-from training.data.raw_dataset import RawDataset, Rows
+from training.data.raw_dataset import Archives, RawDataset, Rows
 from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
+from training.errors import TrainingError
 from training.png import png
 from training.progress import Progress
 from training.recipes.recipe import (
@@ -66,24 +67,27 @@ class Dataset:
 def load_dataset(
     recipe: Recipe,
     *,
-    folder: Path,
+    folder: Path | str,
     scratch: Path,
     outputs: Collection[Path] = (),
     measure: Role = "val",
     workers: int | None = None,
     strict: bool = False,
+    cache_bytes: int | None = None,
     progress: Progress,
 ) -> Dataset:
     """Returns the recipe's data set, split by the recipe's seed.
 
     Args:
         folder: where torchvision's data sets are looked for, or downloaded to; or the folder of photos, the table, or
-            the pattern of the shards.
+            the pattern of the shards, which alone may be behind a URL.
         scratch: where drawn digits, and what was found out about photos, are kept for the next time.
         outputs: other folders that are written to. Neither they nor `scratch` are photos, even in the folder of photos.
         measure: the split of a folder of photos to measure on: "val", if it is there; "test", which must be there.
         workers: how many processes decode images; 0: this process does; None: as many as there are cores.
         strict: a file that is not a sound image is refused, instead of being left out.
+        cache_bytes: how much of what is behind a URL may be on this machine at a time; None: four fifths of what the
+            disk has room for.
 
     Raises:
         TrainingError: there is no such data set, or it cannot be used.
@@ -97,32 +101,39 @@ def load_dataset(
             test = load_digits(source.test_samples, seed=recipe.seed, stream=1, scratch=scratch, progress=progress)
             raw = RawDataset.of_arrays(train, test, tuple("0123456789"))
         case TorchvisionSource() as source:
-            raw = torchvision_datasets.load(source, folder, seed=recipe.seed)
+            raw = torchvision_datasets.load(source, _on_this_machine(folder), seed=recipe.seed)
         case PhotosSource() | TableSource() | ShardsSource() as source:
             processes.start()
             threads = usable_cores() if workers is None else workers
-            reading = Reading(scratch, measure, threads, strict, progress)
+            reading = Reading(scratch, measure, threads, strict, progress, cache_bytes)
             raw = _files(source, recipe, folder, outputs, reading)
     return _split(recipe, name_of(recipe, folder), raw, processes)
 
 
-def name_of(recipe: Recipe, data: Path) -> str:
+def name_of(recipe: Recipe, data: Path | str) -> str:
     """Returns what the data set is called: as it is known by, or as the folder of the photos is.
 
     Args:
         data: the folder of photos; or the table or the shards, whose folder is then meant.
     """
-    match recipe.source:
-        case PhotosSource():
-            return data.resolve().name or "photos"
-        case TableSource() | ShardsSource():
-            return data.resolve().parent.name or "photos"
-    return recipe.source.kind
+    if not isinstance(recipe.source, FileSource):
+        return recipe.source.kind
+    place = PurePosixPath(data) if isinstance(data, str) else data.resolve()
+    return (place if isinstance(recipe.source, PhotosSource) else place.parent).name or "photos"
 
 
-def _files(source: FileSource, recipe: Recipe, data: Path, outputs: Collection[Path], reading: Reading) -> RawDataset:
+def _on_this_machine(data: Path | str) -> Path:
+    if isinstance(data, str):
+        raise TrainingError(f"{data}: only shards may be behind a URL; other data must be on this machine")
+    return data
+
+
+def _files(
+    source: FileSource, recipe: Recipe, data: Path | str, outputs: Collection[Path], reading: Reading
+) -> RawDataset:
     if isinstance(source, ShardsSource):
         return shards.load(source, recipe, data, reading)
+    data = _on_this_machine(data)
     if isinstance(source, TableSource):
         return label_table.load(source, recipe, [data], data.parent, reading)
     tables = label_table.tables_in(data)
@@ -141,7 +152,9 @@ def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Data
         stream=_HELD_OUT_STREAM,
         what="out of training",
     )
-    train, chooser, test = (_part(recipe, raw, rows, workers) for rows in (kept, held_out, raw.test))
+    raw = raw.keeping(np.concatenate([held_out, raw.test]))
+    train = _part(recipe, raw, kept, workers, raw.archives)
+    chooser, test = (_part(recipe, raw, rows, workers) for rows in (held_out, raw.test))
     return Dataset(
         name=name,
         labels=raw.labels,
@@ -155,13 +168,13 @@ def _split(recipe: Recipe, name: str, raw: RawDataset, workers: Workers) -> Data
     )
 
 
-def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers) -> Split:
+def _part(recipe: Recipe, raw: RawDataset, rows: Rows, workers: Workers, archives: Archives | None = None) -> Split:
     """Returns a split in memory if the images are there already, do not grow, and are not augmented one by one."""
     targets = torch.from_numpy(raw.targets[rows])
     pictures, (height, width, _) = raw.pictures, recipe.preprocess.shape
     if isinstance(pictures, np.ndarray) and height * width <= pictures[0].size and not recipe.augment.one_by_one:
         return InMemorySplit(torch.from_numpy(stacked(pictures[rows], recipe.preprocess)), targets)
-    return OnDemandSplit(pictures, rows, targets, recipe.preprocess, recipe.augment, workers)
+    return OnDemandSplit(pictures, rows, targets, recipe.preprocess, recipe.augment, workers, archives)
 
 
 def _examples(recipe: Recipe, raw: RawDataset) -> tuple[bytes, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import PIL
@@ -28,7 +29,7 @@ from training.data.raw_dataset import File, Member
 from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
-_VERSION = f"3, Pillow {PIL.__version__}"
+VERSION = f"3, Pillow {PIL.__version__}"
 # Size in bytes, time of the last change of the content and of the entry, both in ns, and inode.
 _Stamp = tuple[int, int, int, int]
 
@@ -85,7 +86,7 @@ def scan_files(
             ThreadPoolExecutor(max(1, threads)) as pool,
         ):
             try:
-                for name, record in zip(new, pool.map(lambda name: _record(at(name), known), new), strict=True):
+                for name, record in zip(new, pool.map(lambda name: record_of(at(name), known), new), strict=True):
                     found[name] = record
                     advance(1)
             finally:  # after Ctrl-C too: what was scanned needs no second scan
@@ -115,7 +116,7 @@ def _stamp(path: File) -> _Stamp | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _record(path: File, known: Mapping[str, FileRecord]) -> FileRecord:
+def record_of(path: File, known: Mapping[str, FileRecord] = MappingProxyType({})) -> FileRecord:
     """Returns the record of a file, which is one of the `known` ones, by hash, if the content is the same."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -153,7 +154,7 @@ def _read(path: Path) -> dict[str, tuple[_Stamp, FileRecord]]:
     """Returns what was kept; nothing if the file is not there, or does not hold what was written."""
     try:
         document = json.loads(path.read_bytes())
-        if document["version"] != _VERSION:
+        if document["version"] != VERSION:
             return {}
         return {name: _entry(*entry) for name, entry in document["files"].items()}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -168,7 +169,7 @@ def _entry(size: int, changed: int, entered: int, inode: int, record: dict[str, 
 
 def _keep(path: Path, entries: Mapping[str, tuple[_Stamp, FileRecord]]) -> None:
     document = {
-        "version": _VERSION,
+        "version": VERSION,
         "files": {name: [*stamp, asdict(record)] for name, (stamp, record) in entries.items() if record.sha256},
     }
     atomic_files.replace(path, json.dumps(document).encode())

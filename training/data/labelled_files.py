@@ -16,7 +16,7 @@ from classifier.preprocess import ImageError, Preprocess
 from training.data import stratified
 from training.data.file_scan import FileRecord, scan_files
 from training.data.folder_names import Role, composed, shown
-from training.data.raw_dataset import Member, RawDataset
+from training.data.raw_dataset import Archives, Member, RawDataset
 from training.errors import TrainingError
 from training.progress import Progress
 from training.recipes.recipe import Recipe
@@ -33,6 +33,7 @@ class Reading:
         scratch: where the results of the scan are kept; no data, wherever it lies.
         measure: the split to measure on: "val", if it is there; "test", which must be there.
         threads: how many files are scanned at once.
+        cache_bytes: how much of what is elsewhere may be on this machine at a time; None: what the disk has room for.
         strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
         progress: is told what is found.
     """
@@ -42,6 +43,7 @@ class Reading:
     threads: int
     strict: bool
     progress: Progress
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class LabelledFiles:
         odd: paths that are no files to look at, and why.
         members: by file, what is no file of its own, but lies in an archive; empty: all are files.
         told_by: what a file's label and split are known by beside its path, by file; empty if the path tells them.
+        records: what a scan found, by file; None: the files are to be scanned.
+        archives: brings the archives to this machine; None: they are here.
     """
 
     folder: Path
@@ -85,6 +89,8 @@ class LabelledFiles:
     odd: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
     told_by: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, FileRecord] | None = None
+    archives: Archives | None = None
 
     @classmethod
     def of_splits(
@@ -97,6 +103,8 @@ class LabelledFiles:
         train: str,
         measured: str,
         members: Mapping[str, Member] | None = None,
+        records: Mapping[str, FileRecord] | None = None,
+        archives: Archives | None = None,
     ) -> Self:
         """Returns the files of the splits that are used, where something beside their paths tells what they are.
 
@@ -106,6 +114,7 @@ class LabelledFiles:
             name: what all of it is called in messages.
             train, measured: what these two are called.
             members: by file, what is no file of its own.
+            records, archives: as this class has them.
         """
         used = {role: splits[role] for role in ("train", measure)}
         return cls(
@@ -117,6 +126,8 @@ class LabelledFiles:
             measured_files=frozenset(splits[measure]),
             members=members or {},
             told_by={path: f"{label}\0{role}" for role, labels in used.items() for path, label in labels.items()},
+            records=records,
+            archives=archives,
         )
 
     def load(self, recipe: Recipe, reading: Reading, *, test_share: float) -> RawDataset:
@@ -130,15 +141,7 @@ class LabelledFiles:
             OSError: the results of the scan cannot be kept.
         """
         progress = reading.progress
-        scan = functools.partial(
-            scan_files,
-            self.folder,
-            list(self.labels),
-            members=self.members,
-            scratch=reading.scratch,
-            threads=reading.threads,
-            progress=progress,
-        )
+        scan = functools.partial(self._scan, reading)
         records = scan()
         problems = {name: why for name in self.labels if (why := _problem(records[name], recipe.preprocess))}
         problems |= self.odd
@@ -170,6 +173,19 @@ class LabelledFiles:
             fingerprint=fingerprint,
             skipped=skipped,
             unchanged=lambda: self._fingerprint(sound, scan()) == fingerprint,
+            archives=self.archives,
+        )
+
+    def _scan(self, reading: Reading) -> Mapping[str, FileRecord]:
+        if self.records is not None:
+            return self.records
+        return scan_files(
+            self.folder,
+            list(self.labels),
+            members=self.members,
+            scratch=reading.scratch,
+            threads=reading.threads,
+            progress=reading.progress,
         )
 
     def _check(self, sound: Sequence[str], problems: Mapping[str, str]) -> None:

@@ -3,13 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from training.data.shard_cache import Window
 
 Rows = npt.NDArray[np.int64]
 
@@ -49,6 +53,16 @@ class Member:
         return self.archive.is_symlink()
 
 
+class Archives(Protocol):
+    """Brings archives to this machine, of which only a part is here at a time."""
+
+    def window(self, turns: Sequence[Collection[Path]]) -> AbstractContextManager[Window]:
+        """Gives what lets a reader wait for the archives that each of its turns needs."""
+
+    def keep(self, members: Iterable[Member]) -> Mapping[Member, Member]:
+        """Brings some members to this machine, to stay, and returns where each is."""
+
+
 File = Path | Member
 # A file, or uint8 [height, width] (grey) or [height, width, 3] (RGB).
 Picture = File | npt.NDArray[np.uint8]
@@ -86,6 +100,7 @@ class RawDataset:
         fingerprint: a hash that is equal for the same data.
         skipped: files that were left out, each with the reason.
         unchanged: tells whether the fingerprint still is that of the pictures; files may be written to meanwhile.
+        archives: brings the archives in which the pictures lie to this machine; None: they are here.
     """
 
     labels: tuple[str, ...]
@@ -96,6 +111,15 @@ class RawDataset:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     unchanged: Callable[[], bool] = lambda: True
+    archives: Archives | None = None
+
+    def keeping(self, rows: Rows) -> Self:
+        """Returns the same data set, of which the pictures of some rows are on this machine all the time."""
+        if self.archives is None:
+            return self
+        here = self.archives.keep(picture for row in rows if isinstance(picture := self.pictures[row], Member))
+        pictures = [here.get(each, each) if isinstance(each, Member) else each for each in self.pictures]
+        return replace(self, pictures=pictures)
 
     @classmethod
     def of_arrays(cls, train: LabelledImages, test: LabelledImages, labels: tuple[str, ...]) -> "RawDataset":

@@ -100,10 +100,14 @@ class ShardsSource(_Data):
 
     Args:
         test_share: the share of each class that becomes the test set, if the files are not called like splits.
+        mixed: so many shards, chosen at random, are mixed at a time. None: all are.
     """
+
+    LATER: ClassVar = ("mixed",)
 
     kind: Literal["shards"] = "shards"
     test_share: float = Field(default=0.2, gt=0, lt=1)
+    mixed: int | None = Field(default=None, ge=1)
 
 
 # Photos as files, which a person names by a path.
@@ -271,6 +275,8 @@ class Recipe(_Data):
             raise ValueError("betas are of optimizer=adam and adamw; sgd has momentum")
         if self.optimizer != "sgd" and self.momentum != _MOMENTUM:
             raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas: leave it at {_MOMENTUM}")
+        if self.balanced and isinstance(self.source, ShardsSource) and self.source.mixed is not None:
+            raise ValueError("balanced draws from all shards at once: leave out source.mixed")
         if self.drop_path is not None and "drop_path_rate" in self.network:
             raise ValueError("drop_path and network.drop_path_rate are the same: set one of them")
         return self

@@ -30,6 +30,7 @@ class Features:
 
     values: npt.NDArray[np.float32]
     targets: torch.Tensor
+    shards: None = None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -14,11 +16,35 @@ from training.evaluation.logits import Forward
 from training.evaluation.score import Score
 from training.networks import heads
 from training.progress import Advance
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, ShardsSource
 from training.runs.learner import Learner
 from training.runs.optimizer import set_learning_rate
 
 _NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Says how far an epoch is.
+
+    Args:
+        generator: the state of the learner's generator before the order of the samples was drawn.
+        batches: how many are done.
+        totals: float32 [2]: the sum of the losses over the samples that are done, and the right answers.
+    """
+
+    generator: torch.Tensor
+    batches: int
+    totals: torch.Tensor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `from_dict` reads."""
+        return {"generator": self.generator, "batches": self.batches, "totals": self.totals}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Raises: KeyError if something is missing."""
+        return cls(content["generator"], content["batches"], content["totals"])
 
 
 def train_epoch(
@@ -31,6 +57,8 @@ def train_epoch(
     learning_rate: Callable[[int, int], float],
     draw: int,
     advance: Advance,
+    begun: Begun | None = None,
+    between: Callable[[Begun], None] = lambda _: None,
 ) -> Score:
     """Trains on every sample once, in random order. If classes are balanced, chance says how often a sample comes.
 
@@ -40,6 +68,8 @@ def train_epoch(
         learning_rate: gives the rate for (the batch's number in this epoch, from 0; the number of batches).
         draw: the seed of what is done to single images.
         advance: is told how many samples are done, and the score so far.
+        begun: how far the epoch is, if the learner comes out of its middle; None: it begins.
+        between: is told after each batch but the last how far the epoch is.
 
     Returns: the score over all samples, each by the weights of its moment.
     Raises: TrainingError if the loss is no longer finite, or if an image cannot be read.
@@ -47,10 +77,17 @@ def train_epoch(
     heads.train_mode(learner.network, learner.parts)
     device = learner.device
     parameters = [p for p in learner.network.parameters() if p.requires_grad]
-    totals = torch.zeros(2, device=device)  # loss, right answers
-    chosen = batches_of(_order(split.targets, learner.generator, balanced=recipe.balanced), recipe.batch_size)
-    seen = noted = 0
-    for number, (images, targets) in enumerate(split.batches(chosen, device=device, draw=draw), start=1):
+    if begun is None:
+        begun = Begun(learner.generator.get_state(), 0, torch.zeros(2))
+        order = order_of(split, learner.generator, recipe)
+    else:
+        order = order_of(split, torch.Generator().set_state(begun.generator), recipe)
+    totals = begun.totals.to(device, copy=True)  # loss, right answers
+    chosen = batches_of(order, recipe.batch_size)
+    before, to_come = chosen[: begun.batches], chosen[begun.batches :]
+    seen, noted = sum(map(len, before)), 0
+    batches = split.batches(to_come, device=device, draw=draw)
+    for number, (images, targets) in enumerate(batches, start=1 + len(before)):
         set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))
         changed = augmented(images, recipe.augment, learner.generator)
         changed, classes = mixed(changed, targets, recipe.augment, learner.generator)
@@ -66,6 +103,8 @@ def train_epoch(
             check_finite(score, too_high)
             advance(seen - noted, str(score))
             noted = seen
+        if number < len(chosen):
+            between(Begun(begun.generator, number, totals))
     return score
 
 
@@ -77,11 +116,18 @@ def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
     return pieces
 
 
-def _order(targets: torch.Tensor, generator: torch.Generator, *, balanced: bool) -> torch.Tensor:
-    if not balanced:
-        return torch.randperm(len(targets), generator=generator)
-    counts = torch.bincount(targets).double()
-    return torch.multinomial(1 / counts[targets], len(targets), replacement=True, generator=generator)
+def order_of(split: Split, generator: torch.Generator, recipe: Recipe) -> torch.Tensor:
+    """Returns int64 [n], the samples of an epoch in their order, at random."""
+    targets = split.targets
+    if recipe.balanced:
+        counts = torch.bincount(targets).double()
+        return torch.multinomial(1 / counts[targets], len(targets), replacement=True, generator=generator)
+    order = torch.randperm(len(targets), generator=generator)
+    mixed = recipe.source.mixed if isinstance(recipe.source, ShardsSource) else None
+    if mixed is None or (shards := split.shards) is None:
+        return order
+    places = torch.randperm(int(shards.max()) + 1, generator=generator)
+    return order[torch.argsort(places[shards[order]] // mixed, stable=True)]
 
 
 def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], *, clip: float | None) -> None:

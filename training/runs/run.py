@@ -1,7 +1,7 @@
 """Runs a recipe's stages and epochs. Each epoch ends in a state that the next, or a later process, goes on from."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from training.recipes.recipe import Recipe, Stage
 from training.reports.advice import samples_of_classes
 from training.reports.event_files import EventFiles
 from training.runs import log
+from training.runs import state as states
 from training.runs.initial_weights import InitialWeights
 from training.runs.learner import Learner
-from training.runs.loop import check_finite, train_epoch
+from training.runs.learner_state import LearnerState, snapshot
+from training.runs.loop import Begun, check_finite, train_epoch
 from training.runs.random_state import unchanged_random_state
 from training.runs.schedule import learning_rate, rate_too_high
 from training.runs.stage_data import StageData, stage_data
-from training.runs.state import Best, State, snapshot
+from training.runs.state import Best, PartialEpoch, State
 from training.runs.try_out import try_out
 from training.runs.try_program import try_program
 
@@ -36,6 +38,7 @@ class Run:
     Args:
         name: the model's name.
         folder: where the run's state and log are kept.
+        save_seconds: the state is also kept amid an epoch, when so many seconds have passed.
     """
 
     recipe: Recipe
@@ -45,9 +48,10 @@ class Run:
     device: torch.device
     folder: Path
     progress: Progress
+    save_seconds: float
 
     def epochs(self, *, resume: bool) -> State:
-        """Trains stage after stage, saves the state after each epoch, and returns the last state.
+        """Trains stage after stage, saves the state after each epoch and amid long ones, and returns the last state.
 
         Torch's own random generators are afterwards as they were.
 
@@ -60,14 +64,19 @@ class Run:
             OSError: the state cannot be written.
         """
         recipe = self.recipe
-        state = State.load(self.folder, self._identity) if resume else State.forget(self.folder)
+        state: State | None = None
+        partial: PartialEpoch | None = None
+        if resume:
+            state, partial = states.load(self.folder, self._identity)
+        else:
+            states.forget(self.folder)
         self.progress.say(
             f"training {self.name} ({recipe.architecture}) on {self.device}: "
             f"{len(self.dataset.train):,} samples, {len(self.dataset.held_out):,} held out"
         )
         self.progress.say(samples_of_classes(self.dataset.train.targets, self.dataset.labels, recipe))
-        if state is not None:
-            self.progress.say(f"resumed after epoch {state.epoch} of {recipe.all_epochs}")
+        if resume:
+            self.progress.say(_where(state, partial, recipe))
         after = 0 if state is None else state.epoch
         with EventFiles(self.folder, self.progress, after=after) as events, unchanged_random_state(self.device):
             torch.manual_seed(recipe.seed)
@@ -79,13 +88,14 @@ class Run:
             try:
                 for stage in recipe.stages:
                     if state is None or state.epoch < stage.last:
-                        learner = self._learner(stage, network, state, fixed)
+                        learner = self._learner(stage, network, state, partial, fixed)
                         data = stage_data(stage, learner, recipe, self.dataset, self.folder.parent, self.progress)
                         for epoch in range(1 if state is None else state.epoch + 1, stage.last + 1):
                             if state is not None and has_stalled(recipe, stage, state.curve):
                                 self.progress.say(f"the held-out loss has not fallen for {recipe.patience} epochs")
                                 break
-                            state = self._epoch(epoch, stage, learner, data, state, events)
+                            state = self._epoch(epoch, stage, learner, data, state, partial, events)
+                            partial = None
             except KeyboardInterrupt as interrupt:
                 raise Interrupted(_what_stands(state, recipe, self.folder)) from interrupt
         if state is None:
@@ -102,15 +112,31 @@ class Run:
             | ({} if code is None else {"code": dict(code.file.hashes)})
         )
 
-    def _learner(self, stage: Stage, network: nn.Module, state: State | None, fixed: Collection[str]) -> Learner:
+    def _learner(
+        self,
+        stage: Stage,
+        network: nn.Module,
+        state: State | None,
+        partial: PartialEpoch | None,
+        fixed: Collection[str],
+    ) -> Learner:
         parts = heads.parts(self.recipe.spec, stage.trainable)
         learner = Learner.of(network, parts, self.recipe, device=self.device, lr=stage.lr, fixed=fixed)
         if state is not None:
-            state.restore(learner, same_stage=state.epoch >= stage.first)
+            state.learner.restore(learner, same_stage=state.epoch >= stage.first)
+        if partial is not None:
+            partial.learner.restore(learner, same_stage=True)
         return learner
 
     def _epoch(
-        self, epoch: int, stage: Stage, learner: Learner, data: StageData, before: State | None, events: EventFiles
+        self,
+        epoch: int,
+        stage: Stage,
+        learner: Learner,
+        data: StageData,
+        before: State | None,
+        partial: PartialEpoch | None,
+        events: EventFiles,
     ) -> State:
         recipe = self.recipe
         peak = self.initial_weights.peak(recipe, stage)
@@ -132,6 +158,8 @@ class Run:
                 ),
                 draw=(recipe.seed << 16) + epoch,
                 advance=advance,
+                begun=None if partial is None else partial.begun,
+                between=self._saving(epoch, learner),
             )
             with learner.measured():
                 held_out = data.held_out_score(learner)
@@ -149,13 +177,25 @@ class Run:
             held_out_accuracy=held_out.accuracy,
         ).model_dump()
         curve = (point,) if before is None else (*before.curve, point)
-        state = State.of(self._identity, epoch, learner, curve, best)
+        state = State(self._identity, epoch, LearnerState.of(learner), curve, best)
         state.save(self.folder)
         seconds = time.perf_counter() - started
         record = point | {"seconds": seconds, "images_per_second": len(data.train) / seconds}
         log.append(self.folder, record)
         events.add_epoch(record)
         return state
+
+    def _saving(self, epoch: int, learner: Learner) -> Callable[[Begun], None]:
+        """Returns what keeps the state amid an epoch, whenever it is time."""
+        last = time.monotonic()
+
+        def save(begun: Begun) -> None:
+            nonlocal last
+            if time.monotonic() - last >= self.save_seconds:
+                PartialEpoch(self._identity, epoch, begun, LearnerState.of(learner)).save(self.folder)
+                last = time.monotonic()
+
+        return save
 
 
 def has_stalled(recipe: Recipe, stage: Stage, curve: Sequence[Mapping[str, float]]) -> bool:
@@ -170,7 +210,20 @@ def has_stalled(recipe: Recipe, stage: Stage, curve: Sequence[Mapping[str, float
     return len(losses) - 1 - losses.index(min(losses)) >= recipe.patience
 
 
+def _where(state: State | None, partial: PartialEpoch | None, recipe: Recipe) -> str:
+    """Says where a run goes on."""
+    after = "" if state is None else f"after epoch {state.epoch} of {recipe.all_epochs}"
+    amid = "" if partial is None else f"after {partial.begun.batches:,} batches of epoch {partial.epoch}"
+    return f"resumed {amid or after}"
+
+
 def _what_stands(state: State | None, recipe: Recipe, folder: Path) -> str:
+    if (folder / states.PARTIAL).exists():
+        epoch = 1 if state is None else state.epoch + 1
+        return (
+            f"interrupted: epoch {epoch} of {recipe.all_epochs} is kept in {folder} as far as it was saved, "
+            "nothing was published; go on with the same command and --resume"
+        )
     if state is None:
         return (
             "interrupted in the first epoch: nothing is kept, nothing was published; start again with the same command"

@@ -3,6 +3,7 @@
 `checkpoint.pth.tar` is the run after its last whole epoch, `model_best.pth.tar` is its best epoch. Neither is for
 serving. `torch.load(weights_only=True)` reads both: dictionaries with "epoch", "arch", "state_dict", "best_prec1"
 (percent), "optimizer", and what else is needed. The learning rate is a function of the step, so it has no state.
+`partial_epoch.pth.tar` is the run amid a long epoch. It is removed when the epoch is over.
 """
 
 from dataclasses import dataclass
@@ -10,18 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
 
-from classifier.architectures import load_weights
 from training import atomic_files
 from training.errors import TrainingError
 from training.evaluation.score import Score
-from training.runs.learner import Learner
-from training.runs.random_state import random_state, restore_random_state
+from training.runs.learner_state import LearnerState, Weights
+from training.runs.loop import Begun
 
-Weights = dict[str, torch.Tensor]
-
-CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+CHECKPOINT, BEST, PARTIAL = "checkpoint.pth.tar", "model_best.pth.tar", "partial_epoch.pth.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,76 +30,23 @@ class Best:
     weights: Weights
 
 
-def snapshot(network: nn.Module) -> Weights:
-    """Returns a copy of the weights as they are now, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in network.state_dict().items()}
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """Is a run after `epoch` epochs.
 
     Args:
         identity: all that decides the run's weights; only a run with the same can go on from this state.
-        average: the state of the running mean; None: the run has none.
-        random: the state of the run's generator, then those of torch's own, as `random_state` gives them.
         curve: one record for each epoch, as in `classifier.manifest.EpochPoint`.
     """
 
     identity: dict[str, Any]
     epoch: int
-    network: Weights
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    average: dict[str, Any] | None
-    random: tuple[torch.Tensor, ...]
+    learner: LearnerState
     curve: tuple[dict[str, Any], ...]
     best: Best
 
-    @classmethod
-    def of(
-        cls, identity: dict[str, Any], epoch: int, learner: Learner, curve: tuple[dict[str, Any], ...], best: Best
-    ) -> Self:
-        """Returns the state of a run whose learner has just finished `epoch`. It shares the network's tensors."""
-        average = learner.ema
-        return cls(
-            identity=identity,
-            epoch=epoch,
-            network=learner.network.state_dict(),
-            optimizer=learner.optimizer.state_dict(),
-            scaler=learner.scaler.state_dict(),
-            average=None if average is None else average.state(),
-            random=(learner.generator.get_state(), *random_state(learner.device)),
-            curve=curve,
-            best=best,
-        )
-
-    def restore(self, learner: Learner, *, same_stage: bool) -> None:
-        """Puts this state into a learner.
-
-        Args:
-            same_stage: the learner goes on with the stage of this state. Otherwise a new stage begins, which takes
-                only the weights and the random numbers.
-        """
-        load_weights(learner.network, self.network, share=False)
-        if same_stage:
-            learner.optimizer.load_state_dict(self.optimizer)
-            learner.scaler.load_state_dict(self.scaler)
-            if learner.ema is not None and self.average is not None:
-                learner.ema.restore(self.average)
-        elif learner.ema is not None:
-            learner.ema.begin()
-        learner.generator.set_state(self.random[0])
-        restore_random_state(self.random[1:], learner.device)
-
-    @staticmethod
-    def forget(folder: Path) -> None:
-        """Removes what could be resumed, because files of two runs must never lie side by side. Raises: OSError."""
-        for name in (CHECKPOINT, BEST):
-            (folder / name).unlink(missing_ok=True)
-
     def save(self, folder: Path) -> None:
-        """Writes both files, the best epoch first. Raises: OSError.
+        """Writes both files, the best epoch first, and removes what was kept amid the epoch. Raises: OSError.
 
         If this is cut off between the two, the epoch is repeated, and gives the same again.
         """
@@ -110,36 +54,31 @@ class State:
         common = {
             "arch": self.identity["architecture"],
             "best_prec1": 100 * best.score.accuracy,
-            "optimizer": self.optimizer,
+            "optimizer": self.learner.optimizer,
             "identity": self.identity,
         }
         if best.epoch == self.epoch:
             scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
             atomic_files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
-        rest = {
-            "epoch": self.epoch,
-            "state_dict": self.network,
-            "scaler": self.scaler,
-            "average": self.average,
-            "random": list(self.random),
-            "curve": list(self.curve),
-        }
-        atomic_files.save(folder / CHECKPOINT, common | rest)
+        rest = {"epoch": self.epoch, "curve": list(self.curve)}
+        atomic_files.save(folder / CHECKPOINT, common | self.learner.to_dict() | rest)
+        (folder / PARTIAL).unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, folder: Path, identity: dict[str, Any]) -> Self:
-        """Reads both files. Raises: TrainingError if there is no state, if it is damaged, or of another run."""
-        content, best = _read(folder / CHECKPOINT, identity), _read(folder / BEST, identity)
+    def load(cls, folder: Path, identity: dict[str, Any]) -> Self | None:
+        """Reads both files; None if there is none. Raises: TrainingError if one is damaged, or of another run."""
+        content = _read(folder / CHECKPOINT, identity)
+        if content is None:
+            return None
+        best = _read(folder / BEST, identity)
         try:
+            if best is None:
+                raise ValueError(f"{BEST} is not there")
             _check_belongs(best, content)
             return cls(
                 identity=content["identity"],
                 epoch=content["epoch"],
-                network=content["state_dict"],
-                optimizer=content["optimizer"],
-                scaler=content["scaler"],
-                average=content["average"],
-                random=tuple(content["random"]),
+                learner=LearnerState.from_dict(content),
                 curve=tuple(content["curve"]),
                 best=Best(best["epoch"], Score(best["loss"], best["accuracy"]), best["state_dict"]),
             )
@@ -147,12 +86,69 @@ class State:
             raise _damaged(folder) from error
 
 
-def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class PartialEpoch:
+    """Is a run amid an epoch.
+
+    Args:
+        identity: as in `State`.
+        epoch: the one that is not over.
+        begun: how far it is.
+    """
+
+    identity: dict[str, Any]
+    epoch: int
+    begun: Begun
+    learner: LearnerState
+
+    def save(self, folder: Path) -> None:
+        """Writes one file. Raises: OSError."""
+        content = {"identity": self.identity, "epoch": self.epoch, "begun": self.begun.to_dict()}
+        atomic_files.save(folder / PARTIAL, content | self.learner.to_dict())
+
+    @classmethod
+    def load(cls, folder: Path, identity: dict[str, Any]) -> Self | None:
+        """Reads the file; None if there is none. Raises: TrainingError if it is damaged, or of another run."""
+        content = _read(folder / PARTIAL, identity)
+        if content is None:
+            return None
+        try:
+            return cls(
+                identity=content["identity"],
+                epoch=content["epoch"],
+                begun=Begun.from_dict(content["begun"]),
+                learner=LearnerState.from_dict(content),
+            )
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder / PARTIAL) from error
+
+
+def forget(folder: Path) -> None:
+    """Removes what could be resumed, because files of two runs must never lie side by side. Raises: OSError."""
+    for name in (CHECKPOINT, BEST, PARTIAL):
+        (folder / name).unlink(missing_ok=True)
+
+
+def load(folder: Path, identity: dict[str, Any]) -> tuple[State | None, PartialEpoch | None]:
+    """Returns the last whole epoch and how far the next one is, of which at least one is there.
+
+    Raises: TrainingError if there is nothing to resume, or if it is damaged, or of another run.
+    """
+    state, partial = State.load(folder, identity), PartialEpoch.load(folder, identity)
+    after = 0 if state is None else state.epoch
+    if partial is not None and partial.epoch != after + 1:  # the run was killed before it was removed
+        partial = None
+    if state is None and partial is None:
+        raise TrainingError(f"nothing to resume: {folder / CHECKPOINT} is not there; start without --resume")
+    return state, partial
+
+
+def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         kept = content["identity"]
-    except FileNotFoundError as error:
-        raise TrainingError(f"nothing to resume: {path} is not there; start without --resume") from error
+    except FileNotFoundError:
+        return None
     except Exception as error:  # whatever a damaged archive raises
         raise _damaged(path) from error
     _check_same(path, kept, identity)

@@ -25,8 +25,8 @@ from training.networks.served import served_network
 from training.networks.spec import NetworkSpec
 from training.progress import Progress
 from training.recipes.recipe import Recipe
+from training.runs.learner_state import snapshot
 from training.runs.stage_data import first_two
-from training.runs.state import snapshot
 
 _PROBABILITIES = ("softmax", "sigmoid", "sigmoid_")
 _NEAR = 1e-4  # a sum of probabilities is as near to 1

@@ -13,7 +13,7 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
-from tests.support.runs import Train, interrupt, same_weights
+from tests.support.runs import KINDS, Train, interrupt, same_weights
 from training.commands.evaluate import evaluate
 from training.data.dataset import load_dataset
 from training.errors import Interrupted, TrainingError
@@ -82,19 +82,7 @@ def test_training_leaves_the_caller_s_random_numbers_alone(run: Train) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"augment": {"shift": 1}},
-        {"ema": 0.9, "clip": 1.0, "balanced": True},
-        {"precision": "bf16"},
-        {"trainable": "head", "unfreeze": {"epochs": 2, "lr": 0.01}, "epochs": 1, "ema": 0.5},
-        {"optimizer": "adamw", "lr": 0.002, "layer_decay": 0.7},
-        {"optimizer": "adam", "lr": 0.002, "betas": (0.8, 0.99)},
-        {"augment": {"mixup": 0.5, "cutmix": 1.0, "erase": 0.3, "rand": (2, 9)}, "publish": "last"},
-    ],
-    ids=["shift", "ema", "bf16", "stages", "adamw", "adam", "mixed"],
-)
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
 def test_a_resumed_run_gives_bit_for_bit_the_weights_of_one_that_never_stopped(
     run: Train, tiny: Recipe, changes: dict[str, Any]
 ) -> None:

@@ -13,7 +13,14 @@ from training.recipes.recipe import Recipe
 
 @pytest.fixture
 def load_files(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
-    def load_files(recipe: Recipe, data: Path, *, strict: bool = False, measure: Role = "val") -> Dataset:
+    def load_files(
+        recipe: Recipe,
+        data: Path | str,
+        *,
+        strict: bool = False,
+        measure: Role = "val",
+        cache_bytes: int | None = None,
+    ) -> Dataset:
         return load_dataset(
             recipe,
             folder=data,
@@ -21,6 +28,7 @@ def load_files(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
             measure=measure,
             workers=0,
             strict=strict,
+            cache_bytes=cache_bytes,
             progress=said.progress,
         )
 

@@ -31,7 +31,7 @@ def test_files_that_are_as_they_were_are_not_read_again(
     folder: Path, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = scan(folder, said)
-    monkeypatch.setattr(file_scan, "_record", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr(file_scan, "record_of", lambda *_: pytest.fail("a file was read"))
     assert scan(folder, said) == first
     assert str(said).count("looking at") == 1
 
@@ -105,7 +105,7 @@ def test_a_scan_that_is_interrupted_keeps_nothing_of_files_that_it_has_not_read(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as pressed:
-        pressed.setattr(file_scan, "_record", press)
+        pressed.setattr(file_scan, "record_of", press)
         with pytest.raises(KeyboardInterrupt):
             scan(folder, said)
     second = scan(folder, said)

@@ -2,9 +2,8 @@
 
 import functools
 import gzip
-import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from tests.support.photo_files import write
 from tests.support.runs import Said
+from tests.support.shard_files import archive, samples
 from training.data import shards
 from training.data.dataset import Dataset, name_of
 from training.errors import TrainingError
@@ -31,25 +31,6 @@ def load(load_files: Load) -> Load:
 @pytest.fixture
 def photo(tmp_path: Path) -> Callable[[int], bytes]:
     return lambda seed: write(tmp_path / "one.jpg", seed=seed).read_bytes()
-
-
-def archive(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def samples(photo: Callable[[int], bytes], first: int, count: int) -> dict[str, bytes]:
-    """Every third photo is of class 10, the others are of 9."""
-    return {
-        f"{i:05}.{ending}": content
-        for i in range(first, first + count)
-        for ending, content in (("jpg", photo(i)), ("cls", b"10" if i % 3 == 0 else b"9\n"), ("json", b"{}"))
-    }
 
 
 @pytest.mark.parametrize(

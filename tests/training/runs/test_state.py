@@ -1,0 +1,102 @@
+"""The state that is kept amid an epoch: what it gives again, and when it is refused or forgotten."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.checkpoint import Checkpoint
+from tests.support.runs import KINDS, Said, Train, interrupt, same_weights
+from training.errors import Interrupted, TrainingError
+from training.recipes.recipe import Recipe, StrokesSource
+from training.runs.state import PartialEpoch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def killed(run: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, int], str]:
+    """Runs a recipe until the state was kept so many times, and returns what is said of it."""
+
+    def killed(recipe: Recipe, saves: int) -> str:
+        save, count = PartialEpoch.save, 0
+
+        def counting(self: PartialEpoch, folder: Path) -> None:
+            nonlocal count
+            save(self, folder)
+            count += 1
+            if count == saves:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PartialEpoch, "save", counting)
+            with pytest.raises(Interrupted) as told:
+                run(recipe, save_minutes=0)
+        return str(told.value)
+
+    return killed
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
+def test_a_resumed_run_gives_bit_for_bit_the_weights_and_the_curve_of_one_that_never_stopped(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], changes: dict[str, Any]
+) -> None:
+    recipe = tiny.replace(**({"epochs": 3} | changes))
+    whole = run(recipe, save_minutes=0)
+    assert isinstance(recipe.source, StrokesSource)
+    batches = math.ceil((recipe.source.samples - recipe.held_out) / recipe.batch_size)
+    for saves in (1, batches - 1, batches + 1):  # in the first epoch twice, in the second one
+        assert "--resume" in killed(recipe, saves)
+        again = run(recipe, resume=True)
+        assert same_weights(again, whole)
+        assert Checkpoint.load(again).manifest.curve == Checkpoint.load(whole).manifest.curve
+
+
+def test_it_is_said_what_stands_and_where_it_goes_on(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], said: Said, tmp_path: Path
+) -> None:
+    assert "interrupted: epoch 1 of 2 is kept in" in killed(tiny, 2)
+    run(tiny, resume=True, progress=said.progress)
+    assert "resumed after 2 batches of epoch 1" in str(said)
+    assert not (tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar").exists()
+
+
+def test_what_was_kept_amid_an_epoch_that_is_over_is_not_gone_on_from(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+) -> None:
+    killed(tiny, 2)
+    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
+    kept = partial.read_bytes()
+    whole = run(tiny)
+    partial.write_bytes(kept)
+    assert same_weights(run(tiny, resume=True), whole)
+
+
+def test_a_new_run_forgets_it(run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str]) -> None:
+    killed(tiny, 2)
+    assert "nothing is kept" in interrupt(run, "epoch 1/")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        run(tiny, resume=True)
+
+
+def test_one_that_is_damaged_or_of_another_run_is_refused(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+) -> None:
+    killed(tiny, 2)
+    with pytest.raises(TrainingError, match=r"of another run \(lr"):
+        run(tiny.replace(lr=0.02), resume=True)
+    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
+    for damaged in (partial.read_bytes()[:500], b"junk"):
+        partial.write_bytes(damaged)
+        with pytest.raises(TrainingError, match="is damaged; start without --resume"):
+            run(tiny, resume=True)
+
+
+def test_it_is_kept_only_when_so_many_minutes_have_passed(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("ten minutes have not passed")
+
+    monkeypatch.setattr(PartialEpoch, "save", never)
+    run()
