@@ -118,7 +118,7 @@ class RemoteStorage:
             self._cache.remove(key)  # the machine may have stopped while it was written
 
         def write(path: Path) -> None:
-            self._store.fetch(model, f"{file.version}.safetensors", to=path)
+            self._store.fetch(model, f"{file.version}.safetensors", to=path, size=file.fingerprint.size)
             _check(path, file)
 
         return self._cache.fetch(key, file.fingerprint.size, write)

@@ -66,16 +66,15 @@ def main() -> int:
             "fetched": (f"{url}/*.tar", size // 2),
         }
         epochs = {
-            name: _epoch(recipe, data, room, scratch / name, arguments.workers)
-            for name, (data, room) in places.items()
+            name: _epoch(recipe, data, room, scratch / name, arguments.workers) for name, (data, room) in places.items()
         }
         rates: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(-1, arguments.rounds):  # the first is not counted
-            for name in list(epochs)[:: 1 if number % 2 else -1]:
+            for each in list(epochs)[:: 1 if number % 2 else -1]:
                 start = time.perf_counter()
-                images = epochs[name](number + 1)
+                images = epochs[each](number + 1)
                 if number >= 0:
-                    rates[name].append(images / (time.perf_counter() - start))
+                    rates[each].append(images / (time.perf_counter() - start))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {name: medians[name] / medians["folder"] for name in ("kept", "fetched")}
     print(", ".join(f"{name} {rate:,.0f}/s" for name, rate in medians.items()), ratios)

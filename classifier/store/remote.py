@@ -15,6 +15,9 @@ _TRIES = 2
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}},
 }
+# What trickles keeps its connection alive. An object must be read in so many seconds, and longer if it is large.
+_PATIENCE = 60.0
+_SLOWEST = 100_000  # bytes a second
 _MAX_REASON = 300
 _PUTS = 5
 
@@ -88,12 +91,18 @@ class RemoteStore:
     def read(self, *names: str, start: int, end: int) -> bytes:
         """Returns a part of an object: fewer bytes where it ends before."""
         with _asking(self.url_of(*names)):
-            return bytes(self._files.cat_file(self._path(*names), start=start, end=end))
+            piece = self._files.cat_file(self._path(*names), start=start, end=end, **self._limit(end - start))
+            return bytes(piece)
 
-    def fetch(self, *names: str, to: Path) -> None:
-        """Writes an object into a file."""
+    def fetch(self, *names: str, to: Path, size: int | None = None) -> None:
+        """Writes an object into a file.
+
+        Args:
+            size: how many bytes it has, which says how long it may take; None: as long as something comes.
+        """
+        limit = {} if size is None else self._limit(size)
         with _asking(self.url_of(*names)):
-            self._files.get_file(self._path(*names), str(to))
+            self._files.get_file(self._path(*names), str(to), **limit)
 
     def create(self, *names: str, content: Path) -> None:
         """Makes an object of a file, whole or not at all.
@@ -119,6 +128,10 @@ class RemoteStore:
         with _asking(self.url_of(*names)):
             self._files.rm_file(self._path(*names))
 
+    def _limit(self, size: int) -> dict[str, float]:
+        """Returns how long so many bytes may take, as fsspec's asynchronous file systems are told."""
+        return {"timeout": _PATIENCE + size / _SLOWEST} if self._scheme == "s3" else {}
+
     def _path(self, *names: str) -> str:
         return "/".join((self._root.rstrip("/"), *names))
 
@@ -132,6 +145,8 @@ def _asking(url: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from error
     except FileExistsError as error:
         raise _exists(url) from error
+    except TimeoutError as error:
+        raise StoreError(f"{url}: it did not come in time") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of this machine's disk
             raise

@@ -1,4 +1,4 @@
-"""A proxy on loopback that cuts connections off after some bytes, as networks do."""
+"""A proxy on loopback that cuts connections off after some bytes, or lets the rest trickle, as networks do."""
 
 import contextlib
 import socket
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PIECE = 1 << 14
+_PAUSE = 0.1  # seconds between the bytes that trickle
 
 
 class CuttingProxy:
@@ -14,16 +15,20 @@ class CuttingProxy:
 
     Attributes:
         bytes_left: so many bytes may still come back on each connection. Then it is reset. None: all.
+        trickles: it is not reset then. A byte comes from time to time.
     """
 
     def __init__(self, target: int) -> None:
         self.bytes_left: int | None = None
+        self.trickles = False
+        self._closed = threading.Event()
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -49,9 +54,17 @@ class CuttingProxy:
             while piece := server.recv(_PIECE):
                 came += len(piece)
                 if self.bytes_left is not None and came > self.bytes_left:
+                    if self.trickles:
+                        self._trickle(client, piece)
                     break
                 client.sendall(piece)
             client.shutdown(socket.SHUT_RDWR)
+
+    def _trickle(self, client: socket.socket, piece: bytes) -> None:
+        for i in range(len(piece)):
+            if self._closed.wait(_PAUSE):
+                return
+            client.sendall(piece[i : i + 1])
 
 
 @contextmanager

@@ -46,9 +46,9 @@ class Bucket(RemoteStore):
         self._ask("read", *names)
         return super().read(*names, start=start, end=end)
 
-    def fetch(self, *names: str, to: Path) -> None:
+    def fetch(self, *names: str, to: Path, size: int | None = None) -> None:
         self._ask("fetch", *names)
-        super().fetch(*names, to=to)
+        super().fetch(*names, to=to, size=size)
 
     def gone(self) -> list[RemoteEntry]:
         raise FileNotFoundError
@@ -237,8 +237,8 @@ class TestFetching:
         (file,) = files(storage).values()
         fetch = bucket.fetch
 
-        def half(*names: str, to: Path) -> None:
-            fetch(*names, to=to)
+        def half(*names: str, to: Path, size: int) -> None:
+            fetch(*names, to=to, size=size)
             to.write_bytes(to.read_bytes()[: to.stat().st_size // 2])
 
         monkeypatch.setattr(bucket, "fetch", half)

@@ -1,14 +1,19 @@
 """A store behind a URL: memory, and a real S3 server where there is one."""
 
 import errno
+import http.server
+import re
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from classifier.store import remote
 from classifier.store.remote import RemoteEntry, RemoteStore, StoreError
 from tests.support.memory_store import memory_url
+from tests.support.proxy import cutting_proxy
 from tests.support.s3 import S3Server
 
 
@@ -209,6 +214,73 @@ class TestAStoreWhoseAnswersAreNotUnderstood:
         with pytest.raises(StoreError):
             RemoteStore(memory_url()).create("mnist", "1.safetensors", content=file)
         assert answers == [403]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_an_object_that_trickles_is_given_up(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = s3.new_url()
+    (tmp_path / "file").write_bytes(bytes(200_000))
+    RemoteStore(url).create("mnist", "1.safetensors", content=tmp_path / "file")
+    monkeypatch.setattr(remote, "_PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "_SLOWEST", 1e6)
+    with cutting_proxy(s3.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        store = RemoteStore(url)
+        proxy.bytes_left, proxy.trickles = 50_000, True
+        with pytest.raises(StoreError, match="it did not come in time"):
+            store.fetch("mnist", "1.safetensors", to=tmp_path / "copy", size=200_000)
+        with pytest.raises(StoreError, match="it did not come in time"):
+            store.read("mnist", "1.safetensors", start=0, end=200_000)
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A store that answers every request with what `refusal` says."""
+
+    refusal: ClassVar[tuple[int, str, str]]
+
+    def do_GET(self) -> None:
+        status, code, words = self.refusal
+        body = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
+        (403, "AccessDenied", "Access Denied"),
+        (503, "SlowDown", "Please reduce your request rate."),
+        (500, "InternalError", "We encountered an internal error. Please try again."),
+    ],
+    ids=lambda refusal: refusal[1],
+)
+def test_a_store_that_refuses_is_quoted_in_one_line(
+    s3: S3Server, refusal: tuple[int, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Refusing, "refusal", refusal, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        store = RemoteStore(s3.new_url())
+        for ask in (
+            store.entries,
+            lambda: store.read("mnist", "1.safetensors", start=0, end=8),
+            lambda: store.fetch("mnist", "1.safetensors", to=tmp_path / "copy"),
+        ):
+            with pytest.raises(StoreError, match=re.escape(refusal[2].rstrip("."))) as caught:
+                ask()
+            assert str(caught.value).startswith(store.url)
+            assert "\n" not in str(caught.value)
+        server.shutdown()
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_store(
