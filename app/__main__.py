@@ -1,4 +1,7 @@
-"""`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all."""
+"""`python -m app`: settings, the port, and then a supervisor with its processes, or one process that does it all.
+
+`python -m app score` serves nobody: it scores images offline (`app.scoring`).
+"""
 
 from app.processes.early_signals import end_on_signals, ignore_signals
 
@@ -23,11 +26,15 @@ from classifier.cores import find_cores
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until a signal or a failure.
+    """Serves until a signal or a failure, or scores images.
 
     Returns: The exit code: 0 after a signal, 1 after a failure, 2 for what has to be put right first. Errors of the
         last kind are one line on standard error. Other exceptions are faults of the program, and pass through.
     """
+    if arguments[:1] == ["score"]:
+        from app.scoring import command
+
+        return command.main(arguments[1:])
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads, here or in a child, spin no core away
     try:
         settings = Settings.read(arguments)

@@ -46,7 +46,10 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Serves the checkpoints of a store. Flags win over FLAMBEAU_<NAME> in the environment, and both over .env."""
+    """Serves the checkpoints of a store. Flags win over FLAMBEAU_<NAME> in the environment, and both over .env.
+
+    To score a folder of images instead: python -m app score --help
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

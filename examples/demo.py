@@ -31,9 +31,9 @@ from PIL import Image
 from app.lifecycle.storage import LocalFolder
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
+from classifier.progress import Progress
 from training.data.dataset import load_dataset
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.dataset_table import DIGIT
 from training.recipes.recipe import Recipe

@@ -15,10 +15,10 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from classifier.torchvision_parts import torchvision_part
 from training.commands.import_network import import_network
 from training.errors import TrainingError
-from training.progress import Progress
 
 CLASSES = 1000
 # As the weights were trained by TensorFlow: (level - 127) / 128.

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from app.http.problems import PROBLEMS
+from classifier.progress import Progress
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
 from tests.support.checkpoints import checkpoint, publish
 from tests.support.cluster import find_kubectl, find_node_models
@@ -20,7 +21,6 @@ from tests.support.runs import Said, Train
 from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PROJECT, ServerProcess, serving
 from training.commands.train import train
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 

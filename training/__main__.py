@@ -22,7 +22,7 @@ from training.publishing.fetched import fetched
 from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from training.progress import Progress
+    from classifier.progress import Progress
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from classifier.progress import Progress
     from training.commands.train import train
-    from training.progress import Progress
 
     progress = Progress()
     progress.say(f"cores: {find_cores()}")
@@ -128,7 +128,7 @@ def _own_network(typed: str) -> str:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from training.progress import Progress
+    from classifier.progress import Progress
 
     progress = Progress()
     progress.say(f"published {_imported(arguments, progress)}")
@@ -210,8 +210,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from classifier.progress import Progress
     from training.commands.evaluate import evaluate
-    from training.progress import Progress
 
     progress = Progress()
     progress.say(f"cores: {find_cores()}")

@@ -36,9 +36,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from classifier.normalize import normalizer
+from classifier.progress import Progress
 from training.data.augment import augmented
 from training.data.dataset import load_dataset
-from training.progress import Progress
 from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parents[1] / "results" / "photo_pipeline.json"

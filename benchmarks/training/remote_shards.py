@@ -25,10 +25,10 @@ from pathlib import Path
 import fsspec
 import torch
 
+from classifier.progress import Progress
 from tests.support.s3 import s3_server
 from tests.support.shard_files import archive
 from training.data.dataset import load_dataset
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 from training.runs.loop import order_of

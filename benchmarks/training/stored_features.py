@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 
 from classifier.architectures import build
+from classifier.progress import Advance, Progress
 from training.commands.import_weights import import_weights
 from training.commands.train import train
-from training.progress import Advance, Progress
 from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parents[1] / "results" / "stored_features.json"

@@ -24,8 +24,8 @@ from torchvision.transforms import ToTensor
 
 from classifier.architectures import build
 from classifier.checkpoint import Header
+from classifier.progress import Progress
 from training.commands.train import train
-from training.progress import Progress
 from training.recipes.builtin import builtin
 
 RESULTS = Path(__file__).parents[1] / "results" / "train_mnist.json"

@@ -78,6 +78,13 @@ class RemoteStore:
             found.append(RemoteEntry(name, is_folder, 0 if is_folder else int(info["size"] or 0), _stamp(info)))
         return found
 
+    def names(self) -> list[str]:
+        """Lists all objects below the URL, however deep, by their names from there, in order."""
+        with _asking(self.url):
+            found = self._files.find(self._root)
+        root = f"{self._root.strip('/')}/"
+        return sorted(str(each).strip("/").removeprefix(root) for each in found)
+
     def check_bucket(self) -> None:
         """Checks that there is a bucket to make objects in. Raises: FileNotFoundError.
 
@@ -87,6 +94,11 @@ class RemoteStore:
         with contextlib.suppress(StoreError), _asking(self.url):
             if self._scheme == "s3":
                 self._files.ls(bucket)
+
+    def read_all(self, *names: str) -> bytes:
+        """Reads an object."""
+        with _asking(self.url_of(*names)):
+            return bytes(self._files.cat_file(self._path(*names)))
 
     def read(self, *names: str, start: int, end: int) -> bytes:
         """Returns a part of an object: fewer bytes where it ends before."""

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from classifier.checkpoint import Checkpoint
+from classifier.progress import Advance, Progress
 from training.errors import Interrupted
-from training.progress import Advance, Progress
 from training.recipes.recipe import Recipe
 
 Train = Callable[..., Path]

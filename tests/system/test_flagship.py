@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from classifier.checkpoint import Checkpoint
+from classifier.progress import Progress
 from tests.support.images import encoded
 from tests.support.server import serving
 from training.commands.train import train
 from training.data.batches import Split
 from training.data.dataset import load_dataset
 from training.evaluation.measure import measured
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import StrokesSource
 

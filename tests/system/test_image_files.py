@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from benchmarks.harness.slow_images import jpeg_of_scans, png, png_chunk, tiff
+from classifier.progress import Progress
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
 from tests.support.images import encoded
 from tests.support.photo_files import picture, write_folder
 from training.data.dataset import Dataset, load_dataset
 from training.data.decode import Job, pixels_of
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Augment
 

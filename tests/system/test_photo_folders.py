@@ -12,12 +12,12 @@ from PIL import Image
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Manifest
+from classifier.progress import Advance, Progress
 from tests.support import checkpoints
 from tests.support.photo_files import picture, rewrite, write
 from tests.support.runs import Said, Train
 from training.__main__ import main
 from training.errors import TrainingError
-from training.progress import Advance, Progress
 from training.recipes.builtin import builtin
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

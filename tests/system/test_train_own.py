@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from classifier.checkpoint import Checkpoint, Header
+from classifier.progress import Progress
 from tests.support.own_code import SMALL
 from tests.support.photo_files import write_folder
 from tests.support.runs import CtrlC, Said, Train, same_weights
@@ -16,7 +17,6 @@ from training.commands.evaluate import evaluate
 from training.commands.reproduce import reproduce
 from training.errors import Interrupted, TrainingError
 from training.networks import own_code
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 

@@ -10,11 +10,11 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from tests.support import checkpoints
 from tests.support.runs import CtrlC, Train, same_weights
 from tests.support.server import serving
 from training.errors import Interrupted, TrainingError
-from training.progress import Progress
 from training.recipes.builtin import builtin
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Metrics
+from classifier.progress import Progress
 from training.commands.reproduce import recipe_of
 from training.data.dataset import load_dataset
 from training.data.folder_names import composed
@@ -16,7 +17,6 @@ from training.errors import TrainingError
 from training.evaluation import measure
 from training.evaluation.logits import evaluation_batch
 from training.evaluation.measure import Measured
-from training.progress import Progress
 from training.recipes.builtin import OF_PHOTOS, builtin
 from training.recipes.recipe import Recipe
 from training.runs.initial_weights import load_checkpoint

@@ -8,11 +8,12 @@ from typing import BinaryIO, Literal
 import safetensors.torch
 import torch
 
+from classifier import atomic_files
 from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Manifest
 from classifier.normalize import normalizer
-from training import atomic_files
+from training import tensor_files
 from training.errors import TrainingError, one_line
 from training.networks import onnx_model
 from training.networks.export_program import record
@@ -94,7 +95,7 @@ def _writer(own: Checkpoint, said: Sidecar, file_format: FileFormat, *, safe: bo
         if safe:
             data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
             return lambda file: file.write(data)
-        return lambda file: atomic_files.save_to(file, weights)
+        return lambda file: tensor_files.save_to(file, weights)
     recorded = _recorded(own)
     if file_format == "pt2":
         return lambda file: torch.export.save(recorded, file)

@@ -9,6 +9,7 @@ from classifier.header import CheckpointError
 from classifier.preprocess import Preprocess
 from classifier.program.check import check
 from classifier.program.network import ProgramNetwork
+from classifier.progress import Progress
 from training.commands.imported import Served, agreed, example_pngs, note_to, publish_served
 from training.commands.preprocess_choice import chosen_preprocess
 from training.errors import TrainingError, one_line
@@ -16,7 +17,6 @@ from training.networks import pt2
 from training.networks.logits import with_logits
 from training.networks.pt2_operators import Composite
 from training.networks.served import EXPORTED, of_exported
-from training.progress import Progress
 from training.publishing import sidecar
 from training.publishing.publish import Address, check_name
 from training.publishing.reference import images_of

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from training.commands.imported import Served, note_to, prepared, publish_network
 from training.errors import TrainingError
 from training.networks import own_code
 from training.networks.spec import NetworkSpec
 from training.networks.weights import Weights, adapt_state_dict
-from training.progress import Progress
 from training.publishing.publish import Address
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from classifier.progress import Progress
 from training.commands.imported import Served, note_to, publish_network
 from training.errors import TrainingError
 from training.networks import timm_networks, timm_weights
 from training.networks.pretrained import pretrained, source_of
 from training.networks.spec import NetworkSpec
-from training.progress import Progress
 from training.publishing import sidecar
 from training.publishing.publish import Address
 

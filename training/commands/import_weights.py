@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from training.commands.imported import Served, agreed, note_to, prepared, publish_network
 from training.errors import TrainingError
 from training.networks import foreign, own_code
@@ -11,7 +12,6 @@ from training.networks.code_files import is_own_code
 from training.networks.spec import NetworkSpec
 from training.networks.weights import adapt_state_dict
 from training.networks.words import in_words
-from training.progress import Progress
 from training.publishing import sidecar
 from training.publishing.publish import Address
 

@@ -12,6 +12,7 @@ from classifier.architectures import load_weights
 from classifier.checkpoint import Checkpoint, CheckpointError
 from classifier.manifest import Calibration, Code, Imported, Manifest, OutOfDistribution
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from training.commands.preprocess_choice import chosen_preprocess
 from training.data.folder_names import composed
 from training.errors import TrainingError
@@ -22,7 +23,6 @@ from training.networks.spec import NetworkSpec
 from training.networks.timm_networks import PREFIX
 from training.networks.weights import Weights
 from training.networks.words import listed
-from training.progress import Progress
 from training.publishing import example_images
 from training.publishing.provenance import library_versions
 from training.publishing.publish import Address, check_name, publish

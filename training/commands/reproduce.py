@@ -4,8 +4,8 @@ import hashlib
 import shlex
 from pathlib import Path
 
+from classifier import atomic_files
 from classifier.manifest import Code, Provenance
-from training import atomic_files
 from training.errors import TrainingError
 from training.networks.code_files import is_own_code
 from training.publishing.open_checkpoint import header_of

@@ -8,13 +8,13 @@ import torch
 
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
+from classifier.progress import Progress
 from training.data.dataset import load_dataset, name_of
 from training.device import device_named
 from training.errors import Interrupted, TrainingError
 from training.evaluation import measure
 from training.networks import heads
 from training.networks.served import served_network
-from training.progress import Progress
 from training.publishing.provenance import code_revision, library_versions
 from training.publishing.publish import Address, check_name, check_reachable, publish
 from training.publishing.reference import reference

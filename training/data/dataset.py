@@ -11,6 +11,7 @@ from PIL import Image
 from classifier.checkpoint import MAX_REFERENCES
 from classifier.cores import usable_cores
 from classifier.preprocess import ImageError
+from classifier.progress import Progress
 from classifier.visible import to_mode
 from training.data import image_folder, label_table, shards, stratified, torchvision_datasets
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
@@ -22,7 +23,6 @@ from training.data.strokes.cache import load_digits
 from training.data.workers import Workers
 from training.errors import TrainingError
 from training.png import png
-from training.progress import Progress
 from training.recipes.recipe import (
     FileSource,
     PhotosSource,

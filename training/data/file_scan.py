@@ -20,13 +20,13 @@ from typing import Any
 import PIL
 from PIL.JpegImagePlugin import JpegImageFile
 
+from classifier import atomic_files
 from classifier.image_files.opening import open_file
+from classifier.progress import Progress
 from classifier.visible import to_mode
-from training import atomic_files
 from training.data import jpeg
 from training.data.decode import FORMATS, reason
 from training.data.raw_dataset import File, Member
-from training.progress import Progress
 
 # Raised whenever the same file would be judged otherwise.
 VERSION = f"3, Pillow {PIL.__version__}"

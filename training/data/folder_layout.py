@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from classifier.image_files.names import is_photo
 from training.data.folder_names import Role, composed, folded, is_neutral, is_utf8, listed, role_in, role_of, shown
-from training.data.folder_tree import FolderTree, is_photo, join
+from training.data.folder_tree import FolderTree, join
 from training.errors import TrainingError
 
 _PUT = "put the photos of each class into a folder of its own, which has the class's name"

@@ -7,22 +7,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from classifier.image_files.names import is_of_the_system, is_photo
 from classifier.manifest import VERSION_FILE
 from training.data.folder_names import composed, shown
 from training.errors import TrainingError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-# Of folders and files, in lower case. What begins with a dot is passed over as well.
-_SYSTEM_NAMES = {
-    *("__macosx", "network trash folder", "temporary items", "resource.frk"),  # macOS
-    *("$recycle.bin", "recycler", "system volume information", "lost.dir"),  # Windows, Android
-    *("$windows.~bt", "$windows.~ws", "$winreagent", "msdownld.tmp"),  # Windows
-    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "~snapshot"),  # file servers
-    *("@tmp", "@sharebin", "trashbox"),  # file servers
-    *("lost+found", "__pycache__"),
-    *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r"),
-}
-_CHECKED_DISK = re.compile(r"found\.\d{3}")  # Windows puts there what it found when it repaired a disk
 _OF_A_RUN = {"checkpoint.pth.tar", "log.jsonl"}
 
 
@@ -58,11 +47,6 @@ class FolderTree:
 def join(folder: str, name: str) -> str:
     """Returns the path of what is called `name` in `folder`."""
     return f"{folder}/{name}" if folder else name
-
-
-def is_photo(name: str) -> bool:
-    """Tells whether a file is called like an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  a Path for each file takes ten times as long
 
 
 def walk(folder: Path, outputs: Collection[Path]) -> FolderTree:
@@ -115,7 +99,7 @@ class _Walk:
         try:
             identity = _identity(self._folder / here)
             with os.scandir(self._folder / here) as entries:
-                found = sorted((entry for entry in entries if not _of_the_system(entry.name)), key=_by_composed_name)
+                found = sorted((entry for entry in entries if not is_of_the_system(entry.name)), key=_by_composed_name)
         except OSError as error:
             self.tree.odd[here] = f"it cannot be read: {error.strerror}"
             return []
@@ -163,11 +147,6 @@ class _Walk:
 
 def _is_above(there: str, here: str) -> bool:
     return not there or f"{here}/".startswith(f"{there}/")
-
-
-def _of_the_system(name: str) -> bool:
-    lower = name.lower()
-    return name.startswith(".") or lower in _SYSTEM_NAMES or _CHECKED_DISK.fullmatch(lower) is not None
 
 
 def _by_composed_name(entry: "os.DirEntry[str]") -> tuple[str, str]:

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from classifier.preprocess import ImageError, Preprocess
+from classifier.progress import Progress
 from training.data import stratified
 from training.data.file_scan import FileRecord, scan_files
 from training.data.folder_names import Role, composed, shown
 from training.data.raw_dataset import Archives, Member, RawDataset
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.recipe import Recipe
 
 _SHOWN = 5  # files that are named where many are meant

@@ -9,11 +9,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier import atomic_files
+from classifier.progress import Progress
 from classifier.store.remote import RemoteStore
-from training import atomic_files
 from training.data.shard_pattern import matching
 from training.errors import TrainingError
-from training.progress import Progress
 
 PIECE = 1 << 24  # bytes that are asked for at once
 _WAITS = (1.0, 4.0, 16.0, 60.0, 120.0)  # seconds, before it is tried again

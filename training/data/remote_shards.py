@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from training import atomic_files
+from classifier import atomic_files
+from classifier.progress import Progress
 from training.data.file_scan import VERSION, FileRecord, record_of
 from training.data.raw_dataset import Member
 from training.data.remote_shard import PIECE, Reader, RemoteShard, changed, found
 from training.data.shard_cache import ShardCache, Window
 from training.data.shard_index import Sample, samples_in
 from training.errors import TrainingError
-from training.progress import Progress
 
 J = TypeVar("J")
 R = TypeVar("R")

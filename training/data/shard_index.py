@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.image_files.names import is_photo
 from training.data.folder_names import composed, is_utf8, shown
-from training.data.folder_tree import is_photo
 from training.data.raw_dataset import Member
 from training.errors import TrainingError, type_and_line
 

@@ -1,4 +1,4 @@
 """How a checkpoint gets into the store, and how one is opened again.
 
-May import `progress`, `atomic_files`, `errors` and `png`.
+May import `tensor_files`, `errors` and `png`.
 """

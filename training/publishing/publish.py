@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from classifier import atomic_files
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import MODEL_NAME, VERSION_FILE
 from classifier.store.remote import RemoteStore
-from training import atomic_files
 from training.errors import TrainingError
 
 # A store, or a version in it: a path of a folder, or a URL.

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from classifier import atomic_files
 from classifier.manifest import Calibration, Labels, Manifest, OutOfDistribution, Section
 from classifier.preprocess import Preprocess
-from training import atomic_files
 from training.errors import TrainingError, one_line
 
 _FORMAT: Literal["flambeau-weights/1"] = "flambeau-weights/1"

@@ -1,4 +1,4 @@
 """What to train and how, as data.
 
-May import `networks`, `publishing`, `device`, `progress`, `atomic_files`, `errors` and `png`.
+May import `networks`, `publishing`, `device`, `tensor_files`, `errors` and `png`.
 """

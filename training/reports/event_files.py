@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from classifier.progress import Progress
 from training.errors import type_and_line
-from training.progress import Progress
 
 FOLDER = "tensorboard"  # in the run's folder
 _PICTURES = ("confusion", "confused", "mistakes", "reliability")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from classifier import atomic_files
 from classifier.manifest import EpochPoint
 from classifier.preprocess import Pixels
-from training import atomic_files
 from training.evaluation.metrics import BINS, Bin, EvaluationMetrics, Mistake
 from training.reports import label_text
 from training.reports.contact_sheet import contact_sheet, contact_sheets

@@ -9,12 +9,12 @@ from rich import box
 from rich.table import Table
 
 from classifier.manifest import Manifest
+from classifier.progress import Progress
 from classifier.scores import SCORES
 from training.data.batches import Split
 from training.errors import type_and_line
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import most_confused, worst
-from training.progress import Progress
 from training.reports import plots
 from training.reports.advice import confusions
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training import atomic_files
+from classifier import atomic_files
+from classifier.progress import Progress
 from training.data.batches import Split
 from training.errors import TrainingError
 from training.evaluation.logits import Forward, logits_of
 from training.networks import heads
-from training.progress import Progress
 from training.runs.learner import Learner
 
 MOST_BYTES = 10 << 30  # of all stored features, unless those of one run alone need more

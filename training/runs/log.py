@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from training import atomic_files
+from classifier import atomic_files
 
 LOG = "log.jsonl"
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from classifier.progress import Advance
 from training.data.augment import augmented
 from training.data.batches import Split
 from training.data.mixing import mixed
@@ -15,7 +16,6 @@ from training.errors import TrainingError
 from training.evaluation.logits import Forward
 from training.evaluation.score import Score
 from training.networks import heads
-from training.progress import Advance
 from training.recipes.recipe import Recipe, ShardsSource
 from training.runs.learner import Learner
 from training.runs.optimizer import set_learning_rate

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from classifier.manifest import EpochPoint
+from classifier.progress import Progress
 from training.data.dataset import Dataset
 from training.errors import Interrupted
 from training.networks import heads
-from training.progress import Progress
 from training.recipes.recipe import Recipe, Stage
 from training.reports.advice import samples_of_classes
 from training.reports.event_files import EventFiles

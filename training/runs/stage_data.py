@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from classifier.normalize import normalizer
+from classifier.progress import Progress
 from training.data.batches import Split
 from training.data.dataset import Dataset
 from training.evaluation.logits import Forward, logits_of
 from training.evaluation.score import Score
 from training.networks import heads
-from training.progress import Progress
 from training.recipes.recipe import Augment, Recipe, Stage
 from training.runs import features
 from training.runs.learner import Learner

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from training import atomic_files
+from training import tensor_files
 from training.errors import TrainingError
 from training.evaluation.score import Score
 from training.runs.learner_state import LearnerState, Weights
@@ -59,9 +59,9 @@ class State:
         }
         if best.epoch == self.epoch:
             scores = {"loss": best.score.loss, "accuracy": best.score.accuracy}
-            atomic_files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
+            tensor_files.save(folder / BEST, common | {"epoch": best.epoch, "state_dict": best.weights} | scores)
         rest = {"epoch": self.epoch, "curve": list(self.curve)}
-        atomic_files.save(folder / CHECKPOINT, common | self.learner.to_dict() | rest)
+        tensor_files.save(folder / CHECKPOINT, common | self.learner.to_dict() | rest)
         (folder / PARTIAL).unlink(missing_ok=True)
 
     @classmethod
@@ -104,7 +104,7 @@ class PartialEpoch:
     def save(self, folder: Path) -> None:
         """Writes one file. Raises: OSError."""
         content = {"identity": self.identity, "epoch": self.epoch, "begun": self.begun.to_dict()}
-        atomic_files.save(folder / PARTIAL, content | self.learner.to_dict())
+        tensor_files.save(folder / PARTIAL, content | self.learner.to_dict())
 
     @classmethod
     def load(cls, folder: Path, identity: dict[str, Any]) -> Self | None:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from classifier.architectures import load_weights
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from training.data.batches import Split
 from training.errors import TrainingError, one_line
 from training.networks import own_code
@@ -23,7 +24,6 @@ from training.networks.image_size import cannot_take
 from training.networks.own_code import OwnCode
 from training.networks.served import served_network
 from training.networks.spec import NetworkSpec
-from training.progress import Progress
 from training.recipes.recipe import Recipe
 from training.runs.learner_state import snapshot
 from training.runs.stage_data import first_two

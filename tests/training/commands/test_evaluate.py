@@ -9,6 +9,7 @@ from rich.console import Console
 
 from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint
+from classifier.progress import Progress
 from tests.support.checkpoints import saying, to_pixels
 from tests.support.digits import write_mnist
 from tests.support.photo_files import write_folder
@@ -16,7 +17,6 @@ from tests.support.program_checkpoints import program_checkpoint
 from tests.support.runs import Train
 from training.commands.evaluate import evaluate
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 

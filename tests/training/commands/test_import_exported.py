@@ -16,13 +16,13 @@ from app.inference.verification import verify
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.normalize import normalizer
+from classifier.progress import Progress
 from tests.support.checkpoints import DIGITS
 from tests.support.exports import Meshes, Small, saved, seeded, write
 from training.__main__ import main
 from training.commands.import_exported import GOOD_FILE, GOOD_FILE_OF_SIMPLE_OPERATORS, import_exported
 from training.commands.import_weights import import_weights
 from training.errors import TrainingError
-from training.progress import Progress
 from training.publishing import sidecar
 
 pytestmark = pytest.mark.slow  # torch.export takes a second

@@ -21,6 +21,7 @@ from classifier.architectures import meta_network
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from tests.support import hub
 from tests.support.checkpoints import DIGITS, PHOTOS, checkpoint, png, saying
 from tests.support.own_code import GREY, TRAINED
@@ -30,7 +31,6 @@ from training.commands.import_weights import import_weights
 from training.errors import TrainingError
 from training.networks import own_code
 from training.networks.pretrained import preprocess_of
-from training.progress import Progress
 from training.publishing import sidecar
 from training.recipes.builtin import builtin
 

@@ -13,13 +13,13 @@ from PIL import Image
 from classifier.checkpoint import Checkpoint, Header
 from classifier.normalize import normalizer
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from tests.support.runs import KINDS, Train, interrupt, same_weights
 from training.commands.evaluate import evaluate
 from training.data.dataset import load_dataset
 from training.errors import Interrupted, TrainingError
 from training.evaluation.logits import logits_of
 from training.evaluation.score import Score
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from classifier.preprocess import Preprocess
+from classifier.progress import Progress
 from tests.support.digits import write_mnist
 from training.data.batches import InMemorySplit, OnDemandSplit, Split
 from training.data.dataset import Dataset, load_dataset
 from training.errors import TrainingError
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 

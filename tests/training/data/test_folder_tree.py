@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.photo_files import touch
-from training.data.folder_tree import FolderTree, is_photo, walk
+from training.data.folder_tree import FolderTree, walk
 from training.errors import TrainingError
 
 
@@ -155,8 +155,3 @@ def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "bees/1.png")
     (tmp_path / "bees" / "locked").mkdir(mode=0)
     assert walk(tmp_path, ()).odd == {"bees/locked": "it cannot be read: Permission denied"}
-
-
-def test_an_image_is_known_by_the_end_of_its_name_in_any_case() -> None:
-    assert all(map(is_photo, ["1.jpg", "a/b.JPEG", "x.y.Png", "w.webp"]))
-    assert not any(map(is_photo, ["jpg", "1.txt", "a.jpg/notes", "1.jpg.part"]))

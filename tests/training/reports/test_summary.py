@@ -8,12 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from classifier.progress import Progress
 from tests.support.checkpoints import checkpoint
 from tests.training.evaluation.test_metrics import sampled
 from training.data.batches import InMemorySplit
 from training.evaluation.measure import Measured
 from training.evaluation.metrics import EvaluationMetrics
-from training.progress import Progress
 from training.reports import summary
 
 

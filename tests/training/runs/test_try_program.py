@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from classifier.progress import Progress
 from tests.support.own_code import LOG_PROBABILITIES, SMALL, TUTORIAL
 from tests.support.runs import Said
 from training.data.batches import InMemorySplit
 from training.errors import TrainingError
 from training.networks import own_code
-from training.progress import Progress
 from training.recipes.builtin import builtin
 from training.runs.try_program import try_program
 

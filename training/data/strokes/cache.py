@@ -8,10 +8,10 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from training import atomic_files
+from classifier import atomic_files
+from classifier.progress import Progress
 from training.data.raw_dataset import LabelledImages
 from training.data.strokes.draw import VERSION, draw_digits
-from training.progress import Progress
 
 
 def load_digits(count: int, *, seed: int, stream: int, scratch: Path, progress: Progress) -> LabelledImages:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from classifier.progress import Progress
 from training.data.raw_dataset import LabelledImages
 from training.data.strokes.cache import load_digits
-from training.progress import Progress
 
 
 def _load(folder: Path, silent: Progress) -> LabelledImages:

@@ -7,8 +7,8 @@ import rich.progress
 from rich.console import Console
 from rich.table import Column
 
+from classifier.progress import Progress, _Rate
 from training.evaluation.score import Score
-from training.progress import Progress, _Rate
 
 
 def said(console: Console) -> str:

@@ -1,13 +1,14 @@
-"""Writes files that are there whole or not at all: under another name first, forced to the disk, then renamed."""
+"""Writes files that are there whole or not at all: under another name first, forced to the disk, then renamed.
+
+Imports no torch.
+"""
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import BinaryIO
 
 
 @contextmanager
@@ -45,21 +46,6 @@ def replace(path: Path, data: bytes) -> None:
     """Makes `data` the content of `path`. Raises: OSError."""
     with atomic_write(path) as file:
         file.write(data)
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Writes `content` to `path`, for `torch.load(weights_only=True)` to read. Raises: OSError."""
-    with atomic_write(path) as file:
-        save_to(file, content)
-
-
-def save_to(file: BinaryIO, content: dict[str, Any]) -> None:
-    """Writes `content` to an open file, as `save` does, and leaves nothing in its buffer. Raises: OSError."""
-    try:
-        torch.save(content, file)
-    except RuntimeError as error:  # torch's words for a file that cannot be written to
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    file.flush()
 
 
 def sync_folder(folder: Path) -> None:
