@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import NoReturn
 
 from app.lifecycle.stores import storage_of
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     It is 0 if all went well, 1 if every image failed, 2 for what has to be put right first, and 130 for Ctrl-C. Trouble
     is one line on standard error.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     find_cores().bound_libraries(os.environ)
     try:
@@ -68,34 +69,36 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags. It ends the process with 2 and one line for what it cannot read."""
+    flags = _Parser(
         prog="python -m app score",
         description="Scores images offline, each once: one row for each, in their order, with "
         f"{', '.join(COLUMNS)}. Example: python -m app score photos/ --model birds --out birds.parquet",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    flags.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="a folder, an image, a .txt with a path in each line, a .csv or .tsv with a column path, a .tar, or a URL "
         "of a folder, such as s3://bucket/photos",
     )
-    parser.add_argument("--model", metavar="NAME[@VERSION]", help="default: the store's only model, its newest version")
-    parser.add_argument("--out", required=True, type=typed_path, metavar="FILE", help=".parquet, .csv or .jsonl")
-    parser.add_argument(
+    flags.add_argument("--model", metavar="NAME[@VERSION]", help="default: the store's only model, its newest version")
+    flags.add_argument("--out", required=True, type=typed_path, metavar="FILE", help=".parquet, .csv or .jsonl")
+    flags.add_argument(
         "--top-k", type=_positive, default=5, metavar="K", help="likeliest classes in a row (default: 5)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with what the same command has begun")
-    parser.add_argument(
+    flags.add_argument("--resume", action="store_true", help="go on with what the same command has begun")
+    flags.add_argument("--ray", metavar="ADDRESS", help="score on a Ray cluster: auto, or host:port of its head")
+    flags.add_argument(
         "--threads", type=_positive, metavar="N", help="batches at the same time (default: one per core)"
     )
     for name, text in _OF_THE_SERVER.items():
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
+        flags.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
     for name, text in _SWITCHES.items():
-        parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
-    return parser
+        flags.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
+    return flags
 
 
 def _positive(text: str) -> int:
@@ -129,7 +132,7 @@ def _score(parsed: argparse.Namespace, settings: Settings, progress: Progress) -
         total = len(found.sources)
         if output.rows:
             progress.say(f"resumed after {output.rows:,} of {total:,} images")
-        batches = _rows(found.sources[output.rows :], chosen, setup, parsed.threads)
+        batches = _rows(found.sources[output.rows :], chosen, setup, parsed.threads, parsed.ray)
         title = f"scoring with {chosen.model}@{chosen.version}"
         with progress.step(title, total=total - output.rows, unit="images") as advance:
             failed = 0
@@ -147,8 +150,16 @@ def _score(parsed: argparse.Namespace, settings: Settings, progress: Progress) -
     return 1 if failed == total else 0
 
 
-def _rows(sources: Sequence[Source], chosen: Chosen, setup: Setup, threads: int | None) -> Iterator[list[ScoredRow]]:
+def _rows(
+    sources: Sequence[Source], chosen: Chosen, setup: Setup, threads: int | None, ray: str | None
+) -> Iterator[list[ScoredRow]]:
     # Here, not above: flags and files are checked without waiting for torch.
+    if ray is not None:
+        if find_spec("ray") is None:
+            raise ScoringError("--ray needs more than is installed: pip install 'flambeau[ray]'")
+        from app.scoring.ray_data import scored_by_ray
+
+        return scored_by_ray(ray, sources, chosen, setup)
     from app.scoring.pipeline import scored
     from app.scoring.scorer import Scorer
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from app.scoring.rows import ScoredRow
-from app.scoring.scorer import Scorer
+from app.scoring.scorer import Scorer, read
 from app.scoring.sources import Source
 
 _READ_AT_ONCE = 16  # objects of a store, which come after a while; files are there at once
@@ -25,7 +25,7 @@ def scored(scorer: Scorer, sources: Sequence[Source], *, batch: int, threads: in
     def begun(group: Sequence[Source]) -> "Future[list[ScoredRow]]":
         if not any(source.key for source in group):
             return computers.submit(scorer.score, group)
-        reading = [readers.submit(scorer.read, source) for source in group]
+        reading = [readers.submit(read, source) for source in group]
         return computers.submit(lambda: scorer.score(group, [each.result() for each in reading]))
 
     waiting: deque[Future[list[ScoredRow]]] = deque()

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -45,7 +46,6 @@ class Scorer:
             slots=threads,
             compile_with="inductor" if setup.compiled else None,
         )
-        self._stores: dict[str, RemoteStore] = {}
 
     def score(self, sources: Sequence[Source], contents: Sequence[bytes | OSError] | None = None) -> list[ScoredRow]:
         """Returns a row for each image, in their order. Raises nothing for what is wrong with an image.
@@ -54,7 +54,7 @@ class Scorer:
             contents: what the sources hold, if somebody has read them.
         """
         self._prepare_thread()
-        found = [self.read(source) for source in sources] if contents is None else contents
+        found = [read(source) for source in sources] if contents is None else contents
         decoded = [self._decoded(each) for each in found]
         pixels = [each for each in decoded if not isinstance(each, ItemError)]
         answers = iter(self._predicted(pixels))
@@ -62,23 +62,9 @@ class Scorer:
         version = self._setup.version
         return [row_of(source.name, version, item) for source, item in zip(sources, items, strict=True)]
 
-    def read(self, source: Source) -> bytes | OSError:
-        """Returns what a source holds, or why it cannot be read."""
-        try:
-            if source.key:
-                return self._store(source.place).read_all(source.key)
-            return _content(source)
-        except OSError as error:
-            return error
-
     def _prepare_thread(self) -> None:
         if torch.get_num_threads() != self._threads_of_torch:
             torch.set_num_threads(self._threads_of_torch)  # torch keeps the number by thread
-
-    def _store(self, url: str) -> RemoteStore:
-        if url not in self._stores:
-            self._stores[url] = RemoteStore(url)
-        return self._stores[url]
 
     def _decoded(self, data: bytes | OSError) -> Pixels | ItemError:
         if isinstance(data, OSError):
@@ -103,6 +89,19 @@ class Scorer:
                 return [answer for each in pixels for answer in self._predicted([each])]
             return [ItemError("prediction_failed", str(error).partition("\n")[0])]
         return [decode(row.tolist(), top_k) for row in rows]
+
+
+def read(source: Source) -> bytes | OSError:
+    """Returns what a source holds, or why it cannot be read."""
+    try:
+        return _store(source.place).read_all(source.key) if source.key else _content(source)
+    except OSError as error:
+        return error
+
+
+@cache
+def _store(url: str) -> RemoteStore:
+    return RemoteStore(url)
 
 
 def _content(source: Source) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.scoring.command import parser as scoring_parser
 from classifier.manifest import OutOfDistribution
 from tests.support.checkpoints import checkpoint, png, publish, saying
 from tests.support.own_code import TUTORIAL
@@ -62,6 +63,12 @@ def test_a_training_command_is_understood(command: str, capsys: pytest.CaptureFi
         assert "python -m training photos" in capsys.readouterr().out
     else:
         assert parser().parse_args(arguments).command == arguments[0]
+
+
+@pytest.mark.parametrize("command", those_with(".venv/bin/python -m app score "))
+def test_a_scoring_command_is_understood(command: str) -> None:
+    parsed = scoring_parser().parse_args(shlex.split(command)[4:])
+    assert parsed.out.suffix in (".csv", ".jsonl", ".parquet")
 
 
 def test_the_network_of_one_s_own_is_the_one_that_is_tried() -> None:
