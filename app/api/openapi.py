@@ -40,6 +40,7 @@ _PREDICT_PROBLEMS = (
     "overloaded",
     "not_ready",
     "draining",
+    "behind",
     "deadline_exceeded",
 )
 
@@ -137,6 +138,13 @@ def _predict() -> dict[str, Any]:
                 {"type": "integer", "minimum": 1, "default": TOP_K},
                 "how many predictions; all classes if there are fewer",
             ),
+            _parameter(
+                "Flambeau-Min-Version",
+                {"type": "integer", "minimum": 1},
+                "the least version that may answer, for clients of several servers: one that is behind answers 503 "
+                "`behind`, and another try meets another server; a `version` that is named is answered all the same",
+                place="header",
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -159,5 +167,5 @@ def _predict() -> dict[str, Any]:
     }
 
 
-def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+def _parameter(name: str, schema: dict[str, Any], description: str, place: str = "query") -> dict[str, Any]:
+    return {"name": name, "in": place, "required": False, "schema": schema, "description": description}

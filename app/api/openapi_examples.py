@@ -198,5 +198,6 @@ DETAILS = {
     "overloaded": "1024 images are waiting already",
     "not_ready": "the first look at the store is not over",
     "draining": "the server is shutting down",
+    "behind": "this server answers by version 2 of strokes; version 3 or a newer one is wanted",
     "deadline_exceeded": "the deadline passed while the images were waiting",
 }

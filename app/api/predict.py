@@ -22,6 +22,10 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
 PATH = "/predict"
+# Where several servers answer, one may have taken a new version that another has not taken yet. A client that says here
+# which version has answered it is answered by no older one.
+MIN_VERSION = "flambeau-min-version"
+_MIN_VERSION = MIN_VERSION.encode()
 # A PUT, as `curl -T` sends it, asks the same: a prediction changes nothing, so it may as well be sent twice.
 METHODS = ("POST", "PUT")
 
@@ -54,7 +58,9 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in METHODS:
             raise Problem("method_not_allowed", f"{PATH} takes {' or '.join(METHODS)}", {"allow": ", ".join(METHODS)})
-        request = self.parse(dict(scope["headers"]), scope["query_string"])
+        headers = dict(scope["headers"])
+        request = self.parse(headers, scope["query_string"])
+        min_version = _min_version(headers)
         work = CancelOnDisconnect(scope, receive, upload_seconds=self._upload_seconds)
         with self.admission.permit(request.size) as permit, work:
             body = await self._upload(receive)
@@ -64,6 +70,12 @@ class Predict:
             permit.acquire_items(len(files))
             images = [file.data for file in files]
             answer = await self.classifier.classify(images, request.query, deadline=request.deadline)
+            if answer.version is not None and answer.version < min_version and request.query.version is None:
+                raise Problem(
+                    "behind",
+                    f"this server answers by version {answer.version} of {answer.model}; "
+                    f"version {min_version} or a newer one is wanted",
+                )
             document = self.render(files, answer.model, answer.version, answer.items)
         await send(
             {
@@ -139,6 +151,17 @@ def _positive(values: dict[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) >= 1):
         raise Problem("bad_parameter", f"{name} must be a whole number from 1, not {text[:40]!r}")
     return int(text)
+
+
+def needs_asgi(headers: Mapping[bytes, bytes]) -> bool:
+    """Says whether a request asks for what the fast path does not know."""
+    return _MIN_VERSION in headers
+
+
+def _min_version(headers: Mapping[bytes, bytes]) -> int:
+    """Returns the version that may answer at least; 0 where any may. Raises: Problem (bad_parameter)."""
+    value = headers.get(_MIN_VERSION)
+    return 0 if value is None else _positive({MIN_VERSION: value.decode("latin-1").strip()}, MIN_VERSION)
 
 
 def _check_content_encoding(encoding: bytes) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from app.admission import Permit
 from app.api.multipart import File
-from app.api.predict import METHODS, PATH, Predict
+from app.api.predict import METHODS, PATH, Predict, needs_asgi
 from app.api.prediction import Item
 from app.decoding.image import SMALL_BYTES
 from app.engine.errors import DeadlineExceeded
@@ -36,7 +36,7 @@ class PredictFastPath:
 
     def matches(self, headers: Mapping[bytes, bytes]) -> bool:
         """Says whether a request with these headers is answered here."""
-        return not (self._cors and b"origin" in headers)
+        return not (needs_asgi(headers) or (self._cors and b"origin" in headers))
 
     def check(self, body_bytes: int) -> None:
         """Refuses a large image while there is no room for any; see `app.admission.Admission.check`.

@@ -46,6 +46,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "overloaded": (503, "The server is overloaded"),
     "not_ready": (503, "The server is not ready"),
     "draining": (503, "The server is shutting down"),
+    "behind": (503, "A newer version was seen already"),
     "deadline_exceeded": (504, "The answer took too long"),
 }
 
@@ -56,7 +57,7 @@ _STATUS_LINES = {
 }
 
 # Seconds after which another try may meet another state.
-_RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5}
+_RETRY_AFTER = {"overloaded": 1, "not_ready": 5, "draining": 5, "behind": 1}
 
 
 @dataclass(slots=True, eq=False)  # as every exception: equal to itself alone, and so hashable

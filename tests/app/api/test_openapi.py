@@ -183,6 +183,7 @@ def from_the_real_server(document: Document, client: httpx2.Client) -> Iterator[
     yield predict(files=form(b"no image"))
     yield predict("?top_k=0", files=one)
     yield predict("", files=one)
+    yield predict(files=one, headers={"Flambeau-Min-Version": "3"})
     for operation, method, path in [
         ("listModels", "GET", "/models"),
         ("getModel", "GET", "/models/digits"),

@@ -13,6 +13,7 @@ from PIL import Image
 from app.engine.predictions import ItemAnswer, Prediction
 from classifier.checkpoint import Checkpoint
 from classifier.manifest import Calibration, OutOfDistribution
+from tests.support.answers import CheckProblem
 from tests.support.checkpoints import DIGITS, checkpoint, logits, png, publish, saying, to_pixels
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
@@ -271,3 +272,33 @@ class TestSeveralImages:
         submitted = engine.submitted.get_nowait()
         assert (len(submitted.items), submitted.top_k) == (2, 3)
         assert engine.submitted.empty()
+
+
+class TestTheLeastVersionThatAClientWants:
+    """Its server has version 2."""
+
+    def asked(self, client: httpx2.Client, wanted: str, query: str = "") -> httpx2.Response:
+        headers = {"content-type": "image/png", "Flambeau-Min-Version": wanted}
+        return client.post(f"{PREDICT}{query}", content=png(), headers=headers)
+
+    @pytest.mark.parametrize("wanted", ["1", "2"])
+    def test_a_server_that_has_it_answers_as_ever(self, client: httpx2.Client, wanted: str) -> None:
+        assert self.asked(client, wanted).json() == one(client, png())
+
+    def test_a_server_that_is_behind_says_so_and_when_to_try_again(
+        self, client: httpx2.Client, check_problem: CheckProblem
+    ) -> None:
+        answer = self.asked(client, "3")
+        detail = check_problem(answer, "behind")
+        assert detail == "this server answers by version 2 of digits; version 3 or a newer one is wanted"
+        assert answer.headers["retry-after"] == "1"
+
+    def test_a_version_that_is_named_is_what_the_client_wants(self, client: httpx2.Client) -> None:
+        assert self.asked(client, "3", "&version=2").json()["version"] == 2
+
+    @pytest.mark.parametrize("wanted", ["0", "-1", "x", "", "1.5", "9" * 30])
+    def test_what_is_no_version_is_refused(
+        self, client: httpx2.Client, check_problem: CheckProblem, wanted: str
+    ) -> None:
+        detail = check_problem(self.asked(client, wanted), "bad_parameter")
+        assert "flambeau-min-version must be a whole number" in detail
