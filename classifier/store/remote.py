@@ -129,7 +129,7 @@ class RemoteStore:
                     self._files.put_file(str(content), self._path(*names), mode="create")
                 return
             except StoreError as error:
-                status = _http_status(error)
+                status = http_status(error)
                 if status == HTTPStatus.PRECONDITION_FAILED:  # as servers say it whose words s3fs does not know
                     raise _exists(url) from error
                 if status != HTTPStatus.CONFLICT or not tries_left:  # two at once: S3 asks the loser to try again
@@ -176,8 +176,8 @@ def _exists(url: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "there is an object already", url)
 
 
-def _http_status(error: BaseException | None) -> int | None:
-    """Returns the status that a store answered with, if an error in the chain knows it as botocore's do."""
+def http_status(error: BaseException | None) -> int | None:
+    """Returns the HTTP status that a store answered with, if an error in the chain knows it as botocore's do."""
     while error is not None:
         with contextlib.suppress(AttributeError, KeyError, TypeError):
             status: int = error.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]

@@ -63,6 +63,7 @@ def evaluate(
         workers=workers,
         strict=strict,
         cache_bytes=cache_bytes,
+        only_measured=True,
         progress=progress,
     )
     if dataset.labels != tuple(map(composed, manifest.labels)):

@@ -1,6 +1,5 @@
 """Gives images and targets in batches on a device, whether they lie in memory or are decoded on the way."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from training.recipes.recipe import Augment
 
 _AT_ONCE = 32  # images, by one worker: a larger batch is made by several
 _HERE = 4  # so few are quicker made here than handed over
+_HERE_ALONE = Workers(0)
 
 
 class Split(Protocol):
@@ -113,11 +113,27 @@ class OnDemandSplit:
         self, chosen: Sequence[torch.Tensor], *, device: torch.device, draw: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         few = sum(map(len, chosen)) <= _HERE
+        unanswered = 0
         with self._window(chosen) as window:
-            jobs = self._jobs(chosen, draw, window)
-            made = map(pixels_of, jobs) if few else self.workers.map(pixels_of, jobs)
+
+            def jobs() -> Iterator[Job | None]:
+                nonlocal unanswered
+                for turn, indices in enumerate(chosen):
+                    if window is not None:
+                        while unanswered and not window.is_here(turn):
+                            yield None  # what is in use leaves when its results are taken, and makes room
+                        window.enter(turn)
+                    for part in torch.split(indices, _AT_ONCE):
+                        unanswered += 1
+                        yield self._job(part, draw)
+
+            workers = _HERE_ALONE if few else self.workers
+            made = workers.map(pixels_of, jobs())
             for turn, indices in enumerate(chosen):
-                parts = list(itertools.islice(made, -(-len(indices) // _AT_ONCE)))
+                parts = []
+                for _ in range(-(-len(indices) // _AT_ONCE)):
+                    parts.append(next(made))
+                    unanswered -= 1
                 images = parts[0] if len(parts) == 1 else torch.cat(parts)
                 if window is not None:
                     window.leave(turn)
@@ -131,13 +147,6 @@ class OnDemandSplit:
         return self.archives.window(
             [{picture.archive for picture in each if isinstance(picture, Member)} for each in pictures]
         )
-
-    def _jobs(self, chosen: Sequence[torch.Tensor], draw: int | None, window: Window | None) -> Iterator[Job]:
-        for turn, indices in enumerate(chosen):
-            if window is not None:
-                window.enter(turn)
-            for part in torch.split(indices, _AT_ONCE):
-                yield self._job(part, draw)
 
     def _job(self, indices: torch.Tensor, draw: int | None) -> Job:
         rows = self.rows[indices.numpy()]

@@ -34,6 +34,7 @@ class Reading:
         measure: the split to measure on: "val", if it is there; "test", which must be there.
         threads: how many files are scanned at once.
         cache_bytes: how much of what is elsewhere may be on this machine at a time; None: what the disk has room for.
+        only_measured: nothing will be trained on.
         strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
         progress: is told what is found.
     """
@@ -44,6 +45,7 @@ class Reading:
     strict: bool
     progress: Progress
     cache_bytes: int | None = None
+    only_measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

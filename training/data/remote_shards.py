@@ -20,8 +20,8 @@ from classifier import atomic_files
 from classifier.progress import Progress
 from training.data.file_scan import VERSION, FileRecord, record_of
 from training.data.raw_dataset import Member
-from training.data.remote_shard import PIECE, Reader, RemoteShard, changed, found
-from training.data.shard_cache import ShardCache, Window
+from training.data.remote_shard import PIECE, Reader, RemoteShard, found
+from training.data.shard_cache import ShardCache, Window, in_a_thread
 from training.data.shard_index import Sample, samples_in
 from training.errors import TrainingError
 
@@ -85,7 +85,9 @@ class RemoteShards:
     Use it from one thread only.
 
     Args:
+        scratch: what is found out about each shard is kept in `<scratch>/shards`, for the next time.
         mixed: so many shards are mixed at a time; None: all, which then must have room.
+        max_bytes: of all that is here at a time; None: what the disk has room for.
         progress: is told what is fetched, and when something must be tried again.
 
     Raises:
@@ -93,36 +95,39 @@ class RemoteShards:
         OSError: the store cannot be asked.
     """
 
-    def __init__(self, pattern: str, cache: ShardCache, *, mixed: int | None, progress: Progress) -> None:
+    def __init__(
+        self, pattern: str, scratch: Path, *, max_bytes: int | None, mixed: int | None, progress: Progress
+    ) -> None:
         self._pattern = pattern
-        self._cache = cache
         self._mixed = mixed
         self._progress = progress
-        self.shards = found(pattern)
+        self.shards = found(pattern, progress)
+        cache = self._cache = ShardCache(scratch, max_bytes=max_bytes)
+        self._places = {shard: scratch / "shards" / f"{shard.key}.json" for shard in self.shards}
         self._by_path = {cache.path_of(shard.file_name): shard for shard in self.shards}
         self._paths = {shard: path for path, shard in self._by_path.items()}
-        self._reader = Reader(progress)
+        self._reader = Reader(progress, functools.partial(_forget, self._places))
         self._image_hashes: dict[Member, str] = {}
         cache.serve(
             {path: (shard.size, functools.partial(self._reader.fetch, shard)) for path, shard in self._by_path.items()}
         )
-        self._check_room()
 
-    def contents(self, folder: Path, *, threads: int) -> list[Contents]:
+    def contents(self, *, threads: int) -> list[Contents]:
         """Returns what is in each shard. Those that are not known yet are fetched, one after the other.
 
         Args:
-            folder: what is found is kept in it, shard by shard, for the next time.
             threads: how many images are looked at at once.
 
         Raises:
             TrainingError: one is no sound shard, or changes meanwhile.
             OSError: the results cannot be kept.
         """
-        places = {shard: folder / f"{shard.key}.json" for shard in self.shards}
+        places = self._places
         known = {shard: each for shard, place in places.items() if (each := self._known(shard, place)) is not None}
         new = [shard for shard in self.shards if shard not in known]
         if new:
+            for path in [path for path in self._cache.held if self._by_path.get(path) in new]:
+                self._cache.drop(path)  # nothing is known of it, so it may be anything
             title = f"looking at {len(new):,} shards of {self._pattern}"
             with (
                 warnings.catch_warnings(action="ignore"),  # what Pillow finds odd, but reads
@@ -136,7 +141,7 @@ class RemoteShards:
                     window.leave(turn)
                     atomic_files.replace(places[shard], known[shard].to_json())
                     advance(_megabytes(new[: turn + 1]) - _megabytes(new[:turn]))
-            if [shard.key for shard in found(self._pattern)] != [shard.key for shard in self.shards]:
+            if [shard.key for shard in found(self._pattern, self._progress)] != [shard.key for shard in self.shards]:
                 raise TrainingError(f"{self._pattern}: the shards changed while they were looked at: start again")
         for shard, each in known.items():
             self._reader.hashes[shard] = each.sha256
@@ -156,32 +161,31 @@ class RemoteShards:
         """
         wanted = sorted(members, key=lambda each: (each.archive, each.offset))
         size = sum(member.size for member in wanted)
+        self.check_room(size, is_known=True)
         self._cache.reserve(size)
-        self._check_room()
         identity = "\0".join(f"{member.archive.name}\0{member.offset}" for member in wanted)
         path = self._cache.folder / f"{_KEPT}{hashlib.sha256(identity.encode()).hexdigest()}"
         for other in self._cache.folder.glob(f"{_KEPT}*"):
             if other != path:
                 other.unlink(missing_ok=True)
-        if not path.is_file():
+        if not path.is_file() or path.stat().st_size != size:
             title = f"fetching {len(wanted):,} images that are measured"
             with (
                 self._progress.step(title, total=len(wanted), unit="images") as advance,
                 atomic_files.atomic_write(path) as file,
-                ThreadPoolExecutor(_READ_AT_ONCE) as pool,
             ):
                 stop = threading.Event()
                 try:
-                    for images in _ahead(pool, functools.partial(self._read_images, stop), _near(wanted)):
+                    for images in _ahead(functools.partial(self._read_images, stop), _near(wanted)):
                         file.writelines(images)
                         advance(len(images))
                 finally:  # after Ctrl-C too
                     stop.set()
-                    pool.shutdown(cancel_futures=True)
         places: dict[Member, Member] = {}
         offset = 0
         for member in wanted:
-            places[member] = Member(path, f"{self._by_path[member.archive].url}: {member.name}", offset, member.size)
+            shard = self._by_path[member.archive]
+            places[member] = Member(path, f"{shard.called}: {member.name}", offset, member.size)
             offset += member.size
         return places
 
@@ -193,7 +197,7 @@ class RemoteShards:
 
     def _look_at(self, shard: RemoteShard, pool: ThreadPoolExecutor) -> Contents:
         path = self._paths[shard]
-        samples, without_image = samples_in(path, shard.url)
+        samples, without_image = samples_in(path, shard.called)
         records = pool.map(record_of, [sample.image for sample in samples])
         if shard not in self._reader.hashes:  # it was here before
             with path.open("rb") as file:
@@ -212,29 +216,40 @@ class RemoteShards:
         images = [piece[each.offset - first.offset :][: each.size] for each in members]
         for member, image in zip(members, images, strict=True):
             if hashlib.sha256(image).hexdigest() != self._image_hashes[member]:
-                raise changed(shard)
+                raise self._reader.changed(shard)
         return images
 
-    def _check_room(self) -> None:
-        """Checks that there is room for all shards, or for those that are mixed and as many that come next."""
-        room, total, mixed = self._cache.room, sum(shard.size for shard in self.shards), self._mixed
-        if total <= room:
+    def check_room(self, measured: int, *, is_known: bool) -> None:
+        """Checks that there is room for all shards, or for those that are mixed and as many that come next.
+
+        Args:
+            measured: how many bytes the images have that stay here.
+            is_known: that number is no guess. Nothing is refused for a guess, but the number that is named is by it.
+
+        Raises: TrainingError, with the number that there is room for.
+        """
+        most = self._cache.max_bytes - (measured if is_known else 0)
+        total, largest = sum(shard.size for shard in self.shards), max(shard.size for shard in self.shards)
+        if total <= most or (self._mixed is not None and 2 * self._mixed * largest <= most):
             return
-        largest = max(shard.size for shard in self.shards)
-        where = f"and {self._cache.folder} has room for {_size(room)}"
-        if mixed is None:
-            if room < 4 * largest:
-                raise TrainingError(f"the shards have up to {_size(largest)} each, {where}: give more --cache-gb")
-            fitting = room // (4 * largest)  # what is measured may take half of it
+        where = (
+            f"the shards have {_size(total)}, and the images that are measured about {_size(measured)} of it; "
+            f"{self._cache.folder} has room for {_size(self._cache.max_bytes)}"
+        )
+        fitting = max((self._cache.max_bytes - measured) // (2 * largest), min(1, most // (2 * largest)))
+        if fitting < 1:
             raise TrainingError(
-                f"the shards have {_size(total)}, {where}: --set source.mixed={fitting} mixes {fitting} shards at a "
-                "time, and fetches them when they are needed; or give more --cache-gb"
+                f"{where}, but two shards of up to {_size(largest)} beside what is measured are the least: give more "
+                "--cache-gb, or measure less (source.test_share, held_out)"
             )
-        if 2 * mixed * largest > room:
-            raise TrainingError(
-                f"{mixed} shards at a time, while the next {mixed} are fetched, have up to "
-                f"{_size(2 * mixed * largest)}, {where}: lower source.mixed, or give more --cache-gb"
-            )
+        raise TrainingError(
+            f"{where}: --set source.mixed={fitting} mixes {fitting} shards at a time, while as many are fetched; "
+            "or give more --cache-gb"
+        )
+
+
+def _forget(places: Mapping[RemoteShard, Path], shard: RemoteShard) -> None:
+    places[shard].unlink(missing_ok=True)
 
 
 def _near(members: Iterable[Member]) -> Iterator[list[Member]]:
@@ -253,12 +268,12 @@ def _near(members: Iterable[Member]) -> Iterator[list[Member]]:
         yield group
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
-    """Gives the results in the order of the jobs, of which only a few are begun before their results are wanted."""
+def _ahead(function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
+    """Gives the results in the order of the jobs, a few of which are done at the same time, in threads."""
     begun: deque[Future[R]] = deque()
     for job in jobs:
-        begun.append(pool.submit(function, job))
-        if len(begun) > _READ_AT_ONCE:
+        begun.append(in_a_thread(functools.partial(function, job)))
+        if len(begun) == _READ_AT_ONCE:
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()

@@ -1,7 +1,7 @@
 """Holds a part of some archives on this machine, bounded in bytes: those that are read now, and those that come next.
 
-Who reads says beforehand which archives it will need in each of its turns. So an archive is fetched before its turn,
-and leaves after its last one, when there is no room for the next.
+Who reads says beforehand which archives it will need in each of its turns. So an archive is fetched before its turn. If
+there is no room, what leaves is what nobody will need, or what will be needed last.
 """
 
 import fcntl
@@ -16,10 +16,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _FETCHED_AT_ONCE = 4  # one connection alone rarely gives what a network can
 _SHARE_OF_DISK = 0.8  # what is taken of the free space, unless somebody says how much
 _ARCHIVE = ".tar"
+_LOOK_SECONDS = 0.5
 
 # Writes an archive to a path, whole or not at all, and ends early once it is told that nobody waits any more.
 Fetch = Callable[[Path, threading.Event], None]
@@ -32,7 +36,7 @@ class ShardCache:
 
     Args:
         scratch: the folder is one of those in `<scratch>/shards`, which this process holds alone.
-        max_bytes: of all archives together; None: four fifths of what is free on the disk.
+        max_bytes: of all archives together, and of what is reserved; None: four fifths of what is free on the disk.
 
     Raises: OSError if the folder cannot be made.
     """
@@ -42,12 +46,15 @@ class ShardCache:
         self.close = weakref.finalize(self, os.close, lock)  # another process may have the folder then
         for left in self.folder.glob(".*.tmp"):  # of a process that was killed
             left.unlink(missing_ok=True)
-        # Whatever is used moves to the end; the first leaves first.
-        self._held = {path: path.stat().st_size for path in sorted(self.folder.glob(f"*{_ARCHIVE}"))}
-        free = shutil.disk_usage(self.folder).free + sum(self._held.values())
+        there = sum(path.stat().st_size for path in self.folder.iterdir())
+        self._sizes = {path: path.stat().st_size for path in sorted(self.folder.glob(f"*{_ARCHIVE}"))}
+        self._used = sum(self._sizes.values())
+        free = shutil.disk_usage(self.folder).free + there
         self.max_bytes = int(free * _SHARE_OF_DISK) if max_bytes is None else max_bytes
         self._archives: Mapping[Path, tuple[int, Fetch]] = {}
         self._reserved = 0
+        self._turn = threading.BoundedSemaphore(_FETCHED_AT_ONCE)
+        self.reserve(0)
 
     def path_of(self, name: str) -> Path:
         """Returns where the archive of this name is, or will be."""
@@ -60,16 +67,32 @@ class ShardCache:
     def reserve(self, count: int) -> None:
         """Leaves room for so many bytes of something else."""
         self._reserved = count
+        while self._used > max(0, self.room):
+            self.drop(next(iter(self._sizes)))
 
     @property
     def room(self) -> int:
         """How many bytes the archives may have together."""
         return self.max_bytes - self._reserved
 
+    @property
+    def used(self) -> int:
+        """How many bytes they have."""
+        return self._used
+
+    @property
+    def held(self) -> Collection[Path]:
+        """The archives that are here, or are fetched."""
+        return self._sizes.keys()
+
+    def size_of(self, path: Path) -> int:
+        """Returns how many bytes an archive has, wherever it is."""
+        return self._archives[path][0]
+
     def has(self, path: Path) -> bool:
         """Tells whether an archive is here, and whole."""
         try:
-            return path.stat().st_size == self._archives[path][0]
+            return path.stat().st_size == self.size_of(path)
         except FileNotFoundError:
             return False
 
@@ -82,37 +105,31 @@ class ShardCache:
         finally:
             stop.set()
 
-    def begin(self, path: Path, keep: Collection[Path], stop: threading.Event) -> "Future[None]":
-        """Begins to fetch an archive if it is not here, and returns what waits for it.
-
-        Args:
-            keep: archives that do not leave for it.
-        """
+    def fetch(self, path: Path, stop: threading.Event) -> "Future[None]":
+        """Begins to fetch an archive if it is not here, and returns what waits for it."""
         size, fetch = self._archives[path]
-        self._held.pop(path, None)
-        if self.has(path):
-            self._held[path] = size
-            here: Future[None] = Future()
-            here.set_result(None)
-            return here
-        self._make_room(size, keep)
-        self._held[path] = size
-        return _in_a_thread(functools.partial(fetch, path, stop))
+        here = self.has(path)
+        self._used += size - self._sizes.pop(path, 0)
+        self._sizes[path] = size
+        if here:
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        return in_a_thread(functools.partial(self._fetch_in_turn, functools.partial(fetch, path, stop), stop))
 
-    def fits(self, path: Path, keep: Collection[Path]) -> bool:
-        """Tells whether there is room for an archive beside those that stay."""
-        if self.has(path):
-            return True
-        kept = sum(self._held.get(each, 0) for each in keep)
-        return kept + self._archives[path][0] <= self.room
+    def drop(self, path: Path) -> None:
+        """Lets an archive leave."""
+        self._used -= self._sizes.pop(path)
+        path.unlink(missing_ok=True)
 
-    def _make_room(self, size: int, keep: Collection[Path]) -> None:
-        used = sum(self._held.values())
-        for path in [path for path in self._held if path not in keep]:
-            if used + size <= self.room:
+    def _fetch_in_turn(self, fetch: Callable[[], None], stop: threading.Event) -> None:
+        while not self._turn.acquire(timeout=_LOOK_SECONDS):
+            if stop.is_set():
                 return
-            used -= self._held.pop(path)
-            path.unlink(missing_ok=True)
+        try:
+            fetch()
+        finally:
+            self._turn.release()
 
 
 class Window:
@@ -127,13 +144,27 @@ class Window:
         self._cache = cache
         self._turns = turns
         self._stop = stop
-        self._to_come = deque(dict.fromkeys(itertools.chain.from_iterable(turns)))  # by their first turns
+        by_first_turn = dict.fromkeys(itertools.chain.from_iterable(turns))
+        self._to_come = deque(by_first_turn)
         self._turns_left = Counter(itertools.chain.from_iterable(turns))
         self._begun: dict[Path, Future[None]] = {}  # until its last turn is over
+        self._begun_bytes = 0
+        self._fetching: set[Future[None]] = set()
+        # What is here, in the order in which it leaves. What has begun meanwhile is passed over.
+        unneeded = [path for path in cache.held if path not in by_first_turn]
+        held = set(cache.held)
+        self._leaving = deque([*unneeded, *(path for path in reversed(by_first_turn) if path in held)])
+
+    def is_here(self, turn: int) -> bool:
+        """Tells whether a turn could begin without waiting."""
+        return all(path in self._begun and self._begun[path].done() for path in self._turns[turn])
 
     def enter(self, turn: int) -> None:
-        """Waits until the archives of a turn are here. Raises: what fetching one raises."""
-        for path in self._turns[turn]:  # however little room there is
+        """Waits until the archives of a turn are here, however little room there is.
+
+        Raises: what fetching one raises.
+        """
+        for path in self._turns[turn]:
             self._begin(path)
         self._look_ahead()
         for path in self._turns[turn]:
@@ -145,42 +176,64 @@ class Window:
             self._turns_left[path] -= 1
             if not self._turns_left[path]:
                 del self._begun[path]
+                self._begun_bytes -= self._cache.size_of(path)
+                self._leaving.appendleft(path)
         self._look_ahead()
 
     def _look_ahead(self) -> None:
-        while self._to_come and sum(not each.done() for each in self._begun.values()) < _FETCHED_AT_ONCE:
+        """Begins to fetch what comes next, as far as there is room beside what is in use."""
+        self._fetching = {each for each in self._fetching if not each.done()}
+        while self._to_come and len(self._fetching) < _FETCHED_AT_ONCE:
             path = self._to_come[0]
             if path not in self._begun and self._turns_left[path]:
-                if not self._cache.fits(path, self._begun):
+                if self._begun_bytes + self._cache.size_of(path) > self._cache.room:
                     return
                 self._begin(path)
             self._to_come.popleft()
 
     def _begin(self, path: Path) -> None:
-        if path not in self._begun:
-            self._begun[path] = self._cache.begin(path, self._begun, self._stop)
+        if path in self._begun:
+            return
+        size = self._cache.size_of(path)
+        self._begun_bytes += size
+        new = 0 if path in self._cache.held else size
+        for_now: Future[None] = Future()
+        self._begun[path] = for_now  # so that it does not leave for itself
+        while self._leaving and self._cache.used + new > self._cache.room:
+            other = self._leaving.popleft()
+            if other not in self._begun and other in self._cache.held:
+                self._cache.drop(other)
+        fetching = self._begun[path] = self._cache.fetch(path, self._stop)
+        if not fetching.done():
+            self._fetching.add(fetching)
 
 
-def _in_a_thread(work: Callable[[], None]) -> "Future[None]":
+def in_a_thread(work: Callable[[], T]) -> "Future[T]":
     """Begins work in a thread that no process waits for when it ends."""
-    future: Future[None] = Future()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            work()
+            outcome = work()
         except BaseException as error:  # noqa: BLE001  it is for whoever waits
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(outcome)
 
     threading.Thread(target=run, name="fetch", daemon=True).start()
     return future
 
 
 def _folder_of_its_own(parent: Path) -> tuple[Path, int]:
-    """Returns a folder that no other process holds, and the descriptor that holds it."""
+    """Returns a folder that no other process holds, and the descriptor that holds it.
+
+    What lies in others that nobody holds is removed: it was left when several processes were at work.
+    """
+    ours: tuple[Path, int] | None = None
     for number in itertools.count():
         folder = parent / str(number)
+        if ours is not None and not folder.is_dir():
+            return ours
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT)
         try:
@@ -188,5 +241,11 @@ def _folder_of_its_own(parent: Path) -> tuple[Path, int]:
         except BlockingIOError:
             os.close(lock)
             continue
-        return folder, lock
+        if ours is None:
+            ours = folder, lock
+            continue
+        for left in folder.iterdir():
+            if left.name != ".lock":
+                left.unlink(missing_ok=True)
+        os.close(lock)
     raise AssertionError("there is always another number")

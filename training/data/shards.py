@@ -18,7 +18,6 @@ from training.data.folder_names import Role, of_all, role_in, role_of
 from training.data.labelled_files import LabelledFiles, Reading
 from training.data.raw_dataset import Archives, Member, RawDataset
 from training.data.remote_shards import RemoteShards
-from training.data.shard_cache import ShardCache
 from training.data.shard_index import Sample, samples_in
 from training.data.shard_pattern import matching
 from training.errors import TrainingError
@@ -54,7 +53,7 @@ def load(source: ShardsSource, recipe: Recipe, pattern: Path | str, reading: Rea
         TrainingError: a file is no sound shard, a sample has no class, or there are too few photos.
         OSError: the results of the scan cannot be kept, or a URL cannot be asked.
     """
-    found = _here(pattern, reading) if isinstance(pattern, Path) else _elsewhere(source, pattern, reading)
+    found = _here(pattern, reading) if isinstance(pattern, Path) else _elsewhere(source, recipe, pattern, reading)
     splits: dict[Role, dict[str, str]] = {"train": {}, "val": {}, "test": {}}
     members: dict[str, Member] = {}
     # By path, for what is held out is chosen by place: the order of a pattern must not matter.
@@ -116,12 +115,23 @@ def _here(pattern: Path, reading: Reading) -> _Found:
     return _Found(folder, samples, lonely)
 
 
-def _elsewhere(source: ShardsSource, pattern: str, reading: Reading) -> _Found:
-    cache = ShardCache(reading.scratch, max_bytes=reading.cache_bytes)
-    remote = RemoteShards(pattern, cache, mixed=source.mixed, progress=reading.progress)
+def _elsewhere(source: ShardsSource, recipe: Recipe, pattern: str, reading: Reading) -> _Found:
+    remote = RemoteShards(
+        pattern,
+        reading.scratch,
+        max_bytes=reading.cache_bytes,
+        mixed=1 if reading.only_measured else source.mixed,
+        progress=reading.progress,
+    )
     paths = [PurePosixPath(shard.url) for shard in remote.shards]
+    if len(set(paths)) < len(paths):
+        raise TrainingError(f"{pattern} means shards whose URLs differ in a double slash only")
     folder = PurePosixPath(posixpath.commonpath([path.parent for path in paths]))
-    contents = remote.contents(reading.scratch / "shards", threads=reading.threads)
+    sizes: dict[PurePath, int] = {
+        path.relative_to(folder): shard.size for path, shard in zip(paths, remote.shards, strict=True)
+    }
+    remote.check_room(_measured_bytes(sizes, folder, source, recipe, reading.measure), is_known=False)
+    contents = remote.contents(threads=reading.threads)
     samples: dict[PurePath, Sequence[Sample]] = {
         path.relative_to(folder): each.samples for path, each in zip(paths, contents, strict=True)
     }
@@ -131,6 +141,17 @@ def _elsewhere(source: ShardsSource, pattern: str, reading: Reading) -> _Found:
         for sample, record in zip(each.samples, each.records, strict=True)
     }
     return _Found(folder, samples, sum(each.without_image for each in contents), records, remote)
+
+
+def _measured_bytes(
+    sizes: Mapping[PurePath, int], folder: PurePath, source: ShardsSource, recipe: Recipe, measure: Role
+) -> int:
+    """Returns about how many bytes are held out or tested, which is known before anything is read."""
+    roles = dict(zip(sizes, _roles(folder, list(sizes)), strict=True))
+    by_role = {role: sum(sizes[shard] for shard in sizes if roles[shard] == role) for role in (measure, "train")}
+    tested = by_role[measure] or source.test_share * by_role["train"]
+    trained = by_role["train"] - (0 if by_role[measure] else tested)
+    return int(tested + trained * (recipe.held_out if recipe.held_out < 1 else 0))
 
 
 def _name(shard: PurePath, sample: Sample) -> str:

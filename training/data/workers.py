@@ -45,23 +45,25 @@ class Workers:
         self._wanted: set[int] = set()
         self._arrived: dict[int, tuple[Any, Exception | None]] = {}
 
-    def map(self, function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
+    def map(self, function: Callable[[J], R], jobs: Iterable[J | None]) -> Iterator[R]:
         """Gives the results in the order of the jobs. Several calls may go on at once, and any may be left early.
 
         Args:
+            jobs: None is no job. It says that the next one waits until a result is taken.
             function: it is imported by its name in each process. Its results may hold large arrays and tensors (on
                 the CPU, without gradients). These do not go through the pipe.
 
         Raises: what `function` raises; WorkerEndedError if a process ends.
         """
         if self.count == 0:
-            yield from map(function, jobs)
+            yield from (function(job) for job in jobs if job is not None)
             return
         tickets: deque[int] = deque()
         try:
             for job in jobs:
-                tickets.append(self._give(function, job))
-                if len(tickets) > _AHEAD * self.count:
+                if job is not None:
+                    tickets.append(self._give(function, job))
+                if tickets and (job is None or len(tickets) > _AHEAD * self.count):
                     yield self._take(tickets.popleft())
             while tickets:
                 yield self._take(tickets.popleft())

@@ -85,7 +85,9 @@ def train_epoch(
     totals = begun.totals.to(device, copy=True)  # loss, right answers
     chosen = batches_of(order, recipe.batch_size)
     before, to_come = chosen[: begun.batches], chosen[begun.batches :]
-    seen, noted = sum(map(len, before)), 0
+    if not to_come:
+        raise TrainingError("the state amid the epoch has more batches than the epoch: start without --resume")
+    seen = noted = sum(map(len, before))
     batches = split.batches(to_come, device=device, draw=draw)
     for number, (images, targets) in enumerate(batches, start=1 + len(before)):
         set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))

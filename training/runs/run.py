@@ -67,7 +67,7 @@ class Run:
         state: State | None = None
         partial: PartialEpoch | None = None
         if resume:
-            state, partial = states.load(self.folder, self._identity)
+            state, partial = states.load(self.folder, self._identity, self.progress)
         else:
             states.forget(self.folder)
         self.progress.say(
@@ -142,7 +142,9 @@ class Run:
         peak = self.initial_weights.peak(recipe, stage)
         too_high = rate_too_high(recipe, stage, peak)
         started = time.perf_counter()
-        with self.progress.step(f"epoch {epoch}/{recipe.all_epochs}", total=len(data.train), unit="images") as advance:
+        done = 0 if partial is None else min(partial.begun.batches * recipe.batch_size, len(data.train))
+        to_do = len(data.train) - done
+        with self.progress.step(f"epoch {epoch}/{recipe.all_epochs}", total=to_do, unit="images") as advance:
             seen = train_epoch(
                 learner,
                 data.train,
@@ -180,7 +182,7 @@ class Run:
         state = State(self._identity, epoch, LearnerState.of(learner), curve, best)
         state.save(self.folder)
         seconds = time.perf_counter() - started
-        record = point | {"seconds": seconds, "images_per_second": len(data.train) / seconds}
+        record = point | {"seconds": seconds, "images_per_second": to_do / seconds}
         log.append(self.folder, record)
         events.add_epoch(record)
         return state

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 
+from classifier.progress import Progress
 from training import tensor_files
 from training.errors import TrainingError
 from training.evaluation.score import Score
@@ -129,15 +130,23 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def load(folder: Path, identity: dict[str, Any]) -> tuple[State | None, PartialEpoch | None]:
+def load(folder: Path, identity: dict[str, Any], progress: Progress) -> tuple[State | None, PartialEpoch | None]:
     """Returns the last whole epoch and how far the next one is, of which at least one is there.
 
     Raises: TrainingError if there is nothing to resume, or if it is damaged, or of another run.
     """
-    state, partial = State.load(folder, identity), PartialEpoch.load(folder, identity)
-    after = 0 if state is None else state.epoch
-    if partial is not None and partial.epoch != after + 1:  # the run was killed before it was removed
+    state = State.load(folder, identity)
+    try:
+        partial = PartialEpoch.load(folder, identity)
+    except DamagedStateError:
+        if state is None:
+            raise
+        progress.say(f"{folder / PARTIAL} is damaged, and left out")
         partial = None
+    after = 0 if state is None else state.epoch
+    if partial is None or partial.epoch != after + 1:  # the run was killed before it was removed
+        partial = None
+        (folder / PARTIAL).unlink(missing_ok=True)
     if state is None and partial is None:
         raise TrainingError(f"nothing to resume: {folder / CHECKPOINT} is not there; start without --resume")
     return state, partial
@@ -168,8 +177,12 @@ def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
         raise ValueError(f"{BEST} is not of the same run as {CHECKPOINT}")
 
 
-def _damaged(path: Path) -> TrainingError:
-    return TrainingError(f"{path} is damaged; start without --resume")
+class DamagedStateError(TrainingError):
+    """A file of the state cannot be understood."""
+
+
+def _damaged(path: Path) -> DamagedStateError:
+    return DamagedStateError(f"{path} is damaged; start without --resume")
 
 
 def _check_same(path: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -20,15 +20,18 @@ def load_files(tmp_path: Path, said: Said) -> Callable[..., Dataset]:
         strict: bool = False,
         measure: Role = "val",
         cache_bytes: int | None = None,
+        only_measured: bool = False,
+        workers: int = 0,
     ) -> Dataset:
         return load_dataset(
             recipe,
             folder=data,
             scratch=tmp_path / "scratch",
             measure=measure,
-            workers=0,
+            workers=workers,
             strict=strict,
             cache_bytes=cache_bytes,
+            only_measured=only_measured,
             progress=said.progress,
         )
 

@@ -1,6 +1,8 @@
 """Shards behind a URL: found, looked at once, fetched when they are needed, and never trusted to be what they were."""
 
 import functools
+import gc
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +13,12 @@ import fsspec
 import pytest
 import torch
 
+from classifier.progress import Progress
 from classifier.store.remote import RemoteStore, StoreError
 from tests.support.memory_store import memory_url
 from tests.support.photo_files import write
 from tests.support.runs import Said
+from tests.support.server import PATIENCE
 from tests.support.shard_files import archive, samples
 from training.data import remote_shard, remote_shards
 from training.data.dataset import Dataset, name_of
@@ -110,14 +114,17 @@ def test_they_are_the_data_set_that_they_are_in_a_folder(
     assert there.unchanged()
 
 
-def test_a_pattern_of_urls_means_what_it_means_of_files(url: str) -> None:
+def test_a_pattern_of_urls_means_what_it_means_of_files(url: str, folder: Path) -> None:
+    put(url, archive(folder / ".hidden.tar", {}))
+
     def names(pattern: str) -> list[str]:
-        return [shard.name for shard in remote_shard.found(f"{url}/{pattern}")]
+        return [shard.name for shard in remote_shard.found(f"{url}/{pattern}", Progress.silent())]
 
     assert names("data-{000..001}.tar") == ["data-000.tar", "data-001.tar"]
     assert names("data-00[12].tar") == ["data-001.tar", "data-002.tar"]
     assert names("data-00{5,4}.tar") == ["data-004.tar", "data-005.tar"]
     assert len(names("*")) == SHARDS
+    assert names(".*") == [".hidden.tar"]
     for missing in ("data-{005..006}.tar", "b-*.tar", "other/data-000.tar"):
         with pytest.raises(TrainingError, match=r"there is no such shard .*put the pattern into quotes"):
             names(missing)
@@ -158,6 +165,24 @@ def test_what_was_kept_of_a_shard_and_is_damaged_is_found_out_again(
     assert "looking at 2 shards" in str(said)
 
 
+def test_what_is_here_and_is_not_what_it_was_is_fetched_again(load: Load, url: str, tmp_path: Path) -> None:
+    dataset = load(f"{url}/*.tar")
+    expected = epoch(dataset, RECIPE)
+    del dataset
+    gc.collect()
+    scratch = tmp_path / "scratch" / "shards"
+    (measured,) = (scratch / "0").glob("measured-*")
+    measured.write_bytes(measured.read_bytes()[:-10])
+    for path in scratch.glob("*.json"):  # nothing is known of the shards
+        path.unlink()
+    for path in (scratch / "0").glob("*.tar"):
+        path.write_bytes(bytes(path.stat().st_size))
+    again = load(f"{url}/*.tar")
+    assert same_images(epoch(again, RECIPE), expected)
+    for split in (again.held_out, again.test):
+        assert len(list(split.batches([torch.arange(len(split))], device=CPU))) == 1
+
+
 def test_shards_that_were_looked_at_before_an_interrupt_are_not_looked_at_again(
     load: Load, url: str, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
@@ -188,16 +213,44 @@ class TestMoreThanTheDiskHolds:
     def room(self, folder: Path) -> int:
         return 4 * size_of(folder) + 15_000
 
+    def on_disk(self, tmp_path: Path) -> int:
+        """The bytes that are here, without those that are on their way."""
+        files = (tmp_path / "scratch" / "shards" / "0").iterdir()
+        return sum(path.stat().st_size for path in files if path.suffix != ".tmp")
+
+    def test_what_is_measured_takes_the_place_of_shards_and_not_more(
+        self, load_files: Load, folder: Path, url: str, tmp_path: Path
+    ) -> None:
+        room = self.room(folder)
+        dataset = load_files(mixed(1), f"{url}/*.tar", cache_bytes=room)
+        assert self.on_disk(tmp_path) <= room
+        epoch(dataset, mixed(1))
+        del dataset
+        gc.collect()
+        smaller = room - size_of(folder)  # another time, with less
+        again = load_files(mixed(1), f"{url}/*.tar", cache_bytes=smaller)
+        assert self.on_disk(tmp_path) <= smaller
+        assert len(epoch(again, mixed(1))) > 1
+
+    @pytest.mark.slow
+    def test_workers_that_run_ahead_do_not_hold_more_either(
+        self, load_files: Load, folder: Path, url: str, tmp_path: Path
+    ) -> None:
+        room = 2 * size_of(folder) + 15_000
+        dataset = load_files(mixed(1), f"{url}/*.tar", cache_bytes=room, workers=2)
+        order = order_of(dataset.train, torch.Generator(), mixed(1))
+        held = [self.on_disk(tmp_path) for _ in dataset.train.batches(torch.split(order, 1), device=CPU)]
+        assert max(held) <= room
+
     def test_an_epoch_reads_each_shard_once_and_never_holds_more_than_it_may(
         self, limited: Dataset, folder: Path, asked: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         held: list[int] = []
         read = RemoteStore.read
 
-        def watching(self: RemoteStore, name: str, *, start: int, end: int) -> bytes:
-            files = [path for path in (tmp_path / "scratch" / "shards" / "0").glob("*") if path.suffix != ".tmp"]
-            held.append(sum(path.stat().st_size for path in files))
-            return read(self, name, start=start, end=end)
+        def watching(store: RemoteStore, name: str, *, start: int, end: int) -> bytes:
+            held.append(self.on_disk(tmp_path))
+            return read(store, name, start=start, end=end)
 
         monkeypatch.setattr(RemoteStore, "read", watching)
         for seed in range(3):
@@ -232,20 +285,43 @@ class TestMoreThanTheDiskHolds:
     ) -> None:
         with pytest.raises(TrainingError, match=r"--set source.mixed=1 mixes 1 shards at a time.* more --cache-gb"):
             load(f"{url}/*.tar", cache_bytes=self.room(folder))
-        with pytest.raises(TrainingError, match=r"the shards have up to .* each, .*give more --cache-gb"):
+        with pytest.raises(
+            TrainingError, match=r"two shards of up to .* are the least: give more --cache-gb, or measure"
+        ):
             load(f"{url}/*.tar", cache_bytes=size_of(folder))
         assert not asked
+
+    def test_the_number_that_is_named_does(self, load_files: Load, load: Load, folder: Path, url: str) -> None:
+        tried = 0
+        for room in range(3 * size_of(folder), 7 * size_of(folder), size_of(folder) // 2):
+            try:
+                load(f"{url}/*.tar", cache_bytes=room)
+            except TrainingError as error:
+                named = re.search(r"source\.mixed=(\d+)", str(error))
+                if named is not None:
+                    load_files(mixed(int(named[1])), f"{url}/*.tar", cache_bytes=room)
+                    tried += 1
+        assert tried > 3
+
+    def test_to_measure_alone_needs_room_for_two_shards_and_what_is_measured(
+        self, load_files: Load, folder: Path, url: str
+    ) -> None:
+        room = 2 * size_of(folder) + 15_000
+        for recipe in (RECIPE, mixed(2)):
+            assert len(load_files(recipe, f"{url}/*.tar", cache_bytes=room, only_measured=True).test) > 0
+            with pytest.raises(TrainingError):
+                load_files(recipe, f"{url}/*.tar", cache_bytes=room)
 
     def test_more_shards_at_a_time_than_there_is_room_for_are_refused(
         self, load_files: Load, folder: Path, url: str
     ) -> None:
         with pytest.raises(
-            TrainingError, match=r"3 shards at a time, while the next 3 are fetched.*lower source.mixed"
+            TrainingError, match=r"--set source.mixed=1 mixes 1 shards at a time, while as many are fetch"
         ):
             load_files(mixed(3), f"{url}/*.tar", cache_bytes=self.room(folder))
 
     def test_what_is_measured_needs_room_too(self, load_files: Load, folder: Path, url: str) -> None:
-        with pytest.raises(TrainingError, match=r"lower source\.mixed, or give more --cache-gb"):
+        with pytest.raises(TrainingError, match=r"--set source\.mixed=1 mixes 1 shards at a time"):
             load_files(mixed(2), f"{url}/*.tar", cache_bytes=4 * size_of(folder))
 
 
@@ -261,6 +337,68 @@ class TestWhatGoesWrong:
         assert (folder / "data-003.tar").stat().st_size == size
         with pytest.raises(TrainingError, match=r"data-003.tar is not what it was.*start again"):
             epoch(dataset, RECIPE)
+
+    def test_to_start_again_helps_also_if_what_was_damaged_was_the_first_fetch(
+        self, load: Load, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, reads = RemoteStore.read, 0
+
+        def damaging(self: RemoteStore, name: str, *, start: int, end: int) -> bytes:
+            nonlocal reads
+            piece = read(self, name, start=start, end=end)
+            if name != "data-001.tar":
+                return piece
+            reads += 1
+            return piece[:-1] + b"x" if reads == 1 else piece  # behind the end of the archive
+
+        monkeypatch.setattr(RemoteStore, "read", damaging)
+        dataset = load(f"{url}/*.tar")
+        for path in (tmp_path / "scratch" / "shards" / "0").glob("*.tar"):
+            path.unlink()
+        with pytest.raises(TrainingError, match="is not what it was"):
+            epoch(dataset, RECIPE)
+        del dataset
+        gc.collect()
+        assert len(epoch(load(f"{url}/*.tar"), RECIPE)) > 1
+
+    def test_a_listing_that_fails_once_is_asked_again(
+        self, load: Load, url: str, monkeypatch: pytest.MonkeyPatch, said: Said
+    ) -> None:
+        monkeypatch.setattr(remote_shard, "_WAITS", (0.0,) * 5)
+        entries, failures = RemoteStore.entries, iter([True, False, True, False])
+
+        def unsure(self: RemoteStore, *names: str) -> Any:
+            if next(failures):
+                raise StoreError("s3://bucket: the network is gone")
+            return entries(self, *names)
+
+        monkeypatch.setattr(RemoteStore, "entries", unsure)
+        load(f"{url}/*.tar")
+        assert str(said).count("trying again") == 2
+
+    def test_a_store_that_refuses_is_not_asked_again(
+        self, load: Load, url: str, monkeypatch: pytest.MonkeyPatch, said: Said
+    ) -> None:
+        def refuse(*_: Any, **__: int) -> bytes:
+            raise StoreError("s3://bucket: Access Denied") from PermissionError()
+
+        monkeypatch.setattr(RemoteStore, "read", refuse)
+        with pytest.raises(TrainingError, match=r"Access Denied; start again when it may be read"):
+            load(f"{url}/*.tar")
+        assert "trying again" not in str(said)
+
+    def test_an_object_that_has_a_long_or_an_odd_name_is_read_and_named_in_one_line(
+        self, load: Load, photo: Callable[[int], bytes], tmp_path: Path
+    ) -> None:
+        url = memory_url()
+        content = archive(tmp_path / "x.tar", samples(photo, 0, 9)).read_bytes()
+        for name in ("鳥" * 80, "a\n\x1b[31mb", "x y#?%41"):
+            fsspec.filesystem("memory").pipe_file(f"{url}/{name}.tar", content)
+        assert load(f"{url}/*.tar").labels == ("9", "10")
+        fsspec.filesystem("memory").pipe_file(f"{url}/a\n\x1b[31mb.tar", b"junk")
+        with pytest.raises(TrainingError) as refused:
+            load(f"{url}/*.tar")
+        assert str(refused.value).isprintable()
 
     def test_an_image_to_measure_on_that_changed_is_refused(
         self,
@@ -398,6 +536,34 @@ class TestTheCache:
 
     def test_a_turn_gets_what_it_needs_even_if_there_is_no_room_for_it(self, cache: ShardCache) -> None:
         assert {"a", "b", "c"} <= self.through(cache, "abc", "d")[0]
+
+    def test_what_leaves_is_what_nobody_will_need_and_then_what_is_needed_last(self, cache: ShardCache) -> None:
+        self.through(cache, "a", "b")
+        self.through(cache, "c", "b")  # a leaves, and not b
+        assert self.fetched == ["a", "b", "c"]
+        self.fetched.clear()
+        self.through(cache, "d", "c", "b")  # b leaves
+        assert self.fetched == ["d", "b"]
+
+    def test_no_more_than_four_are_fetched_at_the_same_time_however_many_a_turn_needs(self, tmp_path: Path) -> None:
+        cache, at_work, most = ShardCache(tmp_path, max_bytes=1000), [0], [0]
+        lock, gate = threading.Lock(), threading.Barrier(4, timeout=PATIENCE)
+
+        def fetch(path: Path, _: threading.Event) -> None:
+            with lock:
+                at_work[0] += 1
+                most[0] = max(most[0], at_work[0])
+            gate.wait()  # until four are here
+            path.write_bytes(bytes(10))
+            with lock:
+                at_work[0] -= 1
+
+        names = [f"{i:02}" for i in range(20)]
+        cache.serve({cache.path_of(name): (10, fetch) for name in names})
+        with cache.window([[cache.path_of(name) for name in names]]) as window:
+            window.enter(0)
+        assert most == [4]
+        cache.close()
 
     def test_what_was_cut_off_is_fetched_again(self, cache: ShardCache) -> None:
         self.through(cache, "a")

@@ -1,13 +1,17 @@
 """The state that is kept amid an epoch: what it gives again, and when it is refused or forgotten."""
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classifier.checkpoint import Checkpoint
+from classifier.progress import Advance, Progress
 from tests.support.runs import KINDS, Said, Train, interrupt, same_weights
 from training.errors import Interrupted, TrainingError
 from training.recipes.recipe import Recipe, StrokesSource
@@ -92,6 +96,54 @@ def test_one_that_is_damaged_or_of_another_run_is_refused(
         partial.write_bytes(damaged)
         with pytest.raises(TrainingError, match="is damaged; start without --resume"):
             run(tiny, resume=True)
+
+
+def test_a_damaged_one_does_not_keep_from_the_epochs_before_it(
+    run: Train, tiny: Recipe, said: Said, tmp_path: Path
+) -> None:
+    whole = run(tiny)
+    interrupt(run, "epoch 2/")
+    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
+    partial.write_bytes(b"junk")
+    assert same_weights(run(tiny, resume=True, progress=said.progress), whole)
+    assert "partial_epoch.pth.tar is damaged, and left out" in str(said)
+    assert not partial.exists()
+
+
+def test_one_of_an_epoch_that_is_over_is_removed_so_nothing_false_is_said_of_it(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+) -> None:
+    killed(tiny, 2)
+    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
+    kept = partial.read_bytes()
+    interrupt(run, "epoch 2/", tiny)
+    partial.write_bytes(kept)  # as if it had been killed before this was removed
+    assert "1 of 2 epochs are kept" in interrupt(functools.partial(run, resume=True), "epoch 2/", tiny)
+
+
+def test_the_rate_is_that_of_what_is_done_after_the_resume(
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str]
+) -> None:
+    assert isinstance(tiny.source, StrokesSource)
+    samples = int(tiny.source.samples - tiny.held_out)
+    batches = math.ceil(samples / tiny.batch_size)
+    killed(tiny, batches - 1)
+    told: list[int] = []
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Counting(Progress):
+        @contextmanager
+        def step(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:  # noqa: ARG002
+            def advance(count: int, /, note: str = "") -> None:
+                if title.startswith("epoch 1/"):
+                    told.append(count)
+
+            if title.startswith("epoch 1/"):
+                told.append(total)
+            yield advance
+
+    run(tiny, resume=True, progress=Counting(Progress.silent().console))
+    assert told[0] == sum(told[1:]) == samples - (batches - 1) * tiny.batch_size
 
 
 def test_it_is_kept_only_when_so_many_minutes_have_passed(run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
