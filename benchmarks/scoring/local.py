@@ -47,11 +47,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/hymenoptera", help="a folder of photos")
     parser.add_argument("--architecture", default="resnet18")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of the photos: the end, where a core waits, is a part")
     parser.add_argument("--no-result", action="store_true", help="do not write the figures into benchmarks/results")
     arguments = parser.parse_args()
     threads = usable_cores()
-    sources = [each for each in find([arguments.data]).sources if not each.name.endswith(".gif")]
+    found = [each for each in find([arguments.data]).sources if not each.name.endswith(".gif")]
+    sources = found * arguments.repeats
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = folder / "1.safetensors"
