@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["score"]:  # its signals are exceptions, so that what it has is kept
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     code = main(sys.argv[1:])
     end_on_signals(code)  # the event loop has left no handlers; a signal that comes so late changes no exit code
     atexit.register(ignore_signals)  # once no thread is left: while Python itself ends, it takes handlers away

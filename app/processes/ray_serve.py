@@ -8,9 +8,9 @@ where a replica begins.
 """
 
 import os
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import serve
 from starlette.types import ASGIApp
 
@@ -35,9 +35,24 @@ class Replicas(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """The settings of each replica. Raises: SettingsError."""
-        said = self.model_extra or {}
-        return Settings.read([f"--{name.replace('_', '-')}={value}" for name, value in said.items()])
+        """The settings of each replica. Raises: SettingsError; SystemExit, where there is no such setting."""
+        return Settings.read([_flag(name.replace("_", "-"), value) for name, value in (self.model_extra or {}).items()])
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas is less than min_replicas")
+        return self
+
+
+def _flag(name: str, value: object) -> str:
+    """Returns a setting as a flag; of a switch, `serve run` says true or false."""
+    match str(value).lower():
+        case "true":
+            return f"--{name}"
+        case "false":
+            return f"--no-{name}"
+    return f"--{name}={value}"
 
 
 @serve.ingress()
@@ -76,7 +91,7 @@ def application(arguments: Replicas) -> Any:
         max_ongoing_requests=settings.max_requests,
         autoscaling_config={
             "min_replicas": arguments.min_replicas,
-            "max_replicas": max(arguments.min_replicas, arguments.max_replicas or 0),
+            "max_replicas": arguments.max_replicas or arguments.min_replicas,
             "target_ongoing_requests": settings.max_batch,
         },
         ray_actor_options={"num_cpus": arguments.cpus, "num_gpus": arguments.gpus},

@@ -4,17 +4,21 @@ import argparse
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import NoReturn
+
+from rich.console import Console
 
 from app.lifecycle.stores import storage_of
 from app.scoring.errors import ScoringError
 from app.scoring.model import Chosen, choose
 from app.scoring.output import Output
 from app.scoring.rows import COLUMNS, ScoredRow
-from app.scoring.setup import Setup
+from app.scoring.setup import DECIDING, Setup
 from app.scoring.sources import Found, Source, find
 from app.settings import Settings, SettingsError
 from classifier.cores import find_cores, usable_cores
@@ -46,22 +50,30 @@ def main(arguments: Sequence[str]) -> int:
     is one line on standard error.
     """
     parsed = parser().parse_args(arguments)
+    warnings.filterwarnings("ignore", module="PIL")  # what Pillow finds odd, but reads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     find_cores().bound_libraries(os.environ)
     try:
         settings = Settings.read(_settings_of(parsed))
-        return _score(parsed, settings, Progress())
-    except (ScoringError, SettingsError) as error:
-        return _fail(str(error).replace("\n", "; "), 2)
+        return _score(parsed, settings, Progress(_Console()))
     except CheckpointError as error:
         return _fail(f"the model cannot be used: {error}", 2)
-    except (ImportError, ValueError) as error:  # the device is not there, or a package
-        return _fail(str(error), 2)
+    except (ScoringError, SettingsError, ImportError, ValueError, RuntimeError, MemoryError) as error:
+        # The latter ones if the device is not there, a package, or memory on either.
+        return _fail(str(error) or type(error).__name__, 2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 2)
     except KeyboardInterrupt:
         return _fail("interrupted: the same command and --resume goes on", _INTERRUPTED)
+
+
+class _Console(Console):
+    """Writes to nobody once nobody reads any more: that ends no work."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -115,13 +127,16 @@ def _settings_of(parsed: argparse.Namespace) -> list[str]:
 
 
 def _score(parsed: argparse.Namespace, settings: Settings, progress: Progress) -> int:
+    if parsed.resume and Output.is_complete(parsed.out):
+        progress.say(f"{parsed.out} is complete: nothing is left to do")
+        return 0
     chosen = choose(storage_of(settings), parsed.model)
     found = find(parsed.inputs)
     _say_left_out(found, parsed.inputs, progress)
     setup = Setup(
         version=chosen.version,
         top_k=parsed.top_k,
-        device=settings.device,
+        device=settings.device if parsed.ray else _device(settings.device),
         precision=settings.precision,
         max_pixels=int(settings.max_megapixels * 1e6),
         draft=settings.jpeg_draft,
@@ -168,6 +183,13 @@ def _rows(
     return scored(scorer, sources, batch=setup.batch, threads=threads)
 
 
+def _device(name: str) -> str:
+    """Returns which device `auto` is here: rows of one are not gone on with on another. Raises: ValueError."""
+    from classifier.device import select_device  # which imports torch
+
+    return str(select_device(name))
+
+
 def _say_left_out(found: Found, inputs: Sequence[str], progress: Progress) -> None:
     if not found.sources:
         raise ScoringError(f"there is no image in {', '.join(inputs)}")
@@ -178,7 +200,7 @@ def _say_left_out(found: Found, inputs: Sequence[str], progress: Progress) -> No
 
 
 def _about(found: Found, chosen: Chosen, setup: Setup) -> dict[str, object]:
-    """Returns all that decides the rows, by what a person calls it."""
+    """Returns all that decides the rows, by what a person calls it. The content of images is not looked at."""
     listed = hashlib.sha256(
         "\0".join("\0".join(map(str, each)) for each in found.sources).encode(errors="surrogateescape")
     )
@@ -187,9 +209,10 @@ def _about(found: Found, chosen: Chosen, setup: Setup) -> dict[str, object]:
         "list of images": listed.hexdigest()[:16],
         "model": f"{chosen.model}@{chosen.version} {chosen.sha256[:16]}",
         **decides,
+        **{f"version of {name}": version(name) for name in DECIDING},
     }
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"python -m app score: {message}", file=sys.stderr)
+    print(f"python -m app score: {' '.join(message.split())}", file=sys.stderr)
     return code

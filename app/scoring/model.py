@@ -30,7 +30,7 @@ def choose(storage: Storage, wanted: str | None) -> Chosen:
     """
     name, _, number = (wanted or "").partition("@")
     model = name or _only_model(storage)
-    if number and not (number.isascii() and number.isdigit()):
+    if "@" in (wanted or "") and not (number.isascii() and number.isdigit() and len(number) <= 18):
         raise ScoringError(f"--model {wanted}: behind the @ a version is expected, such as {model}@1")
     listing = storage.versions(model, {})
     versions = {} if listing is None else listing.versions

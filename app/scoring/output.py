@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +21,9 @@ from app.scoring.errors import ScoringError
 from app.scoring.rows import COLUMNS, ScoredRow
 from classifier import atomic_files
 
-_PART = re.compile(r"(\d{12})-(\d{12})\.jsonl")  # the numbers of its first row, and of the row after its last one
+# The numbers of its first row and of the row after its last one, and the CRC-32 of its content.
+_PART = re.compile(r"(\d{12})-(\d{12})-([0-9a-f]{8})\.jsonl")
+_WHOLE = "whole.tmp"  # the file, while it is made
 _ABOUT = "about.json"
 _EVERY_SECONDS = 2.0
 _MOST_ROWS = 20_000  # of a part
@@ -56,8 +59,7 @@ class Output:
         """
         output = cls(path)
         if path.exists():
-            what = "it is complete: nothing is left to do" if resume else "remove it, or name another file"
-            raise ScoringError(f"{path} is there already: {what}")
+            raise ScoringError(f"{path} is there already: remove it, or name another file")
         output.folder.mkdir(parents=True, exist_ok=True)
         with (output.folder / ".lock").open("w") as lock:
             try:
@@ -74,6 +76,14 @@ class Output:
                 if not output.rows:  # nothing is lost with it
                     shutil.rmtree(output.folder, ignore_errors=True)
 
+    @classmethod
+    def is_complete(cls, path: Path) -> bool:
+        """Tells whether the file is there. What a run left that was killed at its very end is removed."""
+        if not path.is_file():
+            return False
+        shutil.rmtree(cls(path).folder, ignore_errors=True)
+        return True
+
     def add(self, rows: Sequence[ScoredRow]) -> None:
         """Adds the rows that come next. Raises: OSError."""
         self._waiting += rows
@@ -84,27 +94,34 @@ class Output:
         """Writes down the rows that were added. Raises: OSError."""
         if self._waiting:
             end = self.rows + len(self._waiting)
-            text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in self._waiting)
-            atomic_files.replace(self.folder / f"{self.rows:012}-{end:012}.jsonl", text.encode())
+            text = "".join(map(_line, self._waiting)).encode()
+            name = f"{self.rows:012}-{end:012}-{zlib.crc32(text):08x}.jsonl"
+            atomic_files.replace(self.folder / name, text)
             self.rows, self._waiting = end, []
         self._kept_at = time.monotonic()
 
     def finish(self) -> int:
-        """Makes the file, removes the parts, and returns how many rows say what failed. Raises: OSError."""
+        """Makes the file, removes the parts, and returns how many rows say what failed.
+
+        Raises: ScoringError, if rows are missing; OSError.
+        """
         self.keep()
-        failed = 0
+        failed = count = 0
 
         def counted() -> Iterator[ScoredRow]:
-            nonlocal failed
+            nonlocal failed, count
             for row in self._all_rows():
                 failed += row["error"] is not None
+                count += 1
                 yield row
 
-        with atomic_files.temporary(self.path) as beside:
-            self._write(beside, counted())
-            with beside.open("rb+") as file:
-                os.fsync(file.fileno())
-            beside.replace(self.path)
+        whole = self.folder / _WHOLE
+        self._write(whole, counted())
+        if count != self.rows:
+            raise ScoringError(f"{self.folder} has {count:,} of {self.rows:,} rows: remove it, and start again")
+        with whole.open("rb+") as file:
+            os.fsync(file.fileno())
+        whole.replace(self.path)
         atomic_files.sync_folder(self.path.parent)
         shutil.rmtree(self.folder)
         return failed
@@ -122,7 +139,9 @@ class Output:
             return
         try:
             kept = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError) as error:
+            if not isinstance(kept, dict):
+                raise TypeError(f"{path} holds something else")
+        except (FileNotFoundError, ValueError, TypeError) as error:
             raise ScoringError(f"{path} is damaged: remove {self.folder}, and start again") from error
         for name in about:
             if kept.get(name) != about[name]:
@@ -132,11 +151,14 @@ class Output:
                 )
 
     def _kept_rows(self) -> int:
+        """Returns how many rows are kept without a gap. Parts that are damaged, or behind a gap, are removed."""
         rows = 0
         for first, end, part in self._parts():
-            if first != rows:
-                raise ScoringError(f"{part} does not go on where the part before it ends: remove {self.folder}")
-            rows = end
+            if first == rows and f"-{zlib.crc32(part.read_bytes()):08x}." in part.name:
+                rows = end
+            else:
+                part.unlink()
+        (self.folder / _WHOLE).unlink(missing_ok=True)
         return rows
 
     def _parts(self) -> list[tuple[int, int, Path]]:
@@ -158,9 +180,14 @@ def _writer(path: Path) -> _Write:
     raise ScoringError(f"{path}: its name must end in .parquet, .csv or .jsonl")
 
 
+def _line(row: ScoredRow) -> str:
+    """Returns a row as a line of JSON in ASCII, so that no character of a name ends the line anywhere."""
+    return f"{json.dumps(row, allow_nan=False)}\n"
+
+
 def _write_jsonl(path: Path, rows: Iterable[ScoredRow]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+        file.writelines(map(_line, rows))
 
 
 def _write_csv(path: Path, rows: Iterable[ScoredRow]) -> None:
@@ -169,7 +196,7 @@ def _write_csv(path: Path, rows: Iterable[ScoredRow]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
-            top_k = None if row["top_k"] is None else json.dumps(row["top_k"], ensure_ascii=False)
+            top_k = None if row["top_k"] is None else json.dumps(row["top_k"])
             writer.writerow(row | {"top_k": top_k})
 
 
@@ -185,7 +212,7 @@ def _write_parquet(path: Path, rows: Iterable[ScoredRow]) -> None:
         "top_k": top_k,
         "score": pa.float32(),
         "in_distribution": pa.bool_(),
-        "version": pa.int32(),
+        "version": pa.int64(),
         "error": pa.string(),
     }
     schema = pa.schema([(name, types[name]) for name in COLUMNS])

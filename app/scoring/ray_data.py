@@ -23,13 +23,12 @@ from app.scoring.model import Chosen
 from app.scoring.pipeline import scored
 from app.scoring.rows import ScoredRow
 from app.scoring.scorer import Scorer
-from app.scoring.setup import Setup
+from app.scoring.setup import DECIDING, Setup
 from app.scoring.sources import Source
 
 Look = tuple[dict[str, str], list[str | None]]
 
 _PATIENCE = 5.0  # seconds until a cluster must answer
-_DECIDING = ("flambeau", "torch", "pillow", "numpy")  # packages that decide the numbers
 
 
 def scored_by_ray(address: str, sources: Sequence[Source], chosen: Chosen, setup: Setup) -> Iterator[list[ScoredRow]]:
@@ -41,10 +40,13 @@ def scored_by_ray(address: str, sources: Sequence[Source], chosen: Chosen, setup
     Raises: ScoringError, if the cluster is not there, a node has other versions, or a node cannot read the images.
     """
     _connect(address)
-    sources = [each if each.key else each._replace(place=str(Path(each.place).absolute())) for each in sources]
     _check_nodes(sources)
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if setup.device in ("auto", "cuda") else 0
+    if setup.device not in ("auto", "cpu", "cuda"):
+        raise ScoringError(f"--ray takes --device auto, cpu or cuda, not {setup.device}: Ray chooses which of several")
+    gpus = 0 if setup.device == "cpu" else int(resources.get("GPU", 0))
+    if setup.device == "cuda" and not gpus:
+        raise ScoringError("--device cuda: the cluster has no GPU")
     cores = max(1, int(resources.get("CPU", 1)))
     workers = gpus or cores
     threads = max(1, cores // workers)
@@ -64,7 +66,15 @@ def scored_by_ray(address: str, sources: Sequence[Source], chosen: Chosen, setup
         num_gpus=1 if gpus else None,
         compute=ActorPoolStrategy(min_size=1, max_size=workers),
     )
-    return (json.loads(row["rows"]) for row in table.iter_rows())
+    return _rows(table)
+
+
+def _rows(table: Any) -> Iterator[list[ScoredRow]]:
+    try:
+        for row in table.iter_rows():
+            yield json.loads(row["rows"])
+    except ray.exceptions.RayError as error:
+        raise ScoringError(f"the cluster cannot go on: {' '.join(str(error).split())[-300:]}") from error
 
 
 class _Worker:
@@ -137,4 +147,4 @@ def _look(*sources: Source) -> Look:
 
     found = {source.name: read(source) for source in sources}
     problems = [f"{name}: {each}" if isinstance(each, OSError) else None for name, each in found.items()]
-    return {name: version(name) for name in _DECIDING}, problems
+    return {name: version(name) for name in DECIDING}, problems

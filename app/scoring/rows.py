@@ -1,5 +1,6 @@
 """The row of an image: what a model says of it, or why it says nothing."""
 
+import math
 from typing import TypedDict
 
 from app.engine.predictions import ItemAnswer, ItemError
@@ -50,7 +51,7 @@ def row_of(path: str, version: int, item: ItemAnswer | ItemError) -> ScoredRow:
         label=best.label,
         probability=best.probability,
         top_k=[TopK(label=each.label, probability=each.probability) for each in item.predictions],
-        score=item.score,
+        score=item.score if item.score is None or math.isfinite(item.score) else None,  # JSON has no infinity
         in_distribution=item.in_distribution,
         version=version,
         error=None,

@@ -86,7 +86,10 @@ class Scorer:
             rows = self.predictor.predict([Item(each, top_k) for each in pixels])
         except RuntimeError as error:
             if len(pixels) > 1:  # perhaps one of them alone is to blame
-                return [answer for each in pixels for answer in self._predicted([each])]
+                answers = [answer for each in pixels for answer in self._predicted([each])]
+                if self.predictor.device.type != "cpu" and all(isinstance(each, ItemError) for each in answers):
+                    raise  # the device itself fails, and would fail on all that come
+                return answers
             return [ItemError("prediction_failed", str(error).partition("\n")[0])]
         return [decode(row.tolist(), top_k) for row in rows]
 
@@ -97,6 +100,8 @@ def read(source: Source) -> bytes | OSError:
         return _store(source.place).read_all(source.key) if source.key else _content(source)
     except OSError as error:
         return error
+    except ValueError:
+        return OSError("its name is no name of a file")
 
 
 @cache

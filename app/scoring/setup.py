@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Packages whose versions decide the numbers in rows.
+DECIDING = ("flambeau", "torch", "pillow", "numpy")
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:

@@ -1,6 +1,7 @@
 """Finds the images that a person means: a file, a folder, a list, a table, a tar file, or what lies below a URL."""
 
 import csv
+import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ class Found:
     """Holds the images in their order, each once.
 
     Args:
-        left_out: how many files are not called like images.
+        left_out: how many files are not called like images; in a tar file also those that are links to others.
         repeated: how many were named again.
     """
 
@@ -89,7 +90,7 @@ def _of(text: str) -> Iterator[Source | None]:
     elif place.suffix.lower() in _TABLES:
         yield from _in_table(place)
     else:
-        yield Source(str(place), str(place))
+        yield Source(str(place), str(place.absolute()))
 
 
 def _in_folder(folder: Path) -> Iterator[Source | None]:
@@ -104,7 +105,7 @@ def _in_folder(folder: Path) -> Iterator[Source | None]:
         for name in sorted(files):
             if not is_of_the_system(name):
                 path = os.path.join(here, name)  # noqa: PTH118  as above
-                yield Source(path, path) if is_photo(name) else None
+                yield Source(path, os.path.abspath(path)) if is_photo(name) else None  # noqa: PTH100  as above
 
 
 def _raise(error: OSError) -> None:
@@ -112,40 +113,51 @@ def _raise(error: OSError) -> None:
 
 
 def _listed(path: Path) -> Iterator[Source]:
-    for line in _lines(path):
-        if line.strip():
-            yield _beside(path, line.strip())
+    for line in _text(path).split("\n"):  # other characters that end lines elsewhere may be in a name
+        name = line.removesuffix("\r")
+        if name.strip():
+            yield _beside(path, name)
 
 
 def _in_table(path: Path) -> Iterator[Source]:
-    rows = csv.DictReader(_lines(path), delimiter=_TABLES[path.suffix.lower()])
-    if _PATH not in (rows.fieldnames or ()):
-        raise ScoringError(f"{path} has no column {_PATH}; its columns are {', '.join(rows.fieldnames or ())}")
-    for row in rows:
-        if row[_PATH]:
-            yield _beside(path, row[_PATH])
-
-
-def _lines(path: Path) -> list[str]:
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=_TABLES[path.suffix.lower()])
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        if _PATH not in (rows.fieldnames or ()):
+            raise ScoringError(f"{path} has no column {_PATH}; its columns are {', '.join(rows.fieldnames or ())}")
+        for row in rows:
+            if row[_PATH]:
+                yield _beside(path, row[_PATH])
+    except csv.Error as error:
+        raise ScoringError(f"{path} is no table that can be read: {error} (after line {rows.line_num})") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ScoringError(f"{path} is not UTF-8") from error
 
 
 def _beside(path: Path, name: str) -> Source:
     """Returns a file that a list names: its path begins at the folder of the list, unless it is absolute."""
-    return Source(name, str(path.parent / name))
+    return Source(name, str(path.parent.absolute() / name))
 
 
 def _in_tar(path: Path) -> Iterator[Source | None]:
+    size = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:
             for info in archive:
-                if info.isreg() and not info.issparse() and info.size >= 0:
-                    name = f"{path}/{info.name}"
-                    yield Source(name, str(path), "", info.offset_data, info.size) if is_photo(info.name) else None
-    except OSError:
+                if info.isdir() or any(map(is_of_the_system, info.name.split("/"))):
+                    continue
+                file = archive.getmember(info.linkname) if info.islnk() else info
+                if not file.isreg() or file.issparse() or not is_photo(info.name):
+                    yield None
+                    continue
+                if file.size < 0 or file.offset_data + file.size > size:
+                    raise ScoringError(f"{path} was cut off in {info.name}")
+                yield Source(f"{path}/{info.name}", str(path.absolute()), "", file.offset_data, file.size)
+    except (OSError, ScoringError):
         raise
     except Exception as error:  # whatever tarfile raises on damaged or hostile headers
         raise ScoringError(f"{path} is no tar file that is whole and not compressed: {error}") from error

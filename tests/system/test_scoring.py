@@ -1,6 +1,7 @@
 """`python -m app score` as a process: killed at any moment, and beside the server that says the same."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,37 @@ def test_whoever_is_killed_again_and_again_has_in_the_end_each_row_once(photos: 
         assert process.wait(PATIENCE) == 0
     assert [row["path"] for row in rows(out)] == [f"{photos}/{i:04}.png" for i in range(COUNT)]
     assert not parts.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_rows_and_is_no_success(
+    photos: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    for i in range(COUNT, 10 * COUNT):
+        (photos / f"{i:05}.png").hardlink_to(photos / "0000.png")
+    out, parts = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.parts"
+    whole = command(photos, tmp_path / "store", out)
+    with subprocess.Popen(whole, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        block_until(lambda: any(parts.glob("*.jsonl")) or process.poll() is not None)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert errors.count("\n") == (number == signal.SIGINT)
+    assert any(parts.glob("*.jsonl"))
+    assert not out.exists()
+
+
+def test_whoever_reads_no_more_ends_no_work(photos: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    out = tmp_path / "rows.jsonl"
+    with subprocess.Popen(
+        command(photos, tmp_path / "store", out), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+    assert len(rows(out)) == COUNT
 
 
 def test_it_says_what_the_server_says(server: ServerProcess, client: httpx2.Client, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`python -m app score`: what a person types, reads, and gets."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,31 @@ def test_an_interrupt_is_one_line_and_resume_gives_the_rows_of_a_whole_run(
     assert score("photos", "--out", "rows.jsonl", "--resume") == 0
     assert f"resumed after {after * _BATCH} of 70 images" in capsys.readouterr().out
     assert Path("rows.jsonl").read_text() == Path("whole.jsonl").read_text()
+
+
+def test_what_is_complete_is_left_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert score("photos", "--out", "rows.jsonl") == 0
+    before = Path("rows.jsonl").read_bytes()
+    assert score("photos", "--out", "rows.jsonl", "--resume") == 0
+    assert "rows.jsonl is complete: nothing is left to do" in capsys.readouterr().out
+    assert score("photos", "--out", "rows.jsonl") == 2
+    assert Path("rows.jsonl").read_bytes() == before
+
+
+def test_images_of_another_folder_are_other_images_though_they_are_called_alike(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr(Output, "finish", press)
+        score("photos", "--out", str(in_folder / "rows.jsonl"))
+    shutil.copytree("photos", "elsewhere/photos")
+    monkeypatch.chdir(in_folder / "elsewhere")
+    store = ["--store", str(in_folder / "models_store")]
+    assert score("photos", "--out", str(in_folder / "rows.jsonl"), "--resume", *store) == 2
+    assert "was begun with another list of images" in capsys.readouterr().err
 
 
 def test_other_images_or_another_model_are_not_gone_on_with(

@@ -43,6 +43,8 @@ def test_the_only_model_need_not_be_named(store: Path) -> None:
         ("letters", "has no model 'letters'; it has digits"),
         ("../digits", "has no model '../digits'"),
         ("digits@3", "digits has no version 3; it has 10, 2, 1"),
+        ("digits@", "behind the @ a version is expected, such as digits@1"),
+        ("digits@" + "9" * 5000, "behind the @ a version is expected"),
         ("digits@new", "behind the @ a version is expected, such as digits@1"),
     ],
 )

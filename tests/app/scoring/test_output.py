@@ -100,8 +100,9 @@ def test_one_that_is_complete_is_not_written_again(tmp_path: Path) -> None:
     path.write_text("somebody's\n")
     with pytest.raises(ScoringError, match="is there already: remove it, or name another file"), opened(path):
         pass
-    with pytest.raises(ScoringError, match="it is complete: nothing is left to do"), opened(path, resume=True):
-        pass
+    assert Output.is_complete(path)
+    assert not Output.is_complete(tmp_path)
+    assert not Output.is_complete(tmp_path / "other.jsonl")
     assert path.read_text() == "somebody's\n"
 
 
@@ -140,19 +141,82 @@ def test_rows_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("damage", ["about.json", "missing part"])
-def test_damaged_parts_are_refused(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "null", None])
+def test_what_says_of_which_run_the_rows_are_is_needed(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "rows.jsonl"
     with opened(path) as output:
-        for row in ROWS[:3]:
-            output.add([row])
-            output.keep()
-    if damage == "about.json":
-        (output.folder / damage).write_text("{")
-    else:
-        sorted(output.folder.glob("*.jsonl"))[1].unlink()
-    with pytest.raises(ScoringError, match="remove"), opened(path, resume=True):
+        output.add(ROWS)
+        output.keep()
+    (output.folder / "about.json").unlink()
+    if content is not None:
+        (output.folder / "about.json").write_text(content)
+    with pytest.raises(ScoringError, match="is damaged: remove"), opened(path, resume=True):
         pass
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off at a line", "cut off", "changed"])
+def test_rows_from_a_damaged_part_on_are_made_again(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    with opened(path) as output:
+        for start in range(0, 12, 4):
+            output.add(ROWS[start : start + 4])
+            output.keep()
+    part = sorted(output.folder.glob("*.jsonl"))[1]
+    text = part.read_text()
+    part.write_text(
+        {
+            "cut off at a line": text.partition("\n")[0] + "\n",
+            "cut off": text[:-5],
+            "changed": text.replace("5.png", "6.png"),
+        }.get(damage, text)
+    )
+    if damage == "missing":
+        part.unlink()
+    with opened(path, resume=True) as output:
+        assert output.rows == 4
+        output.add(ROWS[4:])
+        output.finish()
+    assert read(path) == ROWS
+
+
+def test_a_part_that_is_damaged_after_it_was_looked_at_gives_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with opened(path) as output:
+        output.add(ROWS)
+        output.keep()
+        (part,) = output.folder.glob("*.jsonl")
+        part.write_text(part.read_text().partition("\n")[2])
+        with pytest.raises(ScoringError, match="has 22 of 23 rows"):
+            output.finish()
+    assert not path.exists()
+
+
+def test_what_a_kill_at_the_very_end_leaves_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with opened(path) as output:
+        output.add(ROWS)
+        output.keep()
+        (output.folder / "whole.tmp").write_text("half")
+    with opened(path, resume=True) as output:
+        assert output.rows == len(ROWS)
+        assert not (output.folder / "whole.tmp").exists()
+        output.finish()
+    output.folder.mkdir()
+    (output.folder / "about.json").touch()
+    assert Output.is_complete(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_any_version_and_any_score_can_be_written(tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "rows.csv", "rows.parquet"):
+        if name.endswith(".parquet"):
+            pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+        row = row_of("a\u2028\x85.png", 20261129120000, ItemAnswer((Prediction("x", 0, 1.0),), float("inf"), True))
+        with opened(tmp_path / name) as output:
+            output.add([row])
+            output.finish()
+        assert read(tmp_path / name) == [row]
+        assert row["score"] is None
 
 
 def test_two_may_not_write_the_same_file(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ def unnamed(row: ScoredRow) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "path"}
 
 
+def test_a_name_that_no_file_can_have_is_said_in_its_row(make: Callable[..., Scorer], photos: list[Source]) -> None:
+    rows = make().score([Source("a\0b.png", "/a\0b.png"), photos[0]])
+    assert [row["error"] for row in rows] == ["cannot_be_read: its name is no name of a file", None]
+
+
 def test_an_archive_that_has_become_shorter_is_said_in_the_rows(make: Callable[..., Scorer], tmp_path: Path) -> None:
     path = archive(tmp_path / "data.tar", {f"{i}.png": png(i) for i in range(3)})
     found = find([str(path)]).sources

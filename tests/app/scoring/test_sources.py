@@ -1,6 +1,7 @@
 """Which images a person means."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import fsspec
@@ -44,9 +45,15 @@ def test_a_file_is_itself_whatever_it_is_called(tmp_path: Path) -> None:
 
 
 def test_a_list_names_files_from_its_own_folder_on(folder: Path) -> None:
-    (folder / "list.txt").write_text("\ufeffa.JPG\n\n  b/2.png \n/somewhere/else.png\nmissing.png\n")
+    (folder / "list.txt").write_text("\ufeffa.JPG\r\n\n \nb/2.png\n/somewhere/else.png\nmissing.png\nx\u2028\x85 .png")
     found = find([str(folder / "list.txt")]).sources
-    assert [source.name for source in found] == ["a.JPG", "b/2.png", "/somewhere/else.png", "missing.png"]
+    assert [source.name for source in found] == [
+        "a.JPG",
+        "b/2.png",
+        "/somewhere/else.png",
+        "missing.png",
+        "x\u2028\x85 .png",
+    ]
     assert [source.place for source in found[:3]] == [f"{folder}/a.JPG", f"{folder}/b/2.png", "/somewhere/else.png"]
 
 
@@ -66,6 +73,35 @@ def test_a_tar_file_means_the_images_in_it(tmp_path: Path) -> None:
     assert found.left_out == 1
     for source, image in zip(found.sources, (png(1), png(2)), strict=True):
         assert path.read_bytes()[source.offset :][: source.size] == image
+
+
+def test_a_table_may_have_line_ends_in_its_cells_and_says_which_line_is_none(folder: Path) -> None:
+    (folder / "rows.csv").write_text('path,label\n"a\nb.png",x\n"c\u2028d.png",y\n')
+    assert names(folder / "rows.csv") == ["a\nb.png", "c\u2028d.png"]
+    (folder / "rows.csv").write_text("path\n" + "x" * 200_000)
+    with pytest.raises(ScoringError, match=r"is no table that can be read: field larger .*after line 1"):
+        find([str(folder / "rows.csv")])
+
+
+def test_links_in_a_tar_file_mean_what_they_lead_to_or_are_counted(tmp_path: Path) -> None:
+    for name in ("1.png", "._1.png", "__MACOSX/z.png"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(png())
+    (tmp_path / "p" / "2.png").hardlink_to(tmp_path / "p" / "1.png")
+    (tmp_path / "p" / "3.png").symlink_to("1.png")
+    with tarfile.open(tmp_path / "p.tar", "w") as tar:
+        tar.add(tmp_path / "p", "p")
+    found = find([str(tmp_path / "p.tar")])
+    assert sorted(source.name.rpartition("/")[2] for source in found.sources) == ["1.png", "2.png"]
+    assert len({source.offset for source in found.sources}) == 1
+    assert found.left_out == 1
+
+
+def test_a_tar_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "data.tar", {"1.png": png(1), "2.png": bytes(5000)})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ScoringError, match=r"was cut off in 2\.png|is no tar file that is whole"):
+        find([str(path)])
 
 
 @pytest.mark.parametrize("content", [b"junk" * 999, b"\x1f\x8b" + bytes(600)])
