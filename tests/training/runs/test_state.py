@@ -47,11 +47,12 @@ def killed(run: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, int
 def test_a_resumed_run_gives_bit_for_bit_the_weights_and_the_curve_of_one_that_never_stopped(
     run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], changes: dict[str, Any]
 ) -> None:
-    recipe = tiny.replace(**({"epochs": 3} | changes))
+    recipe = tiny.replace(**({"epochs": 2} | changes))
     whole = run(recipe, save_minutes=0)
     assert isinstance(recipe.source, StrokesSource)
     batches = math.ceil((recipe.source.samples - recipe.held_out) / recipe.batch_size)
-    for saves in (1, batches - 1, batches + 1):  # in the first epoch twice, in the second one
+    # In the second epoch or, for one kind of recipe, also in the first one.
+    for saves in (1, batches + 1) if "ema" in changes else (batches + 1,):
         assert "--resume" in killed(recipe, saves)
         again = run(recipe, resume=True)
         assert same_weights(again, whole)
