@@ -30,7 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     """Serves until a signal or a failure, or scores images.
 
     Returns: The exit code: 0 after a signal, 1 after a failure, 2 for what has to be put right first. Errors of the
-        last kind are one line on standard error. Other exceptions are faults of the program, and pass through.
+        last kind are one line on standard error. Other exceptions are faults of the program, and pass through. Those
+        of scoring stand in `app.scoring.command.main`.
     """
     if arguments[:1] == ["score"]:
         from app.scoring import command

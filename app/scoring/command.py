@@ -178,9 +178,7 @@ def _rows(
     from app.scoring.pipeline import scored
     from app.scoring.scorer import Scorer
 
-    threads = threads or usable_cores()
-    scorer = Scorer(chosen.file, setup, threads=threads)
-    return scored(scorer, sources, batch=setup.batch, threads=threads)
+    return scored(Scorer(chosen.file, setup, threads=threads or usable_cores()), sources)
 
 
 def _device(name: str) -> str:

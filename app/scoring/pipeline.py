@@ -11,16 +11,13 @@ from app.scoring.sources import Source
 _READ_AT_ONCE = 16  # objects of a store, which come after a while; files are there at once
 
 
-def scored(scorer: Scorer, sources: Sequence[Source], *, batch: int, threads: int) -> Iterator[list[ScoredRow]]:
-    """Gives the rows of each batch, in order.
+def scored(scorer: Scorer, sources: Sequence[Source]) -> Iterator[list[ScoredRow]]:
+    """Gives the rows of each batch, in order, by as many threads as the scorer takes.
 
     An image is always computed beside the same others, so its numbers are always the same, to the last bit.
-
-    Args:
-        threads: how many batches are computed at the same time.
     """
     readers = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="read")
-    computers = ThreadPoolExecutor(threads, thread_name_prefix="score")
+    computers = ThreadPoolExecutor(scorer.threads, thread_name_prefix="score")
 
     def begun(group: Sequence[Source]) -> "Future[list[ScoredRow]]":
         if not any(source.key for source in group):
@@ -30,10 +27,9 @@ def scored(scorer: Scorer, sources: Sequence[Source], *, batch: int, threads: in
 
     waiting: deque[Future[list[ScoredRow]]] = deque()
     try:
-        for start in range(0, len(sources), batch):
-            group = sources[start : start + batch]
-            waiting.append(begun(group))
-            if len(waiting) > 2 * threads:
+        for start in range(0, len(sources), scorer.batch):
+            waiting.append(begun(sources[start : start + scorer.batch]))
+            if len(waiting) > 2 * scorer.threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -81,8 +81,6 @@ class _Worker:
     """Scores in a process of the cluster."""
 
     def __init__(self, checkpoint: Any, setup: Setup, threads: int) -> None:
-        self._setup = setup
-        self._threads = threads
         with tempfile.TemporaryDirectory(prefix="flambeau-") as folder:
             file = Path(folder) / f"{setup.version}.safetensors"
             file.write_bytes(ray.get(checkpoint))
@@ -90,8 +88,7 @@ class _Worker:
 
     def __call__(self, groups: dict[str, Any]) -> dict[str, list[str]]:
         found = [Source(*each) for group in groups["sources"] for each in json.loads(group)]
-        rows = scored(self._scorer, found, batch=self._setup.batch, threads=self._threads)
-        return {"rows": [json.dumps(each) for each in rows]}
+        return {"rows": [json.dumps(rows) for rows in scored(self._scorer, found)]}
 
 
 def _connect(address: str) -> None:

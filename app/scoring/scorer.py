@@ -28,11 +28,14 @@ class Scorer:
 
     Args:
         checkpoint: the version's file on this machine. It is verified first.
+        threads: how many batches may be computed at the same time.
 
     Raises: what `verify` raises; ValueError or ImportError, if the device is not there.
     """
 
     def __init__(self, checkpoint: Path, setup: Setup, *, threads: int) -> None:
+        self.batch = setup.batch
+        self.threads = threads
         self._setup = setup
         device = select_device(setup.device)
         # Each thread computes a batch of its own. Then a row is the same, to the last bit, however many there are.

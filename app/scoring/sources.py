@@ -145,12 +145,13 @@ def _beside(path: Path, name: str) -> Source:
 
 def _in_tar(path: Path) -> Iterator[Source | None]:
     size = path.stat().st_size
+    files: dict[str, tarfile.TarInfo] = {}  # a hard link leads to one that came before it
     try:
         with tarfile.open(path, "r:") as archive:
             for info in archive:
                 if info.isdir() or any(map(is_of_the_system, info.name.split("/"))):
                     continue
-                file = archive.getmember(info.linkname) if info.islnk() else info
+                file = files[info.name] = files[info.linkname] if info.islnk() else info
                 if not file.isreg() or file.issparse() or not is_photo(info.name):
                     yield None
                     continue

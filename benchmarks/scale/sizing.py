@@ -23,7 +23,6 @@ VERSION_BYTES = 45e6  # of a checkpoint of ResNet-18
 STORE_BYTES = 1.25e9  # assumed: bytes a second that a store gives to all (10 Gbit/s)
 POLLS_A_SECOND = 0.267  # of a replica with one model, in `store_load.json`
 SCRAPE_SECONDS = 15  # `deploy/compose/prometheus.yml`
-PROMETHEUS_SAMPLES = 1e5  # assumed: a second, for one Prometheus
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def main() -> int:
 
         def score() -> None:
             with Output.opened(folder / f"{next(outputs)}.jsonl", {}, resume=False) as output:
-                for rows in scored(scorer, sources, batch=BATCH, threads=threads):
+                for rows in scored(scorer, sources):
                     output.add(rows)
                 output.finish()
 

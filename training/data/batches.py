@@ -18,7 +18,7 @@ from training.recipes.recipe import Augment
 
 _AT_ONCE = 32  # images, by one worker: a larger batch is made by several
 _HERE = 4  # so few are quicker made here than handed over
-_HERE_ALONE = Workers(0)
+_IN_THIS_PROCESS = Workers(0)
 
 
 class Split(Protocol):
@@ -127,7 +127,7 @@ class OnDemandSplit:
                         unanswered += 1
                         yield self._job(part, draw)
 
-            workers = _HERE_ALONE if few else self.workers
+            workers = _IN_THIS_PROCESS if few else self.workers
             made = workers.map(pixels_of, jobs())
             for turn, indices in enumerate(chosen):
                 parts = []

@@ -33,10 +33,10 @@ class Reading:
         scratch: where the results of the scan are kept; no data, wherever it lies.
         measure: the split to measure on: "val", if it is there; "test", which must be there.
         threads: how many files are scanned at once.
-        cache_bytes: how much of what is elsewhere may be on this machine at a time; None: what the disk has room for.
-        only_measured: nothing will be trained on.
         strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
         progress: is told what is found.
+        cache_bytes: how much of what is elsewhere may be on this machine at a time; None: what the disk has room for.
+        only_measured: nothing will be trained on.
     """
 
     scratch: Path

@@ -91,8 +91,8 @@ class RemoteShards:
         progress: is told what is fetched, and when something must be tried again.
 
     Raises:
-        TrainingError: there are no such shards, or there is no room for so many at once.
-        OSError: the store cannot be asked.
+        TrainingError: there are no such shards, or the store cannot be asked for some minutes.
+        OSError: the folder for shards cannot be made.
     """
 
     def __init__(
@@ -126,21 +126,24 @@ class RemoteShards:
         known = {shard: each for shard, place in places.items() if (each := self._known(shard, place)) is not None}
         new = [shard for shard in self.shards if shard not in known]
         if new:
-            for path in [path for path in self._cache.held if self._by_path.get(path) in new]:
-                self._cache.drop(path)  # nothing is known of it, so it may be anything
+            for path in [self._paths[shard] for shard in new]:
+                if path in self._cache.held:
+                    self._cache.drop(path)  # nothing is known of it, so it may be anything
             title = f"looking at {len(new):,} shards of {self._pattern}"
             with (
                 warnings.catch_warnings(action="ignore"),  # what Pillow finds odd, but reads
-                self._progress.step(title, total=_megabytes(new), unit="MB") as advance,
+                self._progress.step(title, total=_megabytes(sum(shard.size for shard in new)), unit="MB") as advance,
                 self._cache.window([[self._paths[shard]] for shard in new]) as window,
                 ThreadPoolExecutor(max(1, threads)) as pool,
             ):
+                looked_at = 0  # bytes
                 for turn, shard in enumerate(new):
                     window.enter(turn)
                     known[shard] = self._look_at(shard, pool)
                     window.leave(turn)
                     atomic_files.replace(places[shard], known[shard].to_json())
-                    advance(_megabytes(new[: turn + 1]) - _megabytes(new[:turn]))
+                    advance(_megabytes(looked_at + shard.size) - _megabytes(looked_at))
+                    looked_at += shard.size
             if [shard.key for shard in found(self._pattern, self._progress)] != [shard.key for shard in self.shards]:
                 raise TrainingError(f"{self._pattern}: the shards changed while they were looked at: start again")
         for shard, each in known.items():
@@ -199,9 +202,6 @@ class RemoteShards:
         path = self._paths[shard]
         samples, without_image = samples_in(path, shard.called)
         records = pool.map(record_of, [sample.image for sample in samples])
-        if shard not in self._reader.hashes:  # it was here before
-            with path.open("rb") as file:
-                self._reader.hashes[shard] = hashlib.file_digest(file, "sha256").hexdigest()
         return Contents(tuple(samples), tuple(records), without_image, self._reader.hashes[shard])
 
     def _read_images(self, stop: threading.Event, members: Sequence[Member]) -> list[bytes]:
@@ -279,8 +279,8 @@ def _ahead(function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
         yield begun.popleft().result()
 
 
-def _megabytes(shards: Sequence[RemoteShard]) -> int:
-    return round(sum(shard.size for shard in shards) / 1e6)
+def _megabytes(count: int) -> int:
+    return round(count / 1e6)
 
 
 def _size(count: Any) -> str:

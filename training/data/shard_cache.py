@@ -152,8 +152,7 @@ class Window:
         self._fetching: set[Future[None]] = set()
         # What is here, in the order in which it leaves. What has begun meanwhile is passed over.
         unneeded = [path for path in cache.held if path not in by_first_turn]
-        held = set(cache.held)
-        self._leaving = deque([*unneeded, *(path for path in reversed(by_first_turn) if path in held)])
+        self._leaving = deque([*unneeded, *(path for path in reversed(by_first_turn) if path in cache.held)])
 
     def is_here(self, turn: int) -> bool:
         """Tells whether a turn could begin without waiting."""
@@ -197,11 +196,9 @@ class Window:
         size = self._cache.size_of(path)
         self._begun_bytes += size
         new = 0 if path in self._cache.held else size
-        for_now: Future[None] = Future()
-        self._begun[path] = for_now  # so that it does not leave for itself
         while self._leaving and self._cache.used + new > self._cache.room:
             other = self._leaving.popleft()
-            if other not in self._begun and other in self._cache.held:
+            if other != path and other not in self._begun and other in self._cache.held:
                 self._cache.drop(other)
         fetching = self._begun[path] = self._cache.fetch(path, self._stop)
         if not fetching.done():

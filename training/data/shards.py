@@ -127,17 +127,14 @@ def _elsewhere(source: ShardsSource, recipe: Recipe, pattern: str, reading: Read
     if len(set(paths)) < len(paths):
         raise TrainingError(f"{pattern} means shards whose URLs differ in a double slash only")
     folder = PurePosixPath(posixpath.commonpath([path.parent for path in paths]))
-    sizes: dict[PurePath, int] = {
-        path.relative_to(folder): shard.size for path, shard in zip(paths, remote.shards, strict=True)
-    }
+    places: list[PurePath] = [path.relative_to(folder) for path in paths]
+    sizes = {place: shard.size for place, shard in zip(places, remote.shards, strict=True)}
     remote.check_room(_measured_bytes(sizes, folder, source, recipe, reading.measure), is_known=False)
     contents = remote.contents(threads=reading.threads)
-    samples: dict[PurePath, Sequence[Sample]] = {
-        path.relative_to(folder): each.samples for path, each in zip(paths, contents, strict=True)
-    }
+    samples = {place: each.samples for place, each in zip(places, contents, strict=True)}
     records = {
-        _name(path.relative_to(folder), sample): record
-        for path, each in zip(paths, contents, strict=True)
+        _name(place, sample): record
+        for place, each in zip(places, contents, strict=True)
         for sample, record in zip(each.samples, each.records, strict=True)
     }
     return _Found(folder, samples, sum(each.without_image for each in contents), records, remote)

@@ -60,7 +60,7 @@ def test_the_order_and_the_numbers_do_not_depend_on_the_threads(
     make: Callable[..., Scorer], photos: list[Source], threads: int
 ) -> None:
     alone = make().score(photos[:4]) + make().score(photos[4:8]) + make().score(photos[8:])
-    batches = scored(make(threads), photos, batch=4, threads=threads)
+    batches = scored(make(threads), photos)
     assert [row for rows in batches for row in rows] == alone
 
 
@@ -118,7 +118,7 @@ def test_images_in_a_tar_file_and_behind_a_url_are_those_in_files(
     expected = [unnamed(row) for row in make().score(photos)]
     for place in (str(path), url):
         found = find([place]).sources
-        rows = [row for rows in scored(make(2), found, batch=10, threads=2) for row in rows]
+        rows = [row for rows in scored(make(2), found) for row in rows]
         assert [row["path"] for row in rows] == [f"{place}/{i}.png" for i in range(10)]
         assert [unnamed(row) for row in rows] == expected
 

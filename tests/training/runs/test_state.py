@@ -43,6 +43,12 @@ def killed(run: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, int
     return killed
 
 
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """Where the state is kept amid an epoch."""
+    return tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
+
+
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS.keys())
 def test_a_resumed_run_gives_bit_for_bit_the_weights_and_the_curve_of_one_that_never_stopped(
     run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], changes: dict[str, Any]
@@ -60,19 +66,18 @@ def test_a_resumed_run_gives_bit_for_bit_the_weights_and_the_curve_of_one_that_n
 
 
 def test_it_is_said_what_stands_and_where_it_goes_on(
-    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], said: Said, tmp_path: Path
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], said: Said, partial: Path
 ) -> None:
     assert "interrupted: epoch 1 of 2 is kept in" in killed(tiny, 2)
     run(tiny, resume=True, progress=said.progress)
     assert "resumed after 2 batches of epoch 1" in str(said)
-    assert not (tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar").exists()
+    assert not partial.exists()
 
 
 def test_what_was_kept_amid_an_epoch_that_is_over_is_not_gone_on_from(
-    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], partial: Path
 ) -> None:
     killed(tiny, 2)
-    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
     kept = partial.read_bytes()
     whole = run(tiny)
     partial.write_bytes(kept)
@@ -87,12 +92,11 @@ def test_a_new_run_forgets_it(run: Train, tiny: Recipe, killed: Callable[[Recipe
 
 
 def test_one_that_is_damaged_or_of_another_run_is_refused(
-    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], partial: Path
 ) -> None:
     killed(tiny, 2)
     with pytest.raises(TrainingError, match=r"of another run \(lr"):
         run(tiny.replace(lr=0.02), resume=True)
-    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
     for damaged in (partial.read_bytes()[:500], b"junk"):
         partial.write_bytes(damaged)
         with pytest.raises(TrainingError, match="is damaged; start without --resume"):
@@ -100,11 +104,10 @@ def test_one_that_is_damaged_or_of_another_run_is_refused(
 
 
 def test_a_damaged_one_does_not_keep_from_the_epochs_before_it(
-    run: Train, tiny: Recipe, said: Said, tmp_path: Path
+    run: Train, tiny: Recipe, said: Said, partial: Path
 ) -> None:
     whole = run(tiny)
     interrupt(run, "epoch 2/")
-    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
     partial.write_bytes(b"junk")
     assert same_weights(run(tiny, resume=True, progress=said.progress), whole)
     assert "partial_epoch.pth.tar is damaged, and left out" in str(said)
@@ -112,10 +115,9 @@ def test_a_damaged_one_does_not_keep_from_the_epochs_before_it(
 
 
 def test_one_of_an_epoch_that_is_over_is_removed_so_nothing_false_is_said_of_it(
-    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], tmp_path: Path
+    run: Train, tiny: Recipe, killed: Callable[[Recipe, int], str], partial: Path
 ) -> None:
     killed(tiny, 2)
-    partial = tmp_path / "runs" / "strokes" / "partial_epoch.pth.tar"
     kept = partial.read_bytes()
     interrupt(run, "epoch 2/", tiny)
     partial.write_bytes(kept)  # as if it had been killed before this was removed
