@@ -97,6 +97,13 @@ def test_links_in_a_tar_file_mean_what_they_lead_to_or_are_counted(tmp_path: Pat
     assert found.left_out == 1
 
 
+def test_a_tar_file_that_was_cut_off_in_its_only_image_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "data.tar", {"1.png": bytes(50_000)})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ScoringError, match=r"was cut off in 1\.png"):
+        find([str(path)])
+
+
 def test_a_tar_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "data.tar", {"1.png": png(1), "2.png": bytes(5000)})
     path.write_bytes(path.read_bytes()[:3000])
