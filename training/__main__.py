@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.cores import find_cores
 from classifier.torchvision_parts import TorchvisionError
 from training.command_line import parser
-from training.errors import Interrupted, TrainingError
+from training.errors import Interrupted, SaidElsewhere, TrainingError
 from training.publishing.fetched import fetched
 from training.recipes.recipe import Recipe
 
@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if isinstance(url := getattr(arguments, name, None), str):
                     setattr(arguments, name, copies.enter_context(fetched(url)))
             commands.get(arguments.command, _train)(arguments)
+    except SaidElsewhere:
+        return 2
     except Interrupted as interruption:
         return _fail(str(interruption), _INTERRUPTED)
     except KeyboardInterrupt:
@@ -72,25 +74,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     from classifier.progress import Progress
     from training.commands.train import train
+    from training.process_group import ProcessGroup
 
-    progress = Progress()
-    progress.say(f"cores: {find_cores()}")
-    train(
-        _recipe(arguments),
-        store=arguments.store,
-        name=arguments.name,
-        data=arguments.data,
-        runs=arguments.runs,
-        device=arguments.device,
-        parent=arguments.parent,
-        resume=arguments.resume,
-        workers=arguments.workers,
-        strict=arguments.strict,
-        cache_bytes=arguments.cache_bytes,
-        pictures=arguments.pictures,
-        save_minutes=arguments.save_minutes,
-        progress=progress,
-    )
+    group = ProcessGroup.of(os.environ)
+    with group.joined():
+        if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not arguments.resume:
+            raise TrainingError("torchrun --max-restarts needs --resume, or each restart would begin from nothing")
+        progress = Progress() if group.is_first else Progress.silent()
+        progress.say(f"cores: {find_cores()}")
+        if group.size > 1:
+            progress.say(f"processes: {group.size}, of which {group.local_size} are on this machine")
+        train(
+            _recipe(arguments),
+            store=arguments.store,
+            name=arguments.name,
+            data=arguments.data,
+            runs=arguments.runs,
+            device=arguments.device,
+            parent=arguments.parent,
+            resume=arguments.resume,
+            workers=arguments.workers,
+            strict=arguments.strict,
+            cache_bytes=arguments.cache_bytes,
+            pictures=arguments.pictures,
+            save_minutes=arguments.save_minutes,
+            save_steps=arguments.save_steps,
+            group=group,
+            progress=progress,
+        )
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -114,6 +125,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         changes["lr_continued"] = changes["lr"]  # who names a rate means it, whatever training starts from
     if arguments.compile:
         changes["compiled"] = True
+    if arguments.all_reduce:
+        changes["all_reduce"] = True
     return with_settings(changed(recipe, changes), arguments.settings)
 
 

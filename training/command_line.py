@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,7 +94,8 @@ class _Parser(argparse.ArgumentParser):
         self.register("type", Path, _path)  # every flag and argument of `type=Path`
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        one_of_many = os.environ.get("RANK", "0") != "0"  # torchrun starts several, and the first one says it
+        self.exit(2, None if one_of_many else f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def _map() -> str:
@@ -137,6 +139,12 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
         "--compile", action="store_true", help="use torch.compile, which needs about a minute before the first step"
     )
     recipe.add_argument(
+        "--all-reduce",
+        action="store_true",
+        help="let each of torchrun's processes do one share of a batch, and add up in whatever order is fast: the "
+        "weights then depend on how many there are (without it: --set virtual_ranks=N)",
+    )
+    recipe.add_argument(
         "--from", dest="parent", type=_address, metavar="CHECKPOINT", help="start from this published .safetensors file"
     )
     run = parser.add_argument_group("how to run")
@@ -150,6 +158,7 @@ def _training_flags(parser: argparse.ArgumentParser, data: str) -> None:
         help="keep for --resume what is done of an epoch whenever so many minutes have passed (default: %(default)g); "
         "a whole epoch is kept at once",
     )
+    run.add_argument("--save-steps", type=_positive, metavar="N", help="keep it whenever so many batches are done, too")
     run.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw no pictures at the end")
     _device_flags(run)
     _store_flag(run)
@@ -274,6 +283,12 @@ def _address(text: str) -> Path | str:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 0 to 9999")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:19]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of batches from 1")
     return int(text)
 
 

@@ -9,6 +9,10 @@ class Interrupted(TrainingError):
     """Ctrl-C was pressed; the message says what is kept and how to go on."""
 
 
+class SaidElsewhere(TrainingError):
+    """Another process of the same run has said already what went wrong."""
+
+
 def shortened(text: str) -> str:
     """Returns a text as one printable line of at most 300 characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:300]

@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw", "lr": 0.002, "layer_decay": 0.7},
     "adam": {"optimizer": "adam", "lr": 0.002, "betas": (0.8, 0.99)},
     "mixed": {"augment": {"mixup": 0.5, "cutmix": 1.0, "erase": 0.3, "rand": (2, 9)}, "publish": "last"},
+    "virtual ranks": {"virtual_ranks": 3, "augment": {"shift": 1, "flip": True, "mixup": 0.5}, "ema": 0.9},
 }
 
 

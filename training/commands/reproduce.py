@@ -38,6 +38,8 @@ def reproduce(path: Path, folder: Path = Path()) -> str:
         f"# on {provenance.device or 'an unknown device'}; threads of torch: {provenance.threads or 'unknown'}",
         f"# data: {dataset.name}, {dataset.samples:,} training samples, fingerprint {dataset.fingerprint}",
     ]
+    if recipe_of(provenance).all_reduce:
+        lines.append("# sums were taken in whatever order was fast: the weights will be alike, and not the same")
     if provenance.parent is not None:
         lines.append(f"# starts from {provenance.parent}")
     command = _command(manifest.model, provenance)

@@ -1,12 +1,15 @@
 """Does a run from top to bottom: recipe, data, network, epochs, measurement, checkpoint, published version."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 from classifier.checkpoint import Checkpoint
+from classifier.cores import usable_cores
 from classifier.manifest import Dataset, EpochPoint, Manifest, Provenance
 from classifier.progress import Progress
 from training.data.dataset import load_dataset, name_of
@@ -15,8 +18,9 @@ from training.errors import Interrupted, TrainingError
 from training.evaluation import measure
 from training.networks import heads
 from training.networks.served import served_network
+from training.process_group import ALONE, ProcessGroup
 from training.publishing.provenance import code_revision, library_versions
-from training.publishing.publish import Address, check_name, check_reachable, publish
+from training.publishing.publish import Address, check_name, check_reachable, publish, published_already
 from training.publishing.reference import reference
 from training.recipes.recipe import Recipe
 from training.reports import summary
@@ -26,6 +30,9 @@ from training.runs.lock import only_run_in
 from training.runs.precision import precision
 from training.runs.run import Run
 from training.runs.state import Best, State
+from training.runs.virtual_ranks import VirtualRanks
+
+_LOCK_SECONDS = 60.0  # an earlier process of the same run may be ending just now
 
 
 def train(
@@ -43,6 +50,8 @@ def train(
     cache_bytes: int | None = None,
     pictures: bool = True,
     save_minutes: float = 10.0,
+    save_steps: int | None = None,
+    group: ProcessGroup = ALONE,
     progress: Progress | None = None,
 ) -> Address:
     """Trains as the recipe says, publishes an epoch, and returns the path of the new version.
@@ -55,14 +64,19 @@ def train(
         runs: the folder of what runs write; the state, log and pictures of this one go to `<runs>/<name>/`.
         device: "cuda", "cuda:1", "mps", "cpu", or "auto".
         parent: a published checkpoint to start from.
-        resume: the run goes on where the state of the same command was kept last.
-        workers: how many processes decode images; None: as many as there are cores.
+        resume: the run goes on where the state of the same command was kept last. Where the processes may be started
+            again by the same command, it begins if there is none.
+        workers: how many processes decode images; None: as many as there are cores, shared among the group's
+            processes on this machine.
         strict: a file that is not a sound image ends the run, instead of being left out.
         cache_bytes: how much of shards behind a URL may be on this machine at a time; None: four fifths of what the
             disk has room for.
         pictures: pictures are drawn at the end, into the run's folder.
         save_minutes: what is done of an epoch is also kept for `resume` whenever so many minutes have passed.
-        progress: where to say how it goes on; None: nothing is said.
+        save_steps: and whenever so many batches are done.
+        group: the processes that train together, of which this is one; each makes this call. They see the same data,
+            and the same `runs`.
+        progress: where to say how it goes on; None: nothing is said. Only the first process of the group says it.
 
     Raises:
         TrainingError: expected trouble; the message says what to do.
@@ -70,12 +84,16 @@ def train(
         TorchvisionError: torchvision is needed and cannot be imported.
         OSError: the disk is full, or a folder cannot be written to.
     """
-    progress = progress or Progress.silent()
+    if progress is None or not group.is_first:
+        progress = Progress.silent()
     name = default_name(recipe, data) if name is None else name
     check_name(name)
-    on = device_named(device)
+    on = device_named(device, group)
     recipe = recipe.replace(precision=precision(recipe, on))
     recipe.spec.check()
+    VirtualRanks.of(recipe, group)  # raises now what would be wrong later
+    if workers is None:
+        workers = max(1, usable_cores() // group.local_size)
     InitialWeights.check_named(recipe, parent)
     for stage in recipe.stages:
         heads.parts(recipe.spec, stage.trainable)  # raises now what would be wrong an hour later
@@ -85,48 +103,103 @@ def train(
         progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
     check_reachable(store, name)
-    with only_run_in(runs / name) as folder:
-        dataset = load_dataset(
-            recipe,
-            folder=data,
-            scratch=runs,
-            outputs=(store,) if isinstance(store, Path) else (),
-            workers=workers,
-            strict=strict,
-            cache_bytes=cache_bytes,
-            progress=progress,
-        )
+    with _folder(runs / name, group) as folder, _threads(recipe):
+        with group.first_alone():  # the others find what it has found out, drawn or downloaded
+            dataset = load_dataset(
+                recipe,
+                folder=data,
+                scratch=runs,
+                outputs=(store,) if isinstance(store, Path) else (),
+                workers=workers,
+                strict=strict,
+                cache_bytes=cache_bytes,
+                sharers=group.local_size,
+                progress=progress,
+            )
+        group.check_same(dataset.fingerprint, f"{data} has other data here than where the first process is")
         initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
         initial_weights.check_fits(recipe, dataset.labels)
-        run = Run(recipe, name, dataset, initial_weights, on, folder, progress, 60 * save_minutes)
+        run = Run(recipe, name, dataset, initial_weights, on, folder, progress, 60 * save_minutes, save_steps, group)
         state = run.epochs(resume=resume)
-        try:
-            checkpoint, measured = _checkpoint(run, state)
-            if not dataset.unchanged():
-                progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
-            path = publish(checkpoint, store)
-        except OSError as error:
-            if isinstance(store, Path):
-                raise
-            raise TrainingError(
-                f"{error}; all epochs are kept in {folder}: the same command and --resume publishes them"
-            ) from error
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(
-                f"interrupted while publishing: all epochs are kept in {folder}; "
-                "the same command and --resume publishes them"
-            ) from interrupt
-        try:
-            if pictures:
-                summary.draw(folder, checkpoint.manifest, measured, dataset.test, progress=progress)
-                with EventFiles(folder, progress, after=state.epoch) as events:
-                    events.add_pictures(folder, state.best.epoch)
-            summary.say(checkpoint.manifest, measured, path=path, progress=progress)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted(
-                f"interrupted at the very end: {path} is published; only the pictures and the summary are missing"
-            ) from interrupt
+        path, checkpoint, measured = _published(run, state, store)
+        if group.is_first:
+            _tell(run, state, checkpoint, measured, path=str(path), pictures=pictures)
     return path
+
+
+def _published(run: Run, state: State, store: Address) -> tuple[Address, Checkpoint, measure.Measured]:
+    """Publishes what was trained, by the first process, and returns it with what was measured.
+
+    Raises: TrainingError if a store behind a URL cannot be written to; Interrupted; OSError.
+    """
+    dataset, group = run.dataset, run.group
+    try:
+        checkpoint, measured = _checkpoint(run, state)
+        if not dataset.unchanged():
+            run.progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
+        path = str(_version(checkpoint, store, run)) if group.is_first else ""
+    except OSError as error:
+        if isinstance(store, Path):
+            raise
+        raise TrainingError(
+            f"{error}; all epochs are kept in {run.folder}: the same command and --resume publishes them"
+        ) from error
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            f"interrupted while publishing: all epochs are kept in {run.folder}; "
+            "the same command and --resume publishes them"
+        ) from interrupt
+    path = group.text_of_first(path)
+    return Path(path) if isinstance(store, Path) else path, checkpoint, measured
+
+
+def _version(checkpoint: Checkpoint, store: Address, run: Run) -> Address:
+    """Publishes the checkpoint, unless processes that have ended since did it."""
+    if run.group.restarts:
+        path = published_already(checkpoint, store)
+        if path is not None:
+            return path
+    return publish(checkpoint, store)
+
+
+def _tell(
+    run: Run, state: State, checkpoint: Checkpoint, measured: measure.Measured, *, path: str, pictures: bool
+) -> None:
+    """Draws pictures, if they are wanted, and says what was published. Raises: Interrupted."""
+    try:
+        if pictures:
+            summary.draw(run.folder, checkpoint.manifest, measured, run.dataset.test, progress=run.progress)
+            with EventFiles(run.folder, run.progress, after=state.epoch) as events:
+                events.add_pictures(run.folder, state.best.epoch)
+        summary.say(checkpoint.manifest, measured, path=path, progress=run.progress)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(
+            f"interrupted at the very end: {path} is published; only the pictures and the summary are missing"
+        ) from interrupt
+
+
+@contextlib.contextmanager
+def _folder(folder: Path, group: ProcessGroup) -> Iterator[Path]:
+    """Gives the run's folder, which the first process holds for all."""
+    if group.is_first:
+        with only_run_in(folder, patience=_LOCK_SECONDS if group.restarts else 0.0):
+            group.together()
+            yield folder
+    else:
+        group.together()
+        yield folder
+
+
+@contextlib.contextmanager
+def _threads(recipe: Recipe) -> Iterator[None]:
+    """Computes in one thread where the weights shall not depend on how many there are."""
+    before = torch.get_num_threads()
+    try:
+        if recipe.virtual_ranks > 1:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_name(recipe: Recipe, data: Path | str) -> str:
@@ -140,7 +213,9 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
     served = served_network(recipe.spec, best.weights, len(dataset.labels))
     network = served.network
     proof = reference(network, dataset.examples, recipe.preprocess)
-    calibration, out_of_distribution = measure.calibrate(network, dataset.held_out, recipe.preprocess, run.device)
+    calibration, out_of_distribution = measure.calibrate(
+        network, dataset.held_out, recipe.preprocess, run.device, run.group
+    )
     measured = measure.measured(
         network,
         dataset.test,
@@ -148,6 +223,7 @@ def _checkpoint(run: Run, state: State) -> tuple[Checkpoint, measure.Measured]:
         run.device,
         name="test",
         temperature=calibration.temperature,
+        group=run.group,
     )
     manifest = Manifest(
         model=run.name,
@@ -178,7 +254,7 @@ def _provenance(run: Run, best: Best) -> Provenance:
         recipe=run.recipe.model_dump(mode="json"),
         seed=run.recipe.seed,
         epoch=best.epoch,
-        device=str(run.device),
+        device=str(run.device) if not run.recipe.all_reduce else f"{run.group.size} x {run.device.type}",
         threads=torch.get_num_threads(),
         code_revision=code_revision(),
         versions=library_versions(),

@@ -74,6 +74,7 @@ def load_dataset(
     workers: int | None = None,
     strict: bool = False,
     cache_bytes: int | None = None,
+    sharers: int = 1,
     only_measured: bool = False,
     progress: Progress,
 ) -> Dataset:
@@ -89,6 +90,7 @@ def load_dataset(
         strict: a file that is not a sound image is refused, instead of being left out.
         cache_bytes: how much of what is behind a URL may be on this machine at a time; None: four fifths of what the
             disk has room for.
+        sharers: among so many processes that is shared out evenly.
         only_measured: nothing will be trained on, which needs less room.
 
     Raises:
@@ -107,7 +109,7 @@ def load_dataset(
         case PhotosSource() | TableSource() | ShardsSource() as source:
             processes.start()
             threads = usable_cores() if workers is None else workers
-            reading = Reading(scratch, measure, threads, strict, progress, cache_bytes, only_measured)
+            reading = Reading(scratch, measure, threads, strict, progress, cache_bytes, sharers, only_measured)
             raw = _files(source, recipe, folder, outputs, reading)
     return _split(recipe, name_of(recipe, folder), raw, processes)
 

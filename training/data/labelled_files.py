@@ -36,6 +36,7 @@ class Reading:
         strict: a file that cannot be used is refused; otherwise it is left out, and the person is told.
         progress: is told what is found.
         cache_bytes: how much of what is elsewhere may be on this machine at a time; None: what the disk has room for.
+        sharers: among so many processes that is shared out evenly.
         only_measured: nothing will be trained on.
     """
 
@@ -45,6 +46,7 @@ class Reading:
     strict: bool
     progress: Progress
     cache_bytes: int | None = None
+    sharers: int = 1
     only_measured: bool = False
 
 

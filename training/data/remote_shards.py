@@ -88,6 +88,7 @@ class RemoteShards:
         scratch: what is found out about each shard is kept in `<scratch>/shards`, for the next time.
         mixed: so many shards are mixed at a time; None: all, which then must have room.
         max_bytes: of all that is here at a time; None: what the disk has room for.
+        sharers: among so many processes that is shared out evenly.
         progress: is told what is fetched, and when something must be tried again.
 
     Raises:
@@ -96,13 +97,20 @@ class RemoteShards:
     """
 
     def __init__(
-        self, pattern: str, scratch: Path, *, max_bytes: int | None, mixed: int | None, progress: Progress
+        self,
+        pattern: str,
+        scratch: Path,
+        *,
+        max_bytes: int | None,
+        sharers: int = 1,
+        mixed: int | None,
+        progress: Progress,
     ) -> None:
         self._pattern = pattern
         self._mixed = mixed
         self._progress = progress
         self.shards = found(pattern, progress)
-        cache = self._cache = ShardCache(scratch, max_bytes=max_bytes)
+        cache = self._cache = ShardCache(scratch, max_bytes=max_bytes, sharers=sharers)
         self._places = {shard: scratch / "shards" / f"{shard.key}.json" for shard in self.shards}
         self._by_path = {cache.path_of(shard.file_name): shard for shard in self.shards}
         self._paths = {shard: path for path, shard in self._by_path.items()}

@@ -37,11 +37,12 @@ class ShardCache:
     Args:
         scratch: the folder is one of those in `<scratch>/shards`, which this process holds alone.
         max_bytes: of all archives together, and of what is reserved; None: four fifths of what is free on the disk.
+        sharers: among so many processes that is shared out evenly.
 
     Raises: OSError if the folder cannot be made.
     """
 
-    def __init__(self, scratch: Path, *, max_bytes: int | None = None) -> None:
+    def __init__(self, scratch: Path, *, max_bytes: int | None = None, sharers: int = 1) -> None:
         self.folder, lock = _folder_of_its_own(scratch / "shards")
         self.close = weakref.finalize(self, os.close, lock)  # another process may have the folder then
         for left in self.folder.glob(".*.tmp"):  # of a process that was killed
@@ -50,7 +51,7 @@ class ShardCache:
         self._sizes = {path: path.stat().st_size for path in sorted(self.folder.glob(f"*{_ARCHIVE}"))}
         self._used = sum(self._sizes.values())
         free = shutil.disk_usage(self.folder).free + there
-        self.max_bytes = int(free * _SHARE_OF_DISK) if max_bytes is None else max_bytes
+        self.max_bytes = (int(free * _SHARE_OF_DISK) if max_bytes is None else max_bytes) // sharers
         self._archives: Mapping[Path, tuple[int, Fetch]] = {}
         self._reserved = 0
         self._turn = threading.BoundedSemaphore(_FETCHED_AT_ONCE)

@@ -120,6 +120,7 @@ def _elsewhere(source: ShardsSource, recipe: Recipe, pattern: str, reading: Read
         pattern,
         reading.scratch,
         max_bytes=reading.cache_bytes,
+        sharers=reading.sharers,
         mixed=1 if reading.only_measured else source.mixed,
         progress=reading.progress,
     )

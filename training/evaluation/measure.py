@@ -13,6 +13,7 @@ from training.data.batches import Split
 from training.evaluation import calibration
 from training.evaluation.logits import logits_of
 from training.evaluation.metrics import EvaluationMetrics
+from training.process_group import ALONE, ProcessGroup
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,15 +45,18 @@ class Measured:
 
 
 def calibrate(
-    network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device
+    network: nn.Module, held_out: Split, preprocess: Preprocess, device: torch.device, group: ProcessGroup = ALONE
 ) -> tuple[Calibration, OutOfDistribution]:
     """Fits what makes answers honest on held-out samples: the temperature, and the score that 95 % of them reach.
 
     Afterwards the network is on `device`.
 
+    Args:
+        group: the processes that share the work.
+
     Raises: ValueError if a logit is not finite.
     """
-    logits = _logits(network, held_out, preprocess, device)
+    logits = _logits(network, held_out, preprocess, device, group)
     return (
         Calibration(temperature=calibration.temperature(logits, held_out.targets)),
         OutOfDistribution(method="energy", threshold=calibration.threshold(SCORES["energy"](logits))),
@@ -60,21 +64,31 @@ def calibrate(
 
 
 def measured(
-    network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, *, name: str, temperature: float
+    network: nn.Module,
+    split: Split,
+    preprocess: Preprocess,
+    device: torch.device,
+    *,
+    name: str,
+    temperature: float,
+    group: ProcessGroup = ALONE,
 ) -> Measured:
     """Measures the network on a split. Afterwards the network is on `device`.
 
     Args:
         name: the name of the split.
         temperature: what the logits are divided by for the calibrated figures.
+        group: the processes that share the work.
 
     Raises: ValueError if a logit is not finite.
     """
-    logits = _logits(network, split, preprocess, device)
+    logits = _logits(network, split, preprocess, device, group)
     return Measured(name, logits, split.targets, EvaluationMetrics.of(logits, split.targets, temperature=temperature))
 
 
-def _logits(network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> torch.Tensor:
+def _logits(
+    network: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, group: ProcessGroup
+) -> torch.Tensor:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = normalizer(preprocess, device=device)
-    return logits_of(network, split, forward=lambda images: network(normalize(images)), device=device)
+    return logits_of(network, split, forward=lambda images: network(normalize(images)), device=device, group=group)

@@ -13,6 +13,8 @@ from classifier.checkpoint import Checkpoint
 from classifier.manifest import MODEL_NAME, VERSION_FILE
 from classifier.store.remote import RemoteStore
 from training.errors import TrainingError
+from training.publishing.fetched import fetched
+from training.publishing.open_checkpoint import header_of
 
 # A store, or a version in it: a path of a folder, or a URL.
 Address = TypeVar("Address", Path, str)
@@ -49,6 +51,40 @@ def publish(checkpoint: Checkpoint, store: Address) -> Address:
             version += 1
     atomic_files.sync_folder(folder)
     return path_of(folder, version)
+
+
+def published_already(checkpoint: Checkpoint, store: Address) -> Address | None:
+    """Returns the newest version of the model, if it is this checkpoint but for the moment when it was made.
+
+    Raises: OSError if the store cannot be read.
+    """
+    manifest = checkpoint.manifest
+    try:
+        address = _newest(store, manifest.model)
+        with fetched(address) as path:
+            found = header_of(path).manifest
+    except (FileNotFoundError, TrainingError):  # there is none yet, or it is damaged
+        return None
+    if found.provenance is None or manifest.provenance is None:
+        return None
+    made = manifest.provenance.model_copy(update={"created": found.provenance.created})
+    if found != manifest.model_copy(update={"provenance": made}):
+        return None
+    return address
+
+
+def _newest(store: Address, model: str) -> Address:
+    """Returns the newest version of a model. Raises: FileNotFoundError if there is none; OSError."""
+    if isinstance(store, str):
+        remote = RemoteStore(store)
+        return remote.url_of(model, file_name(_highest(remote_versions(remote, model))))
+    return path_of(store / model, _highest(versions(store / model)))
+
+
+def _highest(numbers: list[int]) -> int:
+    if not numbers:
+        raise FileNotFoundError
+    return max(numbers)
 
 
 def check_name(model: str) -> None:

@@ -226,6 +226,11 @@ class Recipe(_Data):
         patience: the last stage ends if the held-out loss has not fallen for so many epochs. None: it runs to its end.
         publish: the epoch that is "best" on the held-out samples, or the "last".
         balanced: classes are drawn equally often, however uneven they are.
+        virtual_ranks: each batch is done in so many shares, which any number of processes up to this may divide among
+            them: the weights are the same to the last bit (on a CPU). A norm over a batch then sees a share. With more
+            than 1, a process computes in one thread.
+        all_reduce: each process does one share of a batch, and sums are taken in whatever order is fast. The weights
+            then depend on the number of processes.
         precision: of the forward pass. "auto" is what the device has units for: bf16 or fp16 on a GPU, bf16 on a CPU
             with AMX, else fp32. A manifest says which it was.
         compiled: torch.compile is used.
@@ -233,7 +238,10 @@ class Recipe(_Data):
             choice of held-out samples.
     """
 
-    LATER: ClassVar = ("network", "optimizer", "betas", "layer_decay", "drop_path", "patience", "publish")
+    LATER: ClassVar = (
+        *("network", "optimizer", "betas", "layer_decay", "drop_path", "patience", "publish"),
+        *("virtual_ranks", "all_reduce"),
+    )
 
     name: str = Field(min_length=1)
     source: Source
@@ -262,6 +270,8 @@ class Recipe(_Data):
     patience: int | None = Field(default=None, ge=1)
     publish: Literal["best", "last"] = "best"
     balanced: bool = False
+    virtual_ranks: int = Field(default=1, ge=1)
+    all_reduce: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compiled: bool = False
     augment: Augment = Augment()
@@ -277,9 +287,24 @@ class Recipe(_Data):
             raise ValueError(f"momentum is of optimizer=sgd; {self.optimizer} has betas: leave it at {_MOMENTUM}")
         if self.balanced and isinstance(self.source, ShardsSource) and self.source.mixed is not None:
             raise ValueError("balanced draws from all shards at once: leave out source.mixed")
+        if self.virtual_ranks > 1:
+            self._check_virtual_ranks()
         if self.drop_path is not None and "drop_path_rate" in self.network:
             raise ValueError("drop_path and network.drop_path_rate are the same: set one of them")
         return self
+
+    def _check_virtual_ranks(self) -> None:
+        if self.all_reduce:
+            raise ValueError("all_reduce has a share for each process: leave out virtual_ranks")
+        if 2 * self.virtual_ranks > self.batch_size:
+            raise ValueError(
+                f"virtual_ranks: {self.virtual_ranks} shares need 2 images each of a batch, and batch_size is "
+                f"{self.batch_size}"
+            )
+        if self.compiled:
+            raise ValueError(
+                "what torch.compile makes depends on the shapes that it met first: leave out virtual_ranks"
+            )
 
     # No serializer of pydantic's: that would make of Ctrl-C an error of its own.
     def model_dump(self, **options: Any) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from classifier import atomic_files
-from classifier.progress import Progress
+from classifier.progress import Advance, Progress
 from training.data.batches import Split
 from training.errors import TrainingError
-from training.evaluation.logits import Forward, logits_of
+from training.evaluation.logits import Forward, outputs_of
 from training.networks import heads
+from training.process_group import ProcessGroup
 from training.runs.learner import Learner
 
 MOST_BYTES = 10 << 30  # of all stored features, unless those of one run alone need more
@@ -68,6 +69,7 @@ def computed(
     unchanged: Callable[[], bool],
     progress: Progress,
     title: str,
+    group: ProcessGroup,
 ) -> Features:
     """Returns what the network gives to its first trained part for each image of `split`.
 
@@ -77,30 +79,45 @@ def computed(
         normalize: makes of a batch of images what the network takes.
         unchanged: tells whether the images still are those that `path` stands for.
         title: what the step is called for people.
+        group: the processes that share the work, and that all see `path`.
 
     Raises:
         OSError: `path` cannot be written.
         TrainingError: an image cannot be read, or somebody changed the images or the file meanwhile.
     """
+    if group.text_of_first("found" if _found(path, len(split)) is not None else "") != "found":
+        until_head = heads.features(learner.network, learner.parts)
+        rows = outputs_of(
+            learner.network,
+            split,
+            forward=lambda images: until_head(normalize(images)),
+            device=learner.device,
+            group=group,
+        )
+        with progress.step(title, total=len(split), unit="images") as advance:
+            _keep(rows, path if group.is_first else None, len(split), unchanged, advance)
+        group.together()
     found = _found(path, len(split))
     if found is None:
-        until_head = heads.features(learner.network, learner.parts)
-        with progress.step(title, total=len(split), unit="images") as advance, atomic_files.atomic_write(path) as file:
-            rows = _Rows(file, len(split))
-
-            def keep(images: torch.Tensor) -> torch.Tensor:
-                values = until_head(normalize(images)).float()
-                rows.append(values.cpu().numpy())
-                advance(len(values))
-                return values.flatten(1)[:, :1]
-
-            logits_of(learner.network, split, forward=keep, device=learner.device)
-            if not unchanged():  # before the file is there: it would be believed for ever
-                raise TrainingError("images of the data set were changed while they were read; start again")
-        found = _found(path, len(split))
-        if found is None:
-            raise TrainingError(f"{path} was changed by somebody else; try again")
+        raise TrainingError(f"{path} was changed by somebody else, or is not seen from here; try again")
     return Features(found, split.targets)
+
+
+def _keep(
+    rows: Iterator[torch.Tensor], path: Path | None, count: int, unchanged: Callable[[], bool], advance: Advance
+) -> None:
+    """Writes the features to `path`; None: another process does."""
+    if path is None:
+        for values in rows:
+            advance(len(values))
+        return
+    with atomic_files.atomic_write(path) as file:
+        written = _Rows(file, count)
+        for values in rows:
+            written.append(values.numpy())
+            advance(len(values))
+        if not unchanged():  # before the file is there: it would be believed for ever
+            raise TrainingError("images of the data set were changed while they were read; start again")
 
 
 def remove_old(folder: Path, *, keep: Collection[Path], most_bytes: int = MOST_BYTES) -> None:

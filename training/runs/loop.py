@@ -1,5 +1,6 @@
 """Trains for one epoch: the loop over its batches."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from training.networks import heads
 from training.recipes.recipe import Recipe, ShardsSource
 from training.runs.learner import Learner
 from training.runs.optimizer import set_learning_rate
+from training.runs.virtual_ranks import WHOLE_BATCHES, Share, StepSums, VirtualRanks
 
 _NOTED_EVERY = 20  # batches; to read a loss, the device must finish first
 
@@ -57,6 +59,7 @@ def train_epoch(
     learning_rate: Callable[[int, int], float],
     draw: int,
     advance: Advance,
+    ranks: VirtualRanks = WHOLE_BATCHES,
     begun: Begun | None = None,
     between: Callable[[Begun], None] = lambda _: None,
 ) -> Score:
@@ -68,6 +71,7 @@ def train_epoch(
         learning_rate: gives the rate for (the batch's number in this epoch, from 0; the number of batches).
         draw: the seed of what is done to single images.
         advance: is told how many samples are done, and the score so far.
+        ranks: which part of each batch this process does.
         begun: how far the epoch is, if the learner comes out of its middle; None: it begins.
         between: is told after each batch but the last how far the epoch is.
 
@@ -76,29 +80,38 @@ def train_epoch(
     """
     heads.train_mode(learner.network, learner.parts)
     device = learner.device
-    parameters = [p for p in learner.network.parameters() if p.requires_grad]
     if begun is None:
         begun = Begun(learner.generator.get_state(), 0, torch.zeros(2))
         order = order_of(split, learner.generator, recipe)
     else:
         order = order_of(split, torch.Generator().set_state(begun.generator), recipe)
     totals = begun.totals.to(device, copy=True)  # loss, right answers
-    chosen = batches_of(order, recipe.batch_size)
+    chosen = ranks.batches(order, recipe.batch_size)
     before, to_come = chosen[: begun.batches], chosen[begun.batches :]
     if not to_come:
         raise TrainingError("the state amid the epoch has more batches than the epoch: start without --resume")
     seen = noted = sum(map(len, before))
-    batches = split.batches(to_come, device=device, draw=draw)
-    for number, (images, targets) in enumerate(batches, start=1 + len(before)):
-        set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))
-        changed = augmented(images, recipe.augment, learner.generator)
-        changed, classes = mixed(changed, targets, recipe.augment, learner.generator)
+    shares = [ranks.shares(batch) for batch in to_come]
+    opened = iter(split.batches([share.rows for each in shares for share in each], device=device, draw=draw))
+
+    def figures_of(share: Share, step: int) -> torch.Tensor:
+        """Leaves the gradients of a share, and returns its loss and right answers, each as a sum."""
+        generator = ranks.draws(learner, share, draw=draw, step=step)
+        images, targets = next(opened)
+        changed = augmented(images, recipe.augment, generator)
+        changed, classes = mixed(changed, targets, recipe.augment, generator)
         with torch.autocast(device.type, learner.dtype, enabled=learner.dtype != torch.float32):
             logits = forward(changed).float()
         loss = classes.loss(logits, label_smoothing=recipe.label_smoothing)
-        _step(learner, loss, parameters, clip=recipe.clip)
-        totals += torch.stack((loss.detach() * len(targets), classes.right(logits)))
-        seen += len(targets)
+        learner.scaler.scale(loss if share.weight == 1 else loss * share.weight).backward()  # type: ignore[no-untyped-call]
+        return torch.stack((loss.detach() * len(targets), classes.right(logits)))
+
+    sums = StepSums(learner, ranks)
+    for number, (batch, own) in enumerate(zip(to_come, shares, strict=True), start=1 + len(before)):
+        set_learning_rate(learner.optimizer, learning_rate(number - 1, len(chosen)))
+        totals += sums.of(own, functools.partial(figures_of, step=number))
+        _step(learner, clip=recipe.clip)
+        seen += len(batch)
         if number % _NOTED_EVERY == 0 or number == len(chosen):
             loss_sum, right = totals.tolist()
             score = Score(loss=loss_sum / seen, accuracy=right / seen)
@@ -107,15 +120,8 @@ def train_epoch(
             noted = seen
         if number < len(chosen):
             between(Begun(begun.generator, number, totals))
+    next(opened, None)  # it ends now, and not whenever it is collected
     return score
-
-
-def batches_of(order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
-    """Cuts `order` into pieces of `size`. A last sample alone joins the piece before: a norm over a batch needs two."""
-    pieces = torch.split(order, size)
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
-        return (*pieces[:-2], torch.cat(pieces[-2:]))
-    return pieces
 
 
 def order_of(split: Split, generator: torch.Generator, recipe: Recipe) -> torch.Tensor:
@@ -132,12 +138,10 @@ def order_of(split: Split, generator: torch.Generator, recipe: Recipe) -> torch.
     return order[torch.argsort(places[shards[order]] // mixed, stable=True)]
 
 
-def _step(learner: Learner, loss: torch.Tensor, parameters: list[nn.Parameter], *, clip: float | None) -> None:
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+def _step(learner: Learner, *, clip: float | None) -> None:
     if clip is not None:
         learner.scaler.unscale_(learner.optimizer)
-        nn.utils.clip_grad_norm_(parameters, clip)
+        nn.utils.clip_grad_norm_([p for p in learner.network.parameters() if p.requires_grad], clip)
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     if learner.ema is not None:

@@ -12,6 +12,7 @@ from training.data.dataset import Dataset
 from training.evaluation.logits import Forward, logits_of
 from training.evaluation.score import Score
 from training.networks import heads
+from training.process_group import ALONE, ProcessGroup
 from training.recipes.recipe import Augment, Recipe, Stage
 from training.runs import features
 from training.runs.learner import Learner
@@ -24,21 +25,31 @@ class StageData:
     Args:
         forward: makes logits of a batch of these splits, in training.
         measuring: does the same in eval mode.
+        group: the processes that share the work.
     """
 
     train: Split
     held_out: Split
     forward: Forward
     measuring: Forward
+    group: ProcessGroup
 
     def held_out_score(self, learner: Learner) -> Score:
         """Returns the score of the learner's weights on the held-out samples."""
-        logits = logits_of(learner.network, self.held_out, forward=self.measuring, device=learner.device)
+        logits = logits_of(
+            learner.network, self.held_out, forward=self.measuring, device=learner.device, group=self.group
+        )
         return Score.of(logits, self.held_out.targets)
 
 
 def stage_data(
-    stage: Stage, learner: Learner, recipe: Recipe, dataset: Dataset, scratch: Path, progress: Progress
+    stage: Stage,
+    learner: Learner,
+    recipe: Recipe,
+    dataset: Dataset,
+    scratch: Path,
+    progress: Progress,
+    group: ProcessGroup = ALONE,
 ) -> StageData:
     """Returns what a stage trains on.
 
@@ -48,6 +59,7 @@ def stage_data(
     Args:
         scratch: features are kept in `<scratch>/features`. Those of this stage stay; of the others the oldest are
             removed when all together have more than `features.MOST_BYTES`.
+        group: the processes that share the work.
 
     Raises: TrainingError if an image cannot be read; OSError if features cannot be written.
     """
@@ -61,6 +73,7 @@ def stage_data(
             dataset.held_out,
             forward=lambda images: trained(normalize(images)),
             measuring=lambda images: network(normalize(images)),
+            group=group,
         )
     key = features.key(_cause(recipe, dataset, learner), network, parts)
     folder = scratch / "features"
@@ -74,12 +87,16 @@ def stage_data(
             unchanged=dataset.unchanged,
             progress=progress,
             title=f"features of {title} images",
+            group=group,
         )
         for title, split in {"training": dataset.train, "held-out": dataset.held_out}.items()
     )
-    features.remove_old(folder, keep=paths.values())
+    if group.is_first:
+        features.remove_old(folder, keep=paths.values())
     tail = heads.tail(network, parts)
-    return StageData(train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail)
+    return StageData(
+        train, held_out, forward=torch.compile(tail) if recipe.compiled else tail, measuring=tail, group=group
+    )
 
 
 def first_two(split: Split, device: torch.device) -> torch.Tensor:

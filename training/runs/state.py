@@ -133,7 +133,7 @@ def forget(folder: Path) -> None:
 def load(folder: Path, identity: dict[str, Any], progress: Progress) -> tuple[State | None, PartialEpoch | None]:
     """Returns the last whole epoch and how far the next one is, of which at least one is there.
 
-    Raises: TrainingError if there is nothing to resume, or if it is damaged, or of another run.
+    Raises: NothingKeptError if there is nothing to resume; TrainingError if it is damaged, or of another run.
     """
     state = State.load(folder, identity)
     try:
@@ -148,7 +148,7 @@ def load(folder: Path, identity: dict[str, Any], progress: Progress) -> tuple[St
         partial = None
         (folder / PARTIAL).unlink(missing_ok=True)
     if state is None and partial is None:
-        raise TrainingError(f"nothing to resume: {folder / CHECKPOINT} is not there; start without --resume")
+        raise NothingKeptError(f"nothing to resume: {folder / CHECKPOINT} is not there; start without --resume")
     return state, partial
 
 
@@ -179,6 +179,10 @@ def _check_belongs(best: dict[str, Any], content: dict[str, Any]) -> None:
 
 class DamagedStateError(TrainingError):
     """A file of the state cannot be understood."""
+
+
+class NothingKeptError(TrainingError):
+    """There is no state to go on from."""
 
 
 def _damaged(path: Path) -> DamagedStateError:

@@ -9,16 +9,19 @@ from training.errors import TrainingError
 from training.networks import heads
 from training.networks.image_size import SIZE_ERRORS, cannot_take
 from training.recipes.recipe import Recipe
-from training.runs.loop import batches_of
 from training.runs.stage_data import first_two
+from training.runs.virtual_ranks import VirtualRanks
 
 
-def try_out(network: nn.Module, train: Split, recipe: Recipe) -> None:
+def try_out(network: nn.Module, train: Split, recipe: Recipe, ranks: VirtualRanks) -> None:
     """Computes two images, with the network on the CPU, which is left in eval mode.
 
+    Args:
+        ranks: among which each batch is shared out.
+
     Raises:
-        TrainingError: the network cannot take images of the recipe's size or mode, or a batch norm that trains would
-            be given a single value for each channel, of which there is no variance.
+        TrainingError: there are too few images, the network cannot take those of the recipe's size or mode, or a batch
+            norm that trains would be given a single value for each channel, of which there is no variance.
     """
     cpu = torch.device("cpu")
     images = first_two(train, cpu)
@@ -35,7 +38,8 @@ def try_out(network: nn.Module, train: Split, recipe: Recipe) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    smallest = min(map(len, batches_of(torch.arange(len(train)), recipe.batch_size)))
+    ranks.check_enough(len(train))
+    smallest = min(map(len, ranks.batches(torch.arange(len(train)), recipe.batch_size))) // ranks.count
     single = [name for name, values in places.items() if values * smallest == 1]
     if single:
         raise TrainingError(

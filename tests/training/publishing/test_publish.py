@@ -1,16 +1,19 @@
 """Publishing: a version is there whole or not at all, and has a number of its own."""
 
+import dataclasses
 import errno
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.lifecycle.storage import LocalFolder, ModelListing
 from classifier.checkpoint import Checkpoint
+from classifier.manifest import Dataset, Provenance
 from classifier.store.remote import RemoteStore, StoreError
 from tests.support.checkpoints import checkpoint
 from tests.support.checkpoints import publish as put
@@ -18,7 +21,7 @@ from tests.support.memory_store import memory_url
 from tests.support.s3 import S3Server
 from tests.support.server import PROJECT
 from training.publishing.fetched import fetched
-from training.publishing.publish import check_reachable, publish, remote_versions, versions
+from training.publishing.publish import check_reachable, publish, published_already, remote_versions, versions
 
 
 def test_versions_count_from_1_and_are_what_was_published(tmp_path: Path) -> None:
@@ -129,3 +132,40 @@ class TestBehindAUrl:
         check_reachable(s3.new_url(), "digits")
         with pytest.raises(FileNotFoundError, match="there is no such object"):
             check_reachable("s3://no-such-bucket/models", "digits")
+
+
+def test_what_is_published_already_is_found_whenever_it_was_made(tmp_path: Path) -> None:
+    path = publish(made(2026), tmp_path)
+    assert published_already(made(2027), tmp_path) == path
+    assert published_already(made(2026, epoch=7), tmp_path) is None
+    put(tmp_path, 2, b"junk")
+    assert published_already(made(2026), tmp_path) is None
+
+
+def test_behind_a_url_too() -> None:
+    url = memory_url()
+    assert published_already(made(2026), url) is None
+    address = publish(made(2026), url)
+    assert published_already(made(2027), url) == address
+
+
+def test_where_nothing_is_published_yet_nothing_is_found(tmp_path: Path) -> None:
+    assert published_already(made(2026), tmp_path) is None
+    publish(checkpoint(), tmp_path)  # which does not say how it was made
+    assert published_already(made(2026), tmp_path) is None
+
+
+def made(year: int, epoch: int = 1) -> Checkpoint:
+    """A checkpoint that was trained in that year."""
+    provenance = Provenance(
+        dataset=Dataset(name="digits", samples=10, fingerprint="0" * 64),
+        recipe={},
+        seed=0,
+        epoch=epoch,
+        code_revision=None,
+        versions={},
+        created=datetime(year, 1, 1, tzinfo=UTC),
+        parent=None,
+    )
+    plain = checkpoint()
+    return dataclasses.replace(plain, manifest=plain.manifest.model_copy(update={"provenance": provenance}))

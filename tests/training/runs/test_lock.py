@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,18 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_
     first.stdout.close()
     with only_run_in(folder) as held:
         assert held == folder
+
+
+@pytest.mark.slow
+def test_who_has_patience_waits_for_a_run_that_is_ending(tmp_path: Path) -> None:
+    def wait_for_it() -> Path:
+        with only_run_in(tmp_path, patience=PATIENCE) as folder:
+            return folder
+
+    with ThreadPoolExecutor(1) as pool:
+        with only_run_in(tmp_path):
+            waiting = pool.submit(wait_for_it)
+            with pytest.raises(TrainingError, match="another run is at work"), only_run_in(tmp_path, patience=0.2):
+                pass
+            assert not waiting.done()
+        assert waiting.result(PATIENCE) == tmp_path

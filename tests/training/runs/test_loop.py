@@ -7,7 +7,8 @@ from training.data.batches import InMemorySplit
 from training.networks import heads
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
-from training.runs.loop import batches_of, train_epoch
+from training.runs.loop import train_epoch
+from training.runs.virtual_ranks import VirtualRanks
 
 CPU = torch.device("cpu")
 
@@ -62,10 +63,10 @@ def test_an_epoch_sees_every_sample_once_in_random_order(tiny: Recipe) -> None:
 
 
 def test_one_sample_alone_joins_the_batch_before_it() -> None:
-    sizes = [len(piece) for piece in batches_of(torch.arange(17), 8)]
+    sizes = [len(piece) for piece in VirtualRanks().batches(torch.arange(17), 8)]
     assert sizes == [8, 9]
-    assert [len(piece) for piece in batches_of(torch.arange(18), 8)] == [8, 8, 2]
-    assert [len(piece) for piece in batches_of(torch.arange(1), 8)] == [1]
+    assert [len(piece) for piece in VirtualRanks().batches(torch.arange(18), 8)] == [8, 8, 2]
+    assert [len(piece) for piece in VirtualRanks().batches(torch.arange(1), 8)] == [1]
 
 
 def test_balanced_classes_are_drawn_equally_often_however_rare_one_is(tiny: Recipe) -> None:

@@ -14,6 +14,7 @@ from classifier.checkpoint import Checkpoint
 from classifier.progress import Advance, Progress
 from tests.support.runs import KINDS, Said, Train, interrupt, same_weights
 from training.errors import Interrupted, TrainingError
+from training.process_group import ProcessGroup
 from training.recipes.recipe import Recipe, StrokesSource
 from training.runs.state import PartialEpoch
 
@@ -155,3 +156,29 @@ def test_it_is_kept_only_when_so_many_minutes_have_passed(run: Train, monkeypatc
 
     monkeypatch.setattr(PartialEpoch, "save", never)
     run()
+
+
+def test_it_is_also_kept_whenever_so_many_batches_are_done(
+    run: Train, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[int, int]] = []
+
+    def note(self: PartialEpoch, _: Path) -> None:
+        kept.append((self.epoch, self.begun.batches))
+
+    monkeypatch.setattr(PartialEpoch, "save", note)
+    run(tiny, save_steps=7)  # an epoch has 19 batches
+    assert kept == [(1, 7), (1, 14), (2, 7), (2, 14)]
+
+
+def test_where_processes_are_started_again_by_the_same_command_they_begin_if_nothing_is_kept(
+    run: Train, tiny: Recipe
+) -> None:
+    whole = run(tiny, name="whole")
+    assert same_weights(run(tiny, resume=True, group=ProcessGroup(restarts=True)), whole)
+
+
+def test_and_what_one_of_them_has_published_is_not_published_again(run: Train, tiny: Recipe) -> None:
+    published = run(tiny, resume=True, group=ProcessGroup(restarts=True))
+    assert run(tiny, resume=True, group=ProcessGroup(restarts=True)) == published
+    assert len([*published.parent.iterdir()]) == 1

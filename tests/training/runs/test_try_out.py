@@ -12,6 +12,7 @@ from training.data.batches import InMemorySplit
 from training.errors import TrainingError
 from training.recipes.recipe import PhotosSource, Recipe
 from training.runs.try_out import try_out
+from training.runs.virtual_ranks import VirtualRanks
 
 
 def _recipe(size: int, *, architecture: str = "resnet18", batch_size: int = 1, trainable: str = "all") -> Recipe:
@@ -30,7 +31,7 @@ def _recipe(size: int, *, architecture: str = "resnet18", batch_size: int = 1, t
 def _try(recipe: Recipe, samples: int = 5, network: nn.Module | None = None) -> None:
     images = torch.zeros(samples, *recipe.preprocess.shape, dtype=torch.uint8)
     split = InMemorySplit(images, torch.arange(samples) % 2)
-    try_out(_network(recipe.architecture) if network is None else network, split, recipe)
+    try_out(_network(recipe.architecture) if network is None else network, split, recipe, VirtualRanks())
 
 
 @cache

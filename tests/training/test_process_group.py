@@ -1,0 +1,56 @@
+"""The processes of a run: what the environment says of them, and what one alone does."""
+
+import pytest
+import torch
+
+from training.errors import TrainingError
+from training.process_group import ALONE, ProcessGroup
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "a",
+    "MASTER_PORT": "1",
+}
+
+
+def test_who_was_started_by_nobody_is_alone() -> None:
+    assert ProcessGroup.of({"RANK": "5", "WORLD_SIZE": "8"}) == ALONE
+    assert ALONE.is_first
+
+
+def test_the_environment_says_which_process_this_is() -> None:
+    assert ProcessGroup.of(TORCHRUN) == ProcessGroup(rank=5, size=8, local_rank=1, local_size=4)
+    assert ProcessGroup.of(TORCHRUN | {"TORCHELASTIC_RUN_ID": "none"}).restarts
+
+
+def test_what_is_no_number_is_named() -> None:
+    with pytest.raises(TrainingError, match="WORLD_SIZE is 'many' in the environment"):
+        ProcessGroup.of(TORCHRUN | {"WORLD_SIZE": "many"})
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7, 8, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_work_is_shared_out_in_order_and_evenly(count: int, size: int) -> None:
+    parts = ProcessGroup(size=size).parts(count)
+    assert [number for part in parts for number in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_rows_are_added_from_the_first_to_the_last() -> None:
+    rows = [torch.tensor([value, 1.0]) for value in (1e8, 1.0, 1.0, -1e8)]
+    assert ALONE.sum_in_order(iter(rows), [range(4)]).tolist() == [0.0, 4.0]  # float32 loses the ones
+
+
+def test_one_process_alone_exchanges_nothing() -> None:
+    tensor = torch.ones(2)
+    ALONE.share([tensor])
+    ALONE.together()
+    assert ALONE.text_of_first("text") == "text"
+    assert ALONE.sum(tensor) is tensor
+    (turn,) = ALONE.in_turns(iter([tensor]), 1)
+    assert turn is tensor
+    with ALONE.joined(), ALONE.first_alone():
+        pass

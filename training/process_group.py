@@ -1,0 +1,237 @@
+"""Lets the processes of one run work as one, where torchrun or another engine has started several.
+
+All processes do the same in the same order, so that each exchange meets its counterparts. The first process alone
+writes files and talks to people.
+"""
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+from training.errors import Interrupted, SaidElsewhere, TrainingError
+
+_PATIENCE = timedelta(hours=12)  # with what one process does alone; if it ends, the others are told at once
+_LOOK_SECONDS = 0.5
+_DIMENSIONS = 8  # the most that an exchanged tensor has
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """Is the processes of a run, as one of them sees it.
+
+    Args:
+        rank: the number of this process, from 0.
+        size: how many processes there are.
+        local_rank, local_size: the same, among those on this machine.
+        restarts: who started the processes may start them again, by the same command.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restarts: bool = False
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Returns what torchrun says of this process, or another engine by the same variables.
+
+        Raises: TrainingError if a variable is no number.
+        """
+        if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+            return cls()
+        numbers: list[int] = []
+        for name, missing in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")):
+            text = environment.get(name, missing)
+            if not text.isdecimal():
+                raise TrainingError(f"{name} is {text!r} in the environment: torchrun sets it to a number")
+            numbers.append(int(text))
+        rank, size, local_rank, local_size = numbers
+        return cls(rank, size, local_rank, local_size, restarts="TORCHELASTIC_RUN_ID" in environment)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Connects the processes. If the process that started this one ends meanwhile, this one ends at once.
+
+        Of all processes that fail, the first one says why.
+
+        Raises: TrainingError if the processes do not find each other; SaidElsewhere if another one has said why.
+        """
+        if self.size == 1:
+            yield
+            return
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="watch parent", daemon=True).start()
+        try:
+            store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise TrainingError(f"process {self.rank} of {self.size} does not find the others: {error}") from error
+        try:
+            yield
+            self.together()
+        except (TrainingError, OSError, KeyboardInterrupt) as error:
+            if not _is_first_to_say(store):
+                raise SaidElsewhere from error
+            if self.is_first or not isinstance(error, TrainingError) or isinstance(error, Interrupted):
+                raise
+            raise TrainingError(f"{error} (process {self.rank} of {self.size}, on {socket.gethostname()})") from error
+        dist.destroy_process_group()
+
+    def together(self) -> None:
+        """Waits until all processes are here."""
+        if self.size > 1:
+            _exchange(dist.barrier)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Lets the first process do something while the others wait, and then the others."""
+        if not self.is_first:
+            self.together()
+        try:
+            yield
+        finally:
+            if self.is_first:
+                self.together()
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives these tensors the values that they have in the first process."""
+        for tensor in tensors if self.size > 1 else ():
+            values = tensor.detach().reshape(-1).contiguous()
+            if values.numel():
+                _exchange(dist.broadcast, values.view(torch.uint8), src=0)
+                tensor.detach().copy_(values.view(tensor.shape))
+
+    def check_same(self, text: str, problem: str) -> None:
+        """Checks that a text is that of the first process. Raises: TrainingError, which says `problem`, if not."""
+        if self.text_of_first(text) != text:
+            raise TrainingError(problem)
+
+    def text_of_first(self, text: str) -> str:
+        """Returns the text that the first process gave."""
+        if self.size == 1:
+            return text
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return bytes(self._tensor_of(0, content).tolist()).decode()
+
+    def in_turns(self, mine: Iterator[torch.Tensor], count: int) -> Iterator[torch.Tensor]:
+        """Gives `count` tensors in order, on every process, of which each process makes every `size`-th.
+
+        Args:
+            mine: those of this process, which begin with that of its rank. They are on the CPU.
+        """
+        if self.size == 1:
+            yield from mine
+            return
+        for start in range(0, count, self.size):
+            own = next(mine) if start + self.rank < count else torch.empty(0)
+            for rank in range(min(self.size, count - start)):
+                yield self._tensor_of(rank, own)
+
+    def parts(self, count: int) -> list[range]:
+        """Returns which of `count` pieces of work each process does: as equal a number of them as can be."""
+        ends = [count * rank // self.size for rank in range(self.size + 1)]
+        return [range(*ends_of_one) for ends_of_one in itertools.pairwise(ends)]
+
+    def sum_in_order(self, rows: Iterable[torch.Tensor], parts: Sequence[range]) -> torch.Tensor:
+        """Adds up rows: the second to the first, the third to their sum, and so on.
+
+        So the sum is the same to the last bit, however many processes there are. Each process gets the rows of all for
+        its part of the columns, adds these up, and gives the sums to all. That is as much traffic as a ring all-reduce
+        has, if each process has one row (Patarasuk and Yuan 2009).
+
+        Args:
+            rows: float [columns], of this process. They may be changed.
+            parts: the numbers of the rows of each process.
+
+        Returns: float [columns].
+        """
+        if self.size == 1:
+            return _added(rows)
+        own = torch.stack(list(rows))
+        columns = own.shape[1]
+        width = -(-columns // self.size)
+        padded = torch.nn.functional.pad(own, (0, width * self.size - columns))
+        sent = padded.view(len(own), self.size, width).transpose(0, 1).contiguous()
+        received = own.new_empty(parts[-1].stop, width)
+        _exchange(
+            dist.all_to_all_single,
+            received.view(-1),
+            sent.view(-1),
+            [len(part) * width for part in parts],
+            [len(own) * width] * self.size,
+        )
+        sums = own.new_empty(width * self.size)
+        _exchange(dist.all_gather_into_tensor, sums, _added(received))
+        return sums[:columns]
+
+    def sum(self, row: torch.Tensor) -> torch.Tensor:
+        """Adds up one row of each process, in whatever order is fast. `row` becomes the sum."""
+        if self.size > 1:
+            _exchange(dist.all_reduce, row)
+        return row
+
+    def _tensor_of(self, rank: int, own: torch.Tensor) -> torch.Tensor:
+        """Returns the tensor of the process `rank`. Those of all have the same type."""
+        shape = [own.dim(), *own.shape, *[0] * (_DIMENSIONS - own.dim())]
+        header = torch.tensor(shape)
+        _exchange(dist.broadcast, header, src=rank)
+        dimensions, *sizes = header.tolist()
+        tensor = own.contiguous() if rank == self.rank else own.new_empty(sizes[:dimensions])
+        if tensor.numel():
+            _exchange(dist.broadcast, tensor, src=rank)
+        return tensor
+
+
+ALONE = ProcessGroup()
+
+
+class LostProcessError(TrainingError):
+    """Another process has ended before its work did."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run has ended; the same command and --resume go on from what is kept")
+
+
+def _added(rows: Iterable[torch.Tensor]) -> torch.Tensor:
+    iterator = iter(rows)
+    total = next(iterator)
+    for row in iterator:
+        total += row
+    return total
+
+
+def _exchange(operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    try:
+        operation(*arguments, **options)
+    except RuntimeError as error:  # whatever gloo and NCCL raise if a connection ends
+        raise LostProcessError from error
+
+
+def _is_first_to_say(store: Any) -> bool:
+    try:
+        return int(store.add("said", 1)) == 1
+    except RuntimeError:  # the store has ended, with the process that held it
+        return True
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process, as SIGKILL would, when its parent has ended: nobody would start it again, or end it."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)

@@ -1,0 +1,187 @@
+"""Shares out each batch, and adds up what is made of the shares, so that all processes take the same step.
+
+A virtual rank does the same share of each batch, whichever process does it. What it draws at random belongs to it and
+to the step, and the sums are taken in its order. So the weights are the same to the last bit, however many processes
+there are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+from training.errors import TrainingError
+from training.process_group import ALONE, ProcessGroup
+from training.recipes.recipe import Recipe
+from training.runs.learner import Learner
+
+LEAST = 2  # samples of a share: a norm over a batch needs two
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Is what one virtual rank does of a batch.
+
+    Args:
+        rank: the virtual rank.
+        rows: int64 [n], the samples.
+        weight: its part of the batch, above 0 to 1.
+    """
+
+    rank: int
+    rows: torch.Tensor
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRanks:
+    """Says who does what.
+
+    Args:
+        count: into so many shares each batch is cut.
+        in_order: sums are taken in the order of the virtual ranks. Otherwise there is one for each process, and the
+            order is whatever is fast.
+    """
+
+    count: int = 1
+    group: ProcessGroup = ALONE
+    in_order: bool = True
+
+    @classmethod
+    def of(cls, recipe: Recipe, group: ProcessGroup) -> Self:
+        """Returns what the recipe says for these processes. Raises: TrainingError if they are too many for it."""
+        if recipe.all_reduce:
+            if LEAST * group.size > recipe.batch_size:
+                raise TrainingError(
+                    f"batch_size={recipe.batch_size} is too small for {group.size} processes: "
+                    f"each needs {LEAST} images of a batch"
+                )
+            return cls(group.size, group, in_order=False)
+        if group.size > recipe.virtual_ranks:
+            fewer = f"start {recipe.virtual_ranks} at most, " if recipe.virtual_ranks > 1 else ""
+            raise TrainingError(
+                f"{group.size} processes are more than the recipe's virtual_ranks={recipe.virtual_ranks}: {fewer}"
+                f"add --set virtual_ranks={group.size} or more, for weights that do not depend on how many processes "
+                "there are, or --all-reduce, for weights that do"
+            )
+        return cls(recipe.virtual_ranks, group)
+
+    def check_enough(self, samples: int) -> None:
+        """Checks that there is a share for each virtual rank. Raises: TrainingError if not."""
+        if self.count > 1 and samples < LEAST * self.count:
+            raise TrainingError(
+                f"{samples} training images are too few for {self.count} virtual ranks, "
+                f"of which each needs {LEAST}: take fewer"
+            )
+
+    @property
+    def parts(self) -> list[range]:
+        """The virtual ranks of each process."""
+        return self.group.parts(self.count)
+
+    def batches(self, order: torch.Tensor, size: int) -> tuple[torch.Tensor, ...]:
+        """Cuts `order` into batches of `size`. What is too little for a last one joins the one before."""
+        pieces = torch.split(order, size)
+        if len(pieces) > 1 and len(pieces[-1]) < LEAST * self.count:
+            return (*pieces[:-2], torch.cat(pieces[-2:]))
+        return pieces
+
+    def shares(self, batch: torch.Tensor) -> list[Share]:
+        """Returns what this process does of a batch."""
+        rows = torch.tensor_split(batch, self.count)
+        return [Share(rank, rows[rank], len(rows[rank]) / len(batch)) for rank in self.parts[self.group.rank]]
+
+    def draws(self, learner: Learner, share: Share, *, draw: int, step: int) -> torch.Generator:
+        """Returns what draws for a share. Torch's own generators, from which dropout draws, begin anew for it, too.
+
+        Where there is one virtual rank, all goes on with the generators of the run.
+
+        Args:
+            draw: the seed of what is done to images in this epoch.
+            step: the number of the batch in this epoch.
+        """
+        if self.count == 1:
+            return learner.generator
+        of_images, of_layers = np.random.SeedSequence([draw, step, share.rank]).generate_state(2, np.uint64).tolist()
+        torch.manual_seed(of_layers)
+        return torch.Generator().manual_seed(of_images)
+
+
+WHOLE_BATCHES = VirtualRanks()
+
+
+class StepSums:
+    """Adds up what the shares of a batch make: the gradients, and the changes of the network's buffers.
+
+    A buffer, such as the running mean of a batch norm, changes by the mean of what the shares would change. If it holds
+    whole numbers, it changes as the first share says.
+    """
+
+    def __init__(self, learner: Learner, ranks: VirtualRanks) -> None:
+        self._ranks = ranks
+        self._parameters = [p for p in learner.network.parameters() if p.requires_grad]
+        parts = [learner.network.get_submodule(name) for name in learner.parts]
+        self._buffers = list(dict.fromkeys(buffer for part in parts for buffer in part.buffers()))
+        self._sizes = [*(p.numel() for p in self._parameters), *(b.numel() for b in self._buffers)]
+        self._columns = sum(self._sizes) + len(self._parameters)  # of a row, beside its figures
+        self._dtype = torch.float32
+        for tensor in (*self._parameters, *self._buffers):
+            if tensor.is_floating_point():
+                self._dtype = torch.promote_types(self._dtype, tensor.dtype)
+
+    def of(self, shares: Sequence[Share], work: Callable[[Share], torch.Tensor]) -> torch.Tensor:
+        """Does the shares of this process, and returns the sums of the figures of all shares.
+
+        Afterwards the parameters have the gradients of the whole batch, and the buffers have changed.
+
+        Args:
+            work: does a share. It leaves its gradients with the parameters, and returns figures, float [k].
+        """
+        if self._ranks.count == 1:
+            for parameter in self._parameters:
+                parameter.grad = None
+            return work(*shares)
+        before = [buffer.clone() for buffer in self._buffers]
+        lacking = set(range(len(self._parameters)))  # those that no share of this process gives a gradient
+
+        def row(share: Share) -> torch.Tensor:
+            for parameter in self._parameters:
+                parameter.grad = None
+            for buffer, value in zip(self._buffers, before, strict=True):
+                buffer.copy_(value)
+            figures = work(share)
+            lacking.difference_update(i for i, p in enumerate(self._parameters) if p.grad is not None)
+            pieces = [
+                figures,
+                figures.new_tensor([p.grad is not None for p in self._parameters]),
+                *(torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters),
+                *(_change(b, value, share) for b, value in zip(self._buffers, before, strict=True)),
+            ]
+            return torch.cat([piece.detach().reshape(-1).to(self._dtype) for piece in pieces])
+
+        ranks = self._ranks
+        if ranks.in_order:
+            total = ranks.group.sum_in_order(map(row, shares), ranks.parts)
+        else:
+            total = ranks.group.sum(*map(row, shares))
+        sizes = [len(total) - self._columns, len(self._parameters), *self._sizes]
+        figures, givers, *pieces = torch.split(total, sizes)
+        unused = {i for i in lacking if not givers[i]}
+        for i, (parameter, piece) in enumerate(zip(self._parameters, pieces, strict=False)):
+            # In the parameter's own layout, in which optimizers are fast.
+            grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape))
+            parameter.grad = None if i in unused else grad
+        for buffer, value, piece in zip(self._buffers, before, pieces[len(self._parameters) :], strict=True):
+            change = piece.view(value.shape)
+            buffer.copy_(value + change if value.is_floating_point() else value + change.round().to(torch.int64))
+        return figures
+
+
+def _change(after: torch.Tensor, before: torch.Tensor, share: Share) -> torch.Tensor:
+    """Returns the part that a share has in the change of a buffer."""
+    if not after.is_floating_point():
+        return (after.long() - before.long()) * (share.rank == 0)
+    # What did not change is left out: a buffer may hold infinite numbers, such as those of a mask.
+    return torch.where(after == before, 0, after - before) * share.weight
