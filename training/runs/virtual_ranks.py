@@ -5,7 +5,8 @@ to the step, and the sums are taken in its order. So the weights are the same to
 there are.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from training.errors import TrainingError
-from training.process_group import ALONE, ProcessGroup
+from training.process_group import ALONE, OrderedSum, ProcessGroup
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
 
@@ -124,8 +125,8 @@ class StepSums:
         self._parameters = [p for p in learner.network.parameters() if p.requires_grad]
         parts = [learner.network.get_submodule(name) for name in learner.parts]
         self._buffers = list(dict.fromkeys(buffer for part in parts for buffer in part.buffers()))
-        self._sizes = [*(p.numel() for p in self._parameters), *(b.numel() for b in self._buffers)]
-        self._columns = sum(self._sizes) + len(self._parameters)  # of a row, beside its figures
+        self._sum = OrderedSum(ranks.group, ranks.parts)
+        self._memory: torch.Tensor | None = None
         self._dtype = torch.float32
         for tensor in (*self._parameters, *self._buffers):
             if tensor.is_floating_point():
@@ -146,7 +147,7 @@ class StepSums:
         before = [buffer.clone() for buffer in self._buffers]
         lacking = set(range(len(self._parameters)))  # those that no share of this process gives a gradient
 
-        def row(share: Share) -> torch.Tensor:
+        def row(share: Share) -> list[torch.Tensor]:
             for parameter in self._parameters:
                 parameter.grad = None
             for buffer, value in zip(self._buffers, before, strict=True):
@@ -154,29 +155,72 @@ class StepSums:
             figures = work(share)
             lacking.difference_update(i for i, p in enumerate(self._parameters) if p.grad is not None)
             pieces = [
-                figures,
-                figures.new_tensor([p.grad is not None for p in self._parameters]),
                 *(torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters),
                 *(_change(b, value, share) for b, value in zip(self._buffers, before, strict=True)),
+                figures.new_tensor([p.grad is not None for p in self._parameters]),
+                figures,
             ]
-            return torch.cat([piece.detach().reshape(-1).to(self._dtype) for piece in pieces])
+            return [piece.detach().to(self._dtype) for piece in pieces]
 
-        ranks = self._ranks
-        if ranks.in_order:
-            total = ranks.group.sum_in_order(map(row, shares), ranks.parts)
-        else:
-            total = ranks.group.sum(*map(row, shares))
-        sizes = [len(total) - self._columns, len(self._parameters), *self._sizes]
-        figures, givers, *pieces = torch.split(total, sizes)
-        unused = {i for i in lacking if not givers[i]}
-        for i, (parameter, piece) in enumerate(zip(self._parameters, pieces, strict=False)):
-            # In the parameter's own layout, in which optimizers are fast.
-            grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape))
-            parameter.grad = None if i in unused else grad
-        for buffer, value, piece in zip(self._buffers, before, pieces[len(self._parameters) :], strict=True):
-            change = piece.view(value.shape)
-            buffer.copy_(value + change if value.is_floating_point() else value + change.round().to(torch.int64))
+        *sums, givers, figures = self._added(map(row, shares))
+        for i, (parameter, gradient) in enumerate(zip(self._parameters, sums, strict=False)):
+            parameter.grad = None if i in lacking and not givers[i] else gradient.to(parameter.dtype)
+        for buffer, value, change in zip(self._buffers, before, sums[len(self._parameters) :], strict=True):
+            buffer.copy_(value + (change if value.is_floating_point() else change.round().long()))
         return figures
+
+    def _added(self, rows: Iterator[list[torch.Tensor]]) -> list[torch.Tensor]:
+        """Adds up the rows of all processes, each a list of tensors."""
+        first = next(rows)
+        group = self._ranks.group
+        if group.size == 1:
+            for row in rows:
+                for i, tensor in enumerate(row):
+                    first[i] += tensor
+            return first
+        flat = (self._flat(row) for row in itertools.chain([first], rows))
+        total = self._sum.of(flat) if self._ranks.in_order else group.sum(next(flat))
+        pieces = torch.split(total, [*map(torch.numel, first), len(total) - sum(map(torch.numel, first))])
+        return [layout.shaped(piece) for layout, piece in zip(self._layouts(first), pieces, strict=False)]
+
+    def _flat(self, row: list[torch.Tensor]) -> torch.Tensor:
+        """Returns all values of a row behind one another, and zeros up to a multiple of the number of processes.
+
+        The result takes the place of the one before.
+        """
+        pieces = [layout.flat(tensor) for layout, tensor in zip(self._layouts(row), row, strict=True)]
+        pieces.append(pieces[0].new_zeros(-sum(map(len, pieces)) % self._ranks.group.size))
+        if self._memory is None:
+            self._memory = torch.cat(pieces)
+            return self._memory
+        return torch.cat(pieces, out=self._memory)
+
+    def _layouts(self, row: list[torch.Tensor]) -> Iterator["_Layout"]:
+        """Gives the layout of each tensor of a row: that of its parameter or buffer, whatever its own is."""
+        known = (*self._parameters, *self._buffers)
+        return map(_Layout.of, (*known, *row[len(known) :]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Says in which order the values of a tensor lie in memory. In this order nothing must be moved."""
+
+    shape: torch.Size
+    channels_last: bool
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Self:
+        plain = tensor.dim() != 4 or tensor.is_contiguous()
+        return cls(tensor.shape, not plain and tensor.is_contiguous(memory_format=torch.channels_last))
+
+    def flat(self, tensor: torch.Tensor) -> torch.Tensor:
+        return (tensor.permute(0, 2, 3, 1) if self.channels_last else tensor).reshape(-1)
+
+    def shaped(self, flat: torch.Tensor) -> torch.Tensor:
+        if not self.channels_last:
+            return flat.view(self.shape)
+        count, channels, height, width = self.shape
+        return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _change(after: torch.Tensor, before: torch.Tensor, share: Share) -> torch.Tensor:
