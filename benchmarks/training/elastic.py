@@ -235,7 +235,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = disturbed(
-            Path(folder), kills=arguments.kills, samples=2000, epochs=20 * arguments.kills, seed=arguments.seed
+            Path(folder), kills=arguments.kills, samples=2000, epochs=9 * arguments.kills, seed=arguments.seed
         )
     machine = f"{platform.machine()}, {usable_cores()} cores, torch {torch.__version__}"
     result = {"machine": machine, **asdict(figures)}

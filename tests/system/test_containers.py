@@ -61,8 +61,9 @@ def _tool(name: str) -> str:
 
 
 @pytest.mark.process
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    ended = subprocess.run([_tool("hadolint"), "Dockerfile"], cwd=PROJECT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("file", ["Dockerfile", "deploy/training/Dockerfile"])
+def test_hadolint_finds_nothing_in_the_dockerfiles(file: str) -> None:
+    ended = subprocess.run([_tool("hadolint"), file], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -230,3 +231,13 @@ def test_the_gpu_service_is_the_same_with_a_gpu_and_only_on_request() -> None:
 def test_the_health_check_is_a_module_of_the_image() -> None:
     assert _health_command() == ["python", "-m", "app.processes.healthcheck"]
     assert importlib.util.find_spec("app.processes.healthcheck") is not None
+
+
+def test_the_image_that_trains_is_the_server_s_with_training_beside_it() -> None:
+    folder = PROJECT / "deploy" / "training"
+    lines = [line for line in (folder / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    assert lines[:4] == ["ARG SERVER=flambeau:latest", "FROM ${SERVER}", "WORKDIR /srv", "COPY training training"]
+    patterns = (folder / "Dockerfile.dockerignore").read_text().split("\n")
+    patterns = [line for line in patterns if line and not line.startswith("#")]
+    for path, ignored in {"training/__main__.py": False, "app/settings.py": True, "training/__pycache__": True}.items():
+        assert _is_ignored(Path(path), patterns) == ignored

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from torch.distributed.run import get_args_parser
 
 from app.settings import PREFIX, Settings
 from app.telemetry.metrics import Metrics
@@ -18,6 +19,7 @@ from tests.support.cluster import needed
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
 from tests.support.server import PROJECT
+from training.command_line import parser
 
 FOLDER = PROJECT / "deploy" / "kubernetes"
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
@@ -110,7 +112,8 @@ def test_all_speak_of_the_same_port() -> None:
 
 
 def test_volumes_lie_where_the_image_looks() -> None:
-    mounted = {mount["mountPath"] for path in FILES for each in everything(manifest(path)) for mount in _mounts(each)}
+    serving = [path for path in FILES if not path.startswith("training/")]
+    mounted = {mount["mountPath"] for path in serving for each in everything(manifest(path)) for mount in _mounts(each)}
     expected = {re.search(rf"{PREFIX}{name}=(\S+)", DOCKERFILE)[1] for name in ("STORE", "CACHE")}  # type: ignore[index]
     assert mounted == expected
 
@@ -241,6 +244,61 @@ def test_kserve_s_example_asks_for_the_format_that_the_runtime_has() -> None:
     model = manifest("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
     assert model["modelFormat"]["name"] == supported["name"]
     assert supported["autoSelect"]
+
+
+JOB = manifest("training/job.yaml")
+
+
+def test_the_training_job_says_what_torchrun_and_training_can_read() -> None:
+    (container,) = JOB["spec"]["template"]["spec"]["containers"]
+    torchrun = get_args_parser().parse_args([*container["command"][1:], *container["args"]])
+    assert (container["command"][0], torchrun.module, torchrun.training_script) == ("torchrun", True, "training")
+    arguments = parser().parse_args(torchrun.training_script_args)
+    assert arguments.resume  # each restart repeats the command
+    assert int(torchrun.max_restarts) > 0
+    most = int(torchrun.nnodes.partition(":")[2])
+    assert most == JOB["spec"]["completions"] == JOB["spec"]["parallelism"]
+    assert arguments.settings == [f"virtual_ranks={most * int(torchrun.nproc_per_node)}"]
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for path in (Path(arguments.data), arguments.runs, arguments.store, Path(_value(container, "TORCH_HOME"))):
+        assert any(path.is_relative_to(mount) for mount in mounted)
+    assert _value(container, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE") == "1"
+
+
+def test_the_first_pod_has_the_name_by_which_all_look_for_it() -> None:
+    pod = JOB["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    torchrun = get_args_parser().parse_args([*container["command"][1:], *container["args"]])
+    service = manifest("training/service.yaml")
+    (port,) = service["spec"]["ports"]
+    assert JOB["spec"]["completionMode"] == "Indexed"
+    assert torchrun.rdzv_endpoint == f"{JOB['metadata']['name']}-0.{pod['spec']['subdomain']}:{port['port']}"
+    assert service["metadata"]["name"] == pod["spec"]["subdomain"]
+    assert service["spec"]["selector"] == pod["metadata"]["labels"]
+    assert service["spec"]["publishNotReadyAddresses"]
+
+
+def test_a_pod_that_trains_may_do_no_more_than_one_that_serves() -> None:
+    pod = JOB["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"] == POD["securityContext"]
+    assert container["securityContext"] == CONTAINER["securityContext"]
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+
+
+def _value(container: dict[str, Any], name: str) -> str:
+    (value,) = (each["value"] for each in container["env"] if each["name"] == name)
+    return str(value)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_kubernetes_takes_the_training_job(kubectl: str) -> None:
+    validate = needed("kubernetes_validate").validate
+    documents = _kustomized(kubectl, FOLDER / "training")
+    assert sorted(each["kind"] for each in documents) == ["Job", "Service"]
+    for document in documents:
+        validate(document, "1.37", strict=True)  # raises
 
 
 @pytest.mark.cluster
