@@ -66,16 +66,19 @@ class ProcessGroup:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Connects the processes. If the process that started this one ends meanwhile, this one ends at once.
+        """Connects the processes. If the process that started this one ends meanwhile, this one ends, too.
+
+        Otherwise it would go on with nobody to end it, and hold the run's folder.
 
         Of all processes that fail, the first one says why.
 
         Raises: TrainingError if the processes do not find each other; SaidElsewhere if another one has said why.
         """
+        if self.size > 1 or self.restarts:
+            threading.Thread(target=_end_with, args=(os.getppid(),), name="watch parent", daemon=True).start()
         if self.size == 1:
             yield
             return
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="watch parent", daemon=True).start()
         try:
             store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

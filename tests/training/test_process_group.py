@@ -1,10 +1,23 @@
 """The processes of a run: what the environment says of them, and what one alone does."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from tests.support.server import PROJECT
 from training.errors import TrainingError
 from training.process_group import ALONE, ProcessGroup
+
+AGENT = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
+WORKER = """
+import sys
+from training.process_group import ProcessGroup
+with ProcessGroup(restarts=True).joined():
+    print("joined", flush=True)
+    sys.stdin.read()
+"""
 
 TORCHRUN = {
     "RANK": "5",
@@ -49,3 +62,16 @@ def test_one_process_alone_exchanges_nothing() -> None:
     assert turn is tensor
     with ALONE.joined(), ALONE.first_alone():
         pass
+
+
+@pytest.mark.process
+def test_a_process_ends_with_the_one_that_started_it_even_if_there_is_no_other(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", AGENT, WORKER], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        assert agent.stdout.readline() == "joined\n"
+        agent.kill()
+        assert agent.stdout.read() == ""  # which it is when the last process has ended that could write there
