@@ -23,8 +23,10 @@ from training.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from classifier.progress import Progress
+    from training.process_group import ProcessGroup
 
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_PARENT = os.getppid()  # before torch is imported, which takes a while
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,9 +79,9 @@ def _train(arguments: argparse.Namespace) -> None:
     from training.process_group import ProcessGroup
 
     group = ProcessGroup.of(os.environ)
-    with group.joined():
-        if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not arguments.resume:
-            raise TrainingError("torchrun --max-restarts needs --resume, or each restart would begin from nothing")
+    with group.joined(parent=_PARENT):
+        if group.max_restarts:
+            check_restarts(group, arguments)
         progress = Progress() if group.is_first else Progress.silent()
         progress.say(f"cores: {find_cores()}")
         if group.size > 1:
@@ -101,6 +103,20 @@ def _train(arguments: argparse.Namespace) -> None:
             save_steps=arguments.save_steps,
             group=group,
             progress=progress,
+        )
+
+
+def check_restarts(group: "ProcessGroup", arguments: argparse.Namespace) -> None:
+    """Checks that training can go on when torchrun starts its processes again. Raises: TrainingError."""
+    if not arguments.resume:
+        raise TrainingError(
+            "torchrun --max-restarts needs --resume, or each restart would begin from nothing; "
+            f"to begin anew, choose another --name, or remove its folder in {arguments.runs}"
+        )
+    if group.size > group.local_size and group.shares_store:
+        raise TrainingError(
+            "with --max-restarts on several machines, torch's agents would ask one that has ended: "
+            "--rdzv-backend c10d, and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of each torchrun"
         )
 
 

@@ -94,7 +94,8 @@ class _Parser(argparse.ArgumentParser):
         self.register("type", Path, _path)  # every flag and argument of `type=Path`
 
     def error(self, message: str) -> NoReturn:
-        one_of_many = os.environ.get("RANK", "0") != "0"  # torchrun starts several, and the first one says it
+        # torchrun starts several, and the first one says it.
+        one_of_many = "MASTER_PORT" in os.environ and os.environ.get("RANK", "0") != "0"
         self.exit(2, None if one_of_many else f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 

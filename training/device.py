@@ -14,6 +14,8 @@ def device_named(name: str, group: ProcessGroup = ALONE) -> torch.device:
     """
     try:
         device = select_device(name)
+        if group.local_size > 1 and device.index is not None:
+            raise TrainingError(f"--device {name} is one for {group.local_size} processes: say --device {device.type}")
         if group.local_size > 1 and device.type == "cuda" and device.index is None:
             device = select_device(f"cuda:{group.local_rank}")
             torch.cuda.set_device(device)  # NCCL goes by it

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -18,8 +18,10 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from training.errors import Interrupted, SaidElsewhere, TrainingError
+from classifier.torchvision_parts import TorchvisionError
+from training.errors import Interrupted, SaidElsewhere, TrainingError, one_line
 
+_START_PATIENCE = timedelta(minutes=5)  # with processes that have not come yet
 _PATIENCE = timedelta(hours=12)  # with what one process does alone; if it ends, the others are told at once
 _LOOK_SECONDS = 0.5
 _DIMENSIONS = 8  # the most that an exchanged tensor has
@@ -34,6 +36,9 @@ class ProcessGroup:
         size: how many processes there are.
         local_rank, local_size: the same, among those on this machine.
         restarts: who started the processes may start them again, by the same command.
+        starts: how often that has happened.
+        max_restarts: how often it may, for failures.
+        shares_store: the processes find each other by the store of torchrun's own, which outlives them.
     """
 
     rank: int = 0
@@ -41,23 +46,32 @@ class ProcessGroup:
     local_rank: int = 0
     local_size: int = 1
     restarts: bool = False
+    starts: int = 0
+    max_restarts: int = 0
+    shares_store: bool = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Self:
         """Returns what torchrun says of this process, or another engine by the same variables.
 
-        Raises: TrainingError if a variable is no number.
+        Raises: TrainingError if a variable makes no sense.
         """
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
             return cls()
-        numbers: list[int] = []
-        for name, missing in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")):
-            text = environment.get(name, missing)
-            if not text.isdecimal():
-                raise TrainingError(f"{name} is {text!r} in the environment: torchrun sets it to a number")
-            numbers.append(int(text))
-        rank, size, local_rank, local_size = numbers
-        return cls(rank, size, local_rank, local_size, restarts="TORCHELASTIC_RUN_ID" in environment)
+        numbers = {
+            name: _number(environment, name, missing)
+            for name, missing in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+        }
+        rank, size, local_rank, local_size = numbers.values()
+        if rank >= size:
+            raise TrainingError(f"RANK={rank} and WORLD_SIZE={size} are in the environment: ranks count from 0")
+        return cls(
+            *(rank, size, local_rank, local_size),
+            restarts="TORCHELASTIC_RUN_ID" in environment,
+            starts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
+            max_restarts=_number(environment, "TORCHELASTIC_MAX_RESTARTS", 0),
+            shares_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True),
+        )
 
     @property
     def is_first(self) -> bool:
@@ -65,36 +79,52 @@ class ProcessGroup:
         return self.rank == 0
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
-        """Connects the processes. If the process that started this one ends meanwhile, this one ends, too.
+    def joined(self, *, parent: int) -> Iterator[None]:
+        """Connects the processes. Of all that fail, the first one says why.
 
-        Otherwise it would go on with nobody to end it, and hold the run's folder.
+        A process that torchrun has started ends when torchrun does. Otherwise it would go on with nobody to end it, and
+        hold the run's folder.
 
-        Of all processes that fail, the first one says why.
+        Args:
+            parent: the number of the process that had started this one when it began.
 
         Raises: TrainingError if the processes do not find each other; SaidElsewhere if another one has said why.
         """
-        if self.size > 1 or self.restarts:
-            threading.Thread(target=_end_with, args=(os.getppid(),), name="watch parent", daemon=True).start()
+        if self.restarts:
+            threading.Thread(target=_end_with, args=(parent,), name="watch parent", daemon=True).start()
         if self.size == 1:
             yield
             return
-        try:
-            store, rank, size = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise TrainingError(f"process {self.rank} of {self.size} does not find the others: {error}") from error
+        store = self._connected()
         try:
             yield
             self.together()
-        except (TrainingError, OSError, KeyboardInterrupt) as error:
+        except (TrainingError, TorchvisionError, OSError, KeyboardInterrupt) as error:
             if not _is_first_to_say(store):
                 raise SaidElsewhere from error
             if self.is_first or not isinstance(error, TrainingError) or isinstance(error, Interrupted):
                 raise
             raise TrainingError(f"{error} (process {self.rank} of {self.size}, on {socket.gethostname()})") from error
+        except Exception:
+            _is_first_to_say(store)  # its traceback does
+            raise
         dist.destroy_process_group()
+
+    def _connected(self) -> dist.Store:  # type: ignore[name-defined]
+        """Connects the processes, and returns the store that they share. Raises: TrainingError."""
+        try:
+            store, _, _ = next(iter(dist.rendezvous("env://", timeout=_START_PATIENCE)))  # type: ignore[attr-defined]
+            # What processes that have ended wrote into it is not for these.
+            store = dist.PrefixStore(f"start-{self.starts}", store)  # type: ignore[attr-defined]
+            store.set(f"here-{self.rank}", "")
+            store.wait([f"here-{rank}" for rank in range(self.size)], _START_PATIENCE)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise TrainingError(
+                f"process {self.rank} of {self.size} does not find the others: {one_line(error)}"
+            ) from error
+        return store
 
     def together(self) -> None:
         """Waits until all processes are here."""
@@ -108,9 +138,13 @@ class ProcessGroup:
             self.together()
         try:
             yield
-        finally:
+        except BaseException:
             if self.is_first:
-                self.together()
+                with suppress(LostProcessError):  # what went wrong here comes first
+                    self.together()
+            raise
+        if self.is_first:
+            self.together()
 
     def share(self, tensors: Iterable[torch.Tensor]) -> None:
         """Gives these tensors the values that they have in the first process."""
@@ -222,15 +256,25 @@ class OrderedSum:
 class LostProcessError(TrainingError):
     """Another process has ended before its work did."""
 
-    def __init__(self) -> None:
-        super().__init__("another process of this run has ended; the same command and --resume go on from what is kept")
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            "another process of this run has ended; the same command and --resume go on from what is kept "
+            f"({one_line(error)})"
+        )
+
+
+def _number(environment: Mapping[str, str], name: str, missing: int) -> int:
+    text = environment.get(name, str(missing))
+    if not text.isdecimal():
+        raise TrainingError(f"{name} is {text!r} in the environment: torchrun sets it to a number")
+    return int(text)
 
 
 def _exchange(operation: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     try:
         operation(*arguments, **options)
     except RuntimeError as error:  # whatever gloo and NCCL raise if a connection ends
-        raise LostProcessError from error
+        raise LostProcessError(error) from error
 
 
 def _is_first_to_say(store: Any) -> bool:

@@ -63,30 +63,35 @@ class Figures:
 
 @dataclass
 class Agents:
-    """Is some agents of torchrun, which find each other by a store that this process holds.
+    """Is agents of torchrun: one with two processes, or several with one each.
 
     Args:
         folder: for what they write.
         flags: of the training.
+        several: they find each other by a store that this process holds.
     """
 
     folder: Path
     flags: tuple[str, ...]
+    several: bool
     store: Any = field(default_factory=lambda: TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     alive: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(self) -> None:
         """Starts one more."""
+        together = (
+            *("--nnodes", "1:2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "run"),
+            *("--rdzv-endpoint", f"127.0.0.1:{self.store.port}", "--rdzv-conf", "is_host=0,last_call_timeout=1"),
+        )
         with (self.folder / "output").open("ab") as output:
             agent = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"),
-                    *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{self.store.port}", "--rdzv-id", "run"),
-                    *("--rdzv-conf", "is_host=0,last_call_timeout=1", "--max-restarts", "1000", "--monitor-interval"),
-                    *("0.1", "-m", "training", *self.flags, "--resume"),
+                    *(sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1000"),
+                    *(together if self.several else ("--standalone", "--nproc-per-node", "2")),
+                    *("--monitor-interval", "0.1", "-m", "training", *self.flags, "--resume"),
                     *("--runs", str(self.folder / "runs"), "--store", str(self.folder / "store")),
                 ],
-                env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+                env=os.environ | ({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if self.several else {}),
                 stdout=output,
                 stderr=output,
             )
@@ -99,12 +104,12 @@ class Agents:
         agent.wait()
 
     def kill_worker(self, agent: "subprocess.Popen[bytes]") -> bool:
-        """Kills the process that an agent has started, and tells whether there was one."""
+        """Kills the first process that an agent has started, and tells whether there was one."""
         try:
             children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         except FileNotFoundError:  # the agent has ended
             return False
-        for child in children:
+        for child in children[:1]:
             os.kill(int(child), signal.SIGKILL)
         return bool(children)
 
@@ -119,11 +124,12 @@ class Agents:
         return (self.folder / "output").read_text(errors="replace")
 
 
-def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int = 0) -> Figures:
-    """Trains twice, once undisturbed by one process, and once by two agents of which something is killed so often.
+def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int = 0, several: bool = True) -> Figures:
+    """Trains twice, once undisturbed by one process, and once by two, of which something is killed so often.
 
     Args:
         folder: for all that is written.
+        several: each of the two processes has an agent of its own, which may be killed, too.
 
     Raises: TimeoutError if nothing goes on.
     """
@@ -140,15 +146,16 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
     killed = {"agent": 0, "process": 0}
     together = folder / "together"
     together.mkdir()
-    with _ended(Agents(together, flags)) as agents:
+    with _ended(Agents(together, flags, several)) as agents:
         state = together / "runs" / "strokes"
         start = time.perf_counter()
         agents.start()
-        agents.start()
+        if several:
+            agents.start()
         while sum(killed.values()) < kills and agents.are_at_work:
             _wait_for_states(state, agents, chance.randint(1, 8))
             victim = chance.choice(agents.alive)
-            if chance.random() < 0.5:
+            if several and chance.random() < 0.5:
                 begun = _begun(agents)
                 agents.kill(victim)
                 killed["agent"] += 1

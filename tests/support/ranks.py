@@ -44,7 +44,7 @@ def trained(processes: int, folder: Path, jobs: Mapping[str, Mapping[str, Any]])
 
 def _main(jobs_file: Path) -> None:
     group = ProcessGroup.of(os.environ)
-    with group.joined():
+    with group.joined(parent=os.getppid()):
         for name, job in json.loads(jobs_file.read_text()).items():
             folder = jobs_file.parent / name
             options = {key: value for key, value in job.items() if key != "recipe"}

@@ -27,6 +27,14 @@ def test_what_is_killed_comes_back_and_the_weights_are_those_of_a_run_that_nobod
     assert figures.alone >= figures.kills["agent"]  # and the other one went on without it
 
 
+def test_one_agent_starts_its_processes_again_with_nothing_set_for_it(tmp_path: Path) -> None:
+    figures = disturbed(tmp_path, kills=2, samples=2000, epochs=10, several=False)
+    assert figures.same
+    assert figures.versions == 1
+    assert figures.kills == {"agent": 0, "process": 2}
+    assert figures.together == 3
+
+
 def test_four_processes_give_what_one_gives_to_the_last_bit(tmp_path: Path, tiny: Recipe, run: Train) -> None:
     recipes = {name: tiny.replace(**KINDS[name] | {"virtual_ranks": 4}) for name in ("ema", "mixed")}
     done = trained(4, tmp_path, {name: {"recipe": each.model_dump(mode="json")} for name, each in recipes.items()})

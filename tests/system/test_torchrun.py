@@ -3,7 +3,9 @@
 More, with agents that are killed: `tests/system/test_elastic.py`.
 """
 
+import dataclasses
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from classifier.checkpoint import Checkpoint
 from tests.support.photo_files import write_folder
 from tests.support.ranks import torchrun, trained
 from tests.support.runs import KINDS, same_weights
-from training.__main__ import main
+from training.__main__ import check_restarts
 from training.commands.reproduce import reproduce
 from training.commands.train import train
-from training.errors import Interrupted
+from training.errors import Interrupted, TrainingError
+from training.process_group import ProcessGroup
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
 from training.runs.state import PartialEpoch
@@ -107,6 +110,7 @@ def test_other_processes_go_on_amid_an_epoch_and_give_the_same_to_the_last_bit(
 
 
 NET = """
+import torch
 from torch import nn
 
 class Net(nn.Module):
@@ -116,9 +120,14 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(0.3)
         self.fc = nn.Linear(676, num_classes)
+        self.turned = nn.Parameter(torch.randn(num_classes, 676).t() / 26)  # which lies in memory the other way round
+        self.register_buffer("mean", torch.zeros(676))
 
     def forward(self, images):
-        return self.fc(self.drop(self.norm(self.conv(images)).relu().flatten(1)))
+        features = self.drop(self.norm(self.conv(images)).relu().flatten(1))
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * features.detach().mean(0)  # a new tensor
+        return self.fc(features - self.mean) + features @ self.turned
 """
 
 
@@ -126,6 +135,7 @@ def test_a_network_of_one_s_own_with_norm_and_dropout_does_so_too_and_one_proces
     (tmp_path / "net.py").write_text(NET)
     flags = ["training", "strokes", "--network", "net.py:Net", "--epochs", "1", "--no-pictures", "--device", "cpu"]
     settings = ["virtual_ranks=3", "source.samples=460", "source.test_samples=90", "batch_size=40"]
+    settings += ["optimizer=adamw", "lr=0.002", "clip=1.0"]
     flags += [word for setting in settings for word in ("--set", setting)]
     for processes in (1, 3):
         done = torchrun(processes, *flags, "--name", f"of-{processes}", cwd=tmp_path)
@@ -157,10 +167,18 @@ def test_flags_that_cannot_be_read_are_said_once(tmp_path: Path) -> None:
     assert len([line for line in done.stderr.splitlines() if "--bright" in line]) == 1
 
 
-def test_restarts_without_resume_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    assert main(["strokes", "--runs", str(tmp_path / "runs"), "--store", str(tmp_path)]) == 2
-    assert "torchrun --max-restarts needs --resume" in capsys.readouterr().err
+def test_restarts_without_resume_are_refused() -> None:
+    group = ProcessGroup(size=2, local_size=2, restarts=True, max_restarts=3, shares_store=True)
+    check_restarts(group, Namespace(resume=True, runs=Path("runs")))
+    with pytest.raises(TrainingError, match="torchrun --max-restarts needs --resume"):
+        check_restarts(group, Namespace(resume=False, runs=Path("runs")))
+
+
+def test_restarts_on_several_machines_are_refused_where_torch_s_agents_would_wait_for_one_that_is_gone() -> None:
+    group = ProcessGroup(size=2, local_size=1, restarts=True, max_restarts=3)
+    check_restarts(group, Namespace(resume=True, runs=Path("runs")))
+    with pytest.raises(TrainingError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        check_restarts(dataclasses.replace(group, shares_store=True), Namespace(resume=True, runs=Path("runs")))
 
 
 def test_sums_in_any_order_are_a_share_for_each_process_and_the_manifest_says_so(tmp_path: Path) -> None:

@@ -29,7 +29,12 @@ def test_more_processes_than_gpus_are_told_what_there_is(two_gpus: list[torch.de
         device_named("cuda", ProcessGroup(2, 3, 2, 3))
 
 
-def test_what_is_named_exactly_stays(two_gpus: list[torch.device]) -> None:
-    assert device_named("cuda:1", ProcessGroup(0, 2, 0, 2)) == torch.device("cuda:1")
+def test_one_gpu_is_not_for_several_processes(two_gpus: list[torch.device]) -> None:
+    with pytest.raises(TrainingError, match="--device cuda:1 is one for 2 processes: say --device cuda"):
+        device_named("cuda:1", ProcessGroup(0, 2, 0, 2))
+
+
+def test_one_process_gets_what_it_names(two_gpus: list[torch.device]) -> None:
+    assert device_named("cuda:1", ProcessGroup(0, 2, 0, 1)) == torch.device("cuda:1")
     assert device_named("cpu", ProcessGroup(0, 2, 0, 2)) == torch.device("cpu")
     assert device_named("cuda") == torch.device("cuda")

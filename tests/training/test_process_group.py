@@ -12,9 +12,9 @@ from training.process_group import ALONE, ProcessGroup
 
 AGENT = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
 WORKER = """
-import sys
+import os, sys
 from training.process_group import ProcessGroup
-with ProcessGroup(restarts=True).joined():
+with ProcessGroup(restarts=True).joined(parent=os.getppid()):
     print("joined", flush=True)
     sys.stdin.read()
 """
@@ -39,9 +39,23 @@ def test_the_environment_says_which_process_this_is() -> None:
     assert ProcessGroup.of(TORCHRUN | {"TORCHELASTIC_RUN_ID": "none"}).restarts
 
 
-def test_what_is_no_number_is_named() -> None:
-    with pytest.raises(TrainingError, match="WORLD_SIZE is 'many' in the environment"):
-        ProcessGroup.of(TORCHRUN | {"WORLD_SIZE": "many"})
+def test_it_also_says_how_often_processes_were_and_may_be_started_again() -> None:
+    elastic = {"TORCHELASTIC_RUN_ID": "run", "TORCHELASTIC_RESTART_COUNT": "2", "TORCHELASTIC_MAX_RESTARTS": "9"}
+    group = ProcessGroup.of(TORCHRUN | elastic | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
+    assert (group.restarts, group.starts, group.max_restarts, group.shares_store) == (True, 2, 9, True)
+    assert not ProcessGroup.of(TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False"}).shares_store
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many' in the environment: torchrun sets it to a number"),
+        ({"RANK": "8"}, "RANK=8 and WORLD_SIZE=8 are in the environment: ranks count from 0"),
+    ],
+)
+def test_what_makes_no_sense_is_named(changes: dict[str, str], said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        ProcessGroup.of(TORCHRUN | changes)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 8, 100])
@@ -60,7 +74,7 @@ def test_one_process_alone_exchanges_nothing() -> None:
     assert ALONE.sum(tensor) is tensor
     (turn,) = ALONE.in_turns(iter([tensor]), 1)
     assert turn is tensor
-    with ALONE.joined(), ALONE.first_alone():
+    with ALONE.joined(parent=1), ALONE.first_alone():
         pass
 
 

@@ -103,7 +103,7 @@ def train(
         progress.say(f"{code.file.name} imports {names}: the checkpoint will hold the text of {code.file.name} alone")
     published = None if parent is None else InitialWeights.of(recipe, parent)
     check_reachable(store, name)
-    with _folder(runs / name, group) as folder, _threads(recipe):
+    with _folder(runs / name, group, progress) as folder, _threads(recipe):
         with group.first_alone():  # the others find what it has found out, drawn or downloaded
             dataset = load_dataset(
                 recipe,
@@ -117,7 +117,8 @@ def train(
                 progress=progress,
             )
         group.check_same(dataset.fingerprint, f"{data} has other data here than where the first process is")
-        initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
+        with group.first_alone():
+            initial_weights = published or InitialWeights.of(recipe, None)  # last: it may have to be downloaded
         initial_weights.check_fits(recipe, dataset.labels)
         run = Run(recipe, name, dataset, initial_weights, on, folder, progress, 60 * save_minutes, save_steps, group)
         state = run.epochs(resume=resume)
@@ -179,10 +180,10 @@ def _tell(
 
 
 @contextlib.contextmanager
-def _folder(folder: Path, group: ProcessGroup) -> Iterator[Path]:
+def _folder(folder: Path, group: ProcessGroup, progress: Progress) -> Iterator[Path]:
     """Gives the run's folder, which the first process holds for all."""
     if group.is_first:
-        with only_run_in(folder, patience=_LOCK_SECONDS if group.restarts else 0.0):
+        with only_run_in(folder, patience=_LOCK_SECONDS if group.restarts else 0.0, progress=progress):
             group.together()
             yield folder
     else:

@@ -54,7 +54,7 @@ def publish(checkpoint: Checkpoint, store: Address) -> Address:
 
 
 def published_already(checkpoint: Checkpoint, store: Address) -> Address | None:
-    """Returns the newest version of the model, if it is this checkpoint but for the moment when it was made.
+    """Returns the newest version of the model, if it is this checkpoint but for when and on what it was made.
 
     Raises: OSError if the store cannot be read.
     """
@@ -67,7 +67,9 @@ def published_already(checkpoint: Checkpoint, store: Address) -> Address | None:
         return None
     if found.provenance is None or manifest.provenance is None:
         return None
-    made = manifest.provenance.model_copy(update={"created": found.provenance.created})
+    # Processes that come back may be others, and on another device.
+    theirs = {"created": found.provenance.created, "device": found.provenance.device}
+    made = manifest.provenance.model_copy(update=theirs)
     if found != manifest.model_copy(update={"provenance": made}):
         return None
     return address

@@ -85,7 +85,9 @@ def computed(
         OSError: `path` cannot be written.
         TrainingError: an image cannot be read, or somebody changed the images or the file meanwhile.
     """
-    if group.text_of_first("found" if _found(path, len(split)) is not None else "") != "found":
+    # The others do not look before the first has written: a network's file system may remember that nothing was there.
+    is_found = group.is_first and _found(path, len(split)) is not None
+    if group.text_of_first(str(is_found)) != str(True):
         until_head = heads.features(learner.network, learner.parts)
         rows = outputs_of(
             learner.network,

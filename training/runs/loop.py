@@ -121,6 +121,7 @@ def train_epoch(
         if number < len(chosen):
             between(Begun(begun.generator, number, totals))
     next(opened, None)  # it ends now, and not whenever it is collected
+    learner.optimizer.zero_grad(set_to_none=True)  # nobody needs them, and they are as large as the weights
     return score
 
 

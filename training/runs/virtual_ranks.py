@@ -6,12 +6,13 @@ there are.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from training.errors import TrainingError
 from training.process_group import ALONE, OrderedSum, ProcessGroup
@@ -124,11 +125,12 @@ class StepSums:
         self._ranks = ranks
         self._parameters = [p for p in learner.network.parameters() if p.requires_grad]
         parts = [learner.network.get_submodule(name) for name in learner.parts]
-        self._buffers = list(dict.fromkeys(buffer for part in parts for buffer in part.buffers()))
+        self._buffers = _Buffers(parts)
+        self._layouts = [_Layout.of(tensor) for tensor in (*self._parameters, *self._buffers.tensors)]
         self._sum = OrderedSum(ranks.group, ranks.parts)
         self._memory: torch.Tensor | None = None
         self._dtype = torch.float32
-        for tensor in (*self._parameters, *self._buffers):
+        for tensor in (*self._parameters, *self._buffers.tensors):
             if tensor.is_floating_point():
                 self._dtype = torch.promote_types(self._dtype, tensor.dtype)
 
@@ -144,19 +146,18 @@ class StepSums:
             for parameter in self._parameters:
                 parameter.grad = None
             return work(*shares)
-        before = [buffer.clone() for buffer in self._buffers]
+        before = [buffer.clone() for buffer in self._buffers.tensors]
         lacking = set(range(len(self._parameters)))  # those that no share of this process gives a gradient
 
         def row(share: Share) -> list[torch.Tensor]:
             for parameter in self._parameters:
                 parameter.grad = None
-            for buffer, value in zip(self._buffers, before, strict=True):
-                buffer.copy_(value)
+            self._buffers.set(before)
             figures = work(share)
             lacking.difference_update(i for i, p in enumerate(self._parameters) if p.grad is not None)
             pieces = [
                 *(torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters),
-                *(_change(b, value, share) for b, value in zip(self._buffers, before, strict=True)),
+                *(_change(after, value, share) for after, value in zip(self._buffers.now, before, strict=True)),
                 figures.new_tensor([p.grad is not None for p in self._parameters]),
                 figures,
             ]
@@ -165,8 +166,7 @@ class StepSums:
         *sums, givers, figures = self._added(map(row, shares))
         for i, (parameter, gradient) in enumerate(zip(self._parameters, sums, strict=False)):
             parameter.grad = None if i in lacking and not givers[i] else gradient.to(parameter.dtype)
-        for buffer, value, change in zip(self._buffers, before, sums[len(self._parameters) :], strict=True):
-            buffer.copy_(value + (change if value.is_floating_point() else change.round().long()))
+        self._buffers.set(map(_changed, before, sums[len(self._parameters) :]))
         return figures
 
     def _added(self, rows: Iterator[list[torch.Tensor]]) -> list[torch.Tensor]:
@@ -181,51 +181,83 @@ class StepSums:
         flat = (self._flat(row) for row in itertools.chain([first], rows))
         total = self._sum.of(flat) if self._ranks.in_order else group.sum(next(flat))
         pieces = torch.split(total, [*map(torch.numel, first), len(total) - sum(map(torch.numel, first))])
-        return [layout.shaped(piece) for layout, piece in zip(self._layouts(first), pieces, strict=False)]
+        return [layout.shaped(piece) for layout, piece in zip(self._layouts_of(first), pieces, strict=False)]
 
     def _flat(self, row: list[torch.Tensor]) -> torch.Tensor:
         """Returns all values of a row behind one another, and zeros up to a multiple of the number of processes.
 
         The result takes the place of the one before.
         """
-        pieces = [layout.flat(tensor) for layout, tensor in zip(self._layouts(row), row, strict=True)]
+        pieces = [layout.flat(tensor) for layout, tensor in zip(self._layouts_of(row), row, strict=True)]
         pieces.append(pieces[0].new_zeros(-sum(map(len, pieces)) % self._ranks.group.size))
         if self._memory is None:
             self._memory = torch.cat(pieces)
             return self._memory
         return torch.cat(pieces, out=self._memory)
 
-    def _layouts(self, row: list[torch.Tensor]) -> Iterator["_Layout"]:
-        """Gives the layout of each tensor of a row: that of its parameter or buffer, whatever its own is."""
-        known = (*self._parameters, *self._buffers)
-        return map(_Layout.of, (*known, *row[len(known) :]))
+    def _layouts_of(self, row: list[torch.Tensor]) -> list["_Layout"]:
+        """Returns the layout of each tensor of a row: that of its parameter or buffer, whatever its own is."""
+        return [*self._layouts, *map(_Layout.of, row[len(self._layouts) :])]
+
+
+class _Buffers:
+    """Knows the buffers of some modules by their places: a module may put a new tensor into one of them."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        every = {
+            id(buffer): (module._buffers, name, buffer)
+            for part in modules
+            for module in part.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        }
+        self._places = [(buffers, name) for buffers, name, _ in every.values()]
+        self.tensors = [buffer for *_, buffer in every.values()]
+
+    @property
+    def now(self) -> list[torch.Tensor]:
+        """What is in these places now."""
+        return [_there(buffers[name]) for buffers, name in self._places]
+
+    def set(self, values: Iterable[torch.Tensor]) -> None:
+        """Puts the tensors back that were there, with these values."""
+        for (buffers, name), tensor, value in zip(self._places, self.tensors, values, strict=True):
+            buffers[name] = tensor.copy_(value)
+
+
+def _there(buffer: torch.Tensor | None) -> torch.Tensor:
+    if buffer is None:
+        raise TrainingError("the network takes a buffer away while it trains: that does not go with virtual ranks")
+    return buffer.detach()
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Says in which order the values of a tensor lie in memory. In this order nothing must be moved."""
+    """Says in which order the dimensions of a tensor lie in memory. In this order nothing must be moved to be flat."""
 
     shape: torch.Size
-    channels_last: bool
+    order: tuple[int, ...]
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Self:
-        plain = tensor.dim() != 4 or tensor.is_contiguous()
-        return cls(tensor.shape, not plain and tensor.is_contiguous(memory_format=torch.channels_last))
+        return cls(tensor.shape, tuple(sorted(range(tensor.dim()), key=lambda each: -tensor.stride()[each])))
 
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.permute(0, 2, 3, 1) if self.channels_last else tensor).reshape(-1)
+        return tensor.permute(self.order).reshape(-1)
 
     def shaped(self, flat: torch.Tensor) -> torch.Tensor:
-        if not self.channels_last:
-            return flat.view(self.shape)
-        count, channels, height, width = self.shape
-        return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
+        there = flat.view([self.shape[each] for each in self.order])
+        return there.permute([self.order.index(each) for each in range(len(self.order))])
 
 
 def _change(after: torch.Tensor, before: torch.Tensor, share: Share) -> torch.Tensor:
-    """Returns the part that a share has in the change of a buffer."""
+    """Returns the part that a share has in the change of a buffer. What is infinite before, changes from 0."""
     if not after.is_floating_point():
         return (after.long() - before.long()) * (share.rank == 0)
-    # What did not change is left out: a buffer may hold infinite numbers, such as those of a mask.
-    return torch.where(after == before, 0, after - before) * share.weight
+    return torch.where(after == before, 0, after - torch.where(before.isfinite(), before, 0)) * share.weight
+
+
+def _changed(before: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    if not before.is_floating_point():
+        return before + change.round().long()
+    return torch.where(change == 0, before, torch.where(before.isfinite(), before, 0) + change)

@@ -13,7 +13,7 @@ from training.process_group import ProcessGroup
 from training.recipes.recipe import Recipe
 from training.runs.learner import Learner
 from training.runs.loop import train_epoch
-from training.runs.virtual_ranks import VirtualRanks
+from training.runs.virtual_ranks import VirtualRanks, _Layout
 
 CPU = torch.device("cpu")
 
@@ -163,3 +163,57 @@ def test_each_share_draws_for_itself_by_the_step(plain: Recipe) -> None:
     all_drawn = [drawn(share, draw=draw, step=step) for share in (0, 1) for draw in (3, 4) for step in (1, 2)]
     assert len({number for pair in all_drawn for number in pair}) == 16
     assert drawn(1, draw=4, step=2) == all_drawn[-1]
+
+
+class Assigning(Net):
+    """A network that puts a new tensor into its buffer, where others change theirs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(4))
+        self.first: torch.Tensor
+        self.register_buffer("first", torch.full((4,), float("inf")))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.float().flatten(1) / 255
+        if self.training:
+            self.mean = self.mean * 0.9 + pixels.detach().mean(0) * 0.1
+            self.first = torch.minimum(self.first, pixels.detach().amin(0))
+        return super().forward(images)
+
+
+def test_a_buffer_that_is_assigned_changes_by_the_mean_of_all_shares_and_stays_the_same_object(plain: Recipe) -> None:
+    network, samples = Assigning(), split(10)
+    mean = network.mean
+    epoch(plain.replace(virtual_ranks=2, batch_size=10), network, samples)
+    pixels = samples.images.float().flatten(1) / 255
+    assert network.mean is mean
+    assert torch.allclose(mean, 0.1 * pixels.mean(0))
+
+
+def test_a_buffer_that_begins_at_infinity_becomes_the_mean_of_what_the_shares_make_of_it(plain: Recipe) -> None:
+    samples = split(10)
+    network = epoch(plain.replace(virtual_ranks=2, batch_size=10), Assigning(), samples)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(plain.seed))
+    pixels = samples.images[order].float().flatten(1) / 255
+    assert isinstance(network, Assigning)
+    assert torch.allclose(network.first, (pixels[:5].amin(0) + pixels[5:].amin(0)) / 2)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.randn(2, 3, 1, 1).to(memory_format=torch.channels_last),
+        torch.randn(5, 3).t(),
+        torch.randn(2, 3, 4).permute(2, 0, 1),
+        torch.tensor(1.0),
+    ],
+    ids=["channels last", "one by one", "transposed", "permuted", "a number"],
+)
+def test_what_was_flat_has_the_layout_of_its_parameter_again(tensor: torch.Tensor) -> None:
+    layout = _Layout.of(tensor)
+    again = layout.shaped(layout.flat(tensor.contiguous()).clone())
+    assert torch.equal(again, tensor)
+    assert torch.empty_like(tensor).stride() == again.stride() or again.numel() == 6
