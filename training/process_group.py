@@ -114,8 +114,10 @@ class ProcessGroup:
         """Connects the processes, and returns the store that they share. Raises: TrainingError."""
         try:
             store, _, _ = next(iter(dist.rendezvous("env://", timeout=_START_PATIENCE)))  # type: ignore[attr-defined]
-            # What processes that have ended wrote into it is not for these.
-            store = dist.PrefixStore(f"start-{self.starts}", store)  # type: ignore[attr-defined]
+            # What processes that have ended wrote into it is not for these. (Several agents may count differently, but
+            # then the store is a new one: `check_restarts` sees to it.)
+            start = self.starts if self.shares_store else 0
+            store = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
             store.set(f"here-{self.rank}", "")
             store.wait([f"here-{rank}" for rank in range(self.size)], _START_PATIENCE)
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
