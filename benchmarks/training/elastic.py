@@ -152,6 +152,7 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
         agents.start()
         if several:
             agents.start()
+            _wait_until_together(agents, 1)
         while sum(killed.values()) < kills and agents.are_at_work:
             _wait_for_states(state, agents, chance.randint(1, 8))
             victim = chance.choice(agents.alive)
@@ -161,7 +162,9 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
                 killed["agent"] += 1
                 _wait_until_begun(agents, begun + 1)
                 _wait_for_states(state, agents, chance.randint(1, 4))  # the other one has gone on, without help
+                pairs = _together(agents)
                 agents.start()
+                _wait_until_together(agents, pairs + 1)  # one that was not taken in yet would not be missed
             elif agents.kill_worker(victim):
                 killed["process"] += 1
         for agent in agents.alive:
@@ -174,8 +177,8 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
     one, other = (Checkpoint.load(store / "store" / "strokes" / "1.safetensors").network for store in (whole, together))
     return Figures(
         kills=killed,
-        alone=_begun(agents) - text.count("processes: 2"),
-        together=text.count("processes: 2"),
+        alone=_begun(agents) - _together(agents),
+        together=_together(agents),
         same=one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one),
         versions=len(versions),
         seconds=seconds,
@@ -186,6 +189,11 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
 def _begun(agents: Agents) -> int:
     """Returns how often training has begun, or gone on."""
     return agents.output.count("training strokes")
+
+
+def _together(agents: Agents) -> int:
+    """Returns how often two processes have begun together."""
+    return agents.output.count("processes: 2")
 
 
 def _wait_for_states(folder: Path, agents: Agents, count: int) -> None:
@@ -205,6 +213,11 @@ def _wait_for_states(folder: Path, agents: Agents, count: int) -> None:
 def _wait_until_begun(agents: Agents, count: int) -> None:
     """Waits until training has begun so often."""
     _wait(agents, lambda: _begun(agents) >= count)
+
+
+def _wait_until_together(agents: Agents, count: int) -> None:
+    """Waits until two processes have begun together so often."""
+    _wait(agents, lambda: _together(agents) >= count)
 
 
 def _wait(agents: Agents, happens: Callable[[], bool]) -> None:
