@@ -18,6 +18,6 @@ def save_to(file: BinaryIO, content: dict[str, Any]) -> None:
     """Writes `content` to an open file, as `save` does, and leaves nothing in its buffer. Raises: OSError."""
     try:
         torch.save(content, file)
-    except RuntimeError as error:  # torch's words for a file that cannot be written to
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    except RuntimeError as error:  # torch's words for what came up while it wrote: a full disk, or Ctrl-C
+        raise error.__context__ if isinstance(error.__context__, OSError | KeyboardInterrupt) else error from None
     file.flush()
