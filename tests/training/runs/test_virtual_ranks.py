@@ -192,6 +192,19 @@ def test_a_buffer_that_is_assigned_changes_by_the_mean_of_all_shares_and_stays_t
     assert torch.allclose(mean, 0.1 * pixels.mean(0))
 
 
+class Forgetting(Net):
+    """A network that takes its buffer away."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self._buffers["mask"] = None
+        return super().forward(images)
+
+
+def test_a_buffer_that_is_taken_away_is_refused(plain: Recipe) -> None:
+    with pytest.raises(TrainingError, match="takes a buffer away while it trains"):
+        epoch(plain.replace(virtual_ranks=2), Forgetting(), split(10))
+
+
 def test_a_buffer_that_begins_at_infinity_becomes_the_mean_of_what_the_shares_make_of_it(plain: Recipe) -> None:
     samples = split(10)
     network = epoch(plain.replace(virtual_ranks=2, batch_size=10), Assigning(), samples)
