@@ -35,7 +35,7 @@ test-fast: export PYTHONDONTWRITEBYTECODE :=
 test-fast: $(VENV)/installed ## what needs no process, no browser and no patience: a little over a minute
 	$(BIN)/python $(PYTEST) -m "not process and not browser and not slow"
 
-test-cluster: $(VENV)/cluster ## what needs the extra cluster: a real S3 server, Kubernetes' schemas; a minute
+test-cluster: $(VENV)/cluster ## what needs the extra cluster, or several agents of torchrun: some minutes
 	NEEDS_CLUSTER=1 GOMP_SPINCOUNT=2000 $(BIN)/python $(PYTEST) -m cluster
 
 coverage: COVERAGE := 1
