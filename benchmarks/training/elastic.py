@@ -152,19 +152,18 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
         agents.start()
         if several:
             agents.start()
-            _wait_until_together(agents, 1)
+            _wait_until_begun(agents, 2, 1)
         while sum(killed.values()) < kills and agents.are_at_work:
             _wait_for_states(state, agents, chance.randint(1, 8))
             victim = chance.choice(agents.alive)
             if several and chance.random() < 0.5:
-                begun = _begun(agents)
+                alone, pairs = _begun(agents, 1), _begun(agents, 2)
                 agents.kill(victim)
                 killed["agent"] += 1
-                _wait_until_begun(agents, begun + 1)
+                _wait_until_begun(agents, 1, alone + 1)
                 _wait_for_states(state, agents, chance.randint(1, 4))  # the other one has gone on, without help
-                pairs = _together(agents)
                 agents.start()
-                _wait_until_together(agents, pairs + 1)  # one that was not taken in yet would not be missed
+                _wait_until_begun(agents, 2, pairs + 1)  # one that was not taken in yet would not be missed
             elif agents.kill_worker(victim):
                 killed["process"] += 1
         while agents.are_at_work:  # one that comes when all is done is told so, and fails
@@ -177,8 +176,8 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
     one, other = (Checkpoint.load(store / "store" / "strokes" / "1.safetensors").network for store in (whole, together))
     return Figures(
         kills=killed,
-        alone=_begun(agents) - _together(agents),
-        together=_together(agents),
+        alone=_begun(agents, 1),
+        together=_begun(agents, 2),
         same=one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one),
         versions=len(versions),
         seconds=seconds,
@@ -186,14 +185,17 @@ def disturbed(folder: Path, *, kills: int, samples: int, epochs: int, seed: int 
     )
 
 
-def _begun(agents: Agents) -> int:
-    """Returns how often training has begun, or gone on."""
-    return agents.output.count("training strokes")
-
-
-def _together(agents: Agents) -> int:
-    """Returns how often two processes have begun together."""
-    return agents.output.count("processes: 2")
+def _begun(agents: Agents, size: int) -> int:
+    """Returns how often so many processes, 1 or 2, have begun to train, or gone on."""
+    begun, now = 0, 1
+    for line in agents.output.splitlines():
+        if line.startswith("cores: "):  # the first line of the first process
+            now = 1
+        elif line.startswith("processes: 2"):
+            now = 2
+        elif line.startswith("training strokes"):
+            begun += now == size
+    return begun
 
 
 def _wait_for_states(folder: Path, agents: Agents, count: int) -> None:
@@ -210,14 +212,9 @@ def _wait_for_states(folder: Path, agents: Agents, count: int) -> None:
     _wait(agents, is_time)
 
 
-def _wait_until_begun(agents: Agents, count: int) -> None:
-    """Waits until training has begun so often."""
-    _wait(agents, lambda: _begun(agents) >= count)
-
-
-def _wait_until_together(agents: Agents, count: int) -> None:
-    """Waits until two processes have begun together so often."""
-    _wait(agents, lambda: _together(agents) >= count)
+def _wait_until_begun(agents: Agents, size: int, count: int) -> None:
+    """Waits until so many processes have begun so often."""
+    _wait(agents, lambda: _begun(agents, size) >= count)
 
 
 def _wait(agents: Agents, happens: Callable[[], bool]) -> None:
