@@ -14,6 +14,7 @@ from classifier.checkpoint import Checkpoint
 from classifier.progress import Advance, Progress
 from training.errors import Interrupted
 from training.recipes.recipe import Recipe
+from training.runs.state import PartialEpoch
 
 Train = Callable[..., Path]
 
@@ -59,6 +60,23 @@ def same_weights(one: Path, other: Path) -> bool:
     """Bit for bit."""
     first, second = Checkpoint.load(one).network, Checkpoint.load(other).network
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+@contextmanager
+def interrupted_after(saves: int) -> Iterator[None]:
+    """Whatever trains meanwhile is interrupted when its state was kept amid an epoch so many times."""
+    save, count = PartialEpoch.save, 0
+
+    def counting(self: PartialEpoch, folder: Path) -> None:
+        nonlocal count
+        save(self, folder)
+        count += 1
+        if count == saves:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartialEpoch, "save", counting)
+        yield
 
 
 def interrupt(run: Train, at: str, recipe: Recipe | None = None) -> str:

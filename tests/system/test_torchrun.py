@@ -15,7 +15,7 @@ import torch
 from classifier.checkpoint import Checkpoint
 from tests.support.photo_files import write_folder
 from tests.support.ranks import torchrun, trained
-from tests.support.runs import KINDS, same_weights
+from tests.support.runs import KINDS, interrupted_after, same_weights
 from training.__main__ import check_restarts
 from training.commands.reproduce import reproduce
 from training.commands.train import train
@@ -23,7 +23,6 @@ from training.errors import Interrupted, TrainingError
 from training.process_group import ProcessGroup
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
-from training.runs.state import PartialEpoch
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -60,25 +59,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the same runs by one process, each interrupted amid an epoch."""
     folder = tmp_path_factory.mktemp("begun")
     for name in KINDS:
-        interrupt_amid_an_epoch(folder / name, recipe(name))
+        places: dict[str, Any] = {"store": folder / name / "store", "runs": folder / name / "runs"}
+        with interrupted_after(SAVES), pytest.raises(Interrupted):
+            train(recipe(name), **places, device="cpu", pictures=False, save_steps=1)
     return folder
-
-
-def interrupt_amid_an_epoch(folder: Path, recipe: Recipe) -> None:
-    save, count = PartialEpoch.save, 0
-
-    def counting(self: PartialEpoch, run: Path) -> None:
-        nonlocal count
-        save(self, run)
-        count += 1
-        if count == SAVES:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartialEpoch, "save", counting)
-        options: dict[str, Any] = {"device": "cpu", "pictures": False, "save_steps": 1}
-        with pytest.raises(Interrupted):
-            train(recipe, store=folder / "store", runs=folder / "runs", **options)
 
 
 def check_same(folder: Path, whole: Path) -> None:

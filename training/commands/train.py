@@ -136,7 +136,7 @@ def _published(run: Run, state: State, store: Address) -> tuple[Address, Checkpo
     dataset, group = run.dataset, run.group
     try:
         checkpoint, measured = _checkpoint(run, state)
-        if not dataset.unchanged():
+        if group.is_first and not dataset.unchanged():
             run.progress.say("images were changed while the run went on: the fingerprint is that of its beginning")
         path = str(_version(checkpoint, store, run)) if group.is_first else ""
     except OSError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from classifier.checkpoint import Checkpoint
 from classifier.progress import Advance, Progress
-from tests.support.runs import KINDS, Said, Train, interrupt, same_weights
+from tests.support.runs import KINDS, Said, Train, interrupt, interrupted_after, same_weights
 from training.errors import Interrupted, TrainingError
 from training.process_group import ProcessGroup
 from training.recipes.recipe import Recipe, StrokesSource
@@ -22,23 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def killed(run: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, int], str]:
+def killed(run: Train) -> Callable[[Recipe, int], str]:
     """Runs a recipe until the state was kept so many times, and returns what is said of it."""
 
     def killed(recipe: Recipe, saves: int) -> str:
-        save, count = PartialEpoch.save, 0
-
-        def counting(self: PartialEpoch, folder: Path) -> None:
-            nonlocal count
-            save(self, folder)
-            count += 1
-            if count == saves:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(PartialEpoch, "save", counting)
-            with pytest.raises(Interrupted) as told:
-                run(recipe, save_minutes=0)
+        with interrupted_after(saves), pytest.raises(Interrupted) as told:
+            run(recipe, save_minutes=0)
         return str(told.value)
 
     return killed
