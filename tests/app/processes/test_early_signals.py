@@ -32,6 +32,13 @@ class HoldUp:
 sys.meta_path.insert(0, HoldUp())
 """
 
+# As podman leaves it in a container that it has started again: what a parent has blocked, its child has blocked.
+ALL_BLOCKED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--kill-child")
 
 
@@ -112,6 +119,14 @@ def test_a_child_that_is_still_importing_leaves_signals_to_its_parent(
     with importing(held_up, sys.executable, "-m", f"app.processes.{module}") as process:
         process.send_signal(number)
         assert ended(process) == (WENT_ON, "")
+
+
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_signals_that_a_parent_has_blocked_are_obeyed(front_ends: str, tmp_path: Path) -> None:
+    publish(tmp_path / "store", 1, checkpoint())
+    blocked, flags = (sys.executable, "-c", ALL_BLOCKED), ("--device", "cpu", "--front-ends", front_ends)
+    with serving(tmp_path / "store", *flags, within=blocked) as running:
+        assert running.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
