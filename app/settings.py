@@ -137,6 +137,13 @@ class Settings(BaseSettings):
     deadline_seconds: float = Field(
         30, gt=0, le=_DAY, description="After how many seconds a prediction, or the wait for a reload, is given up."
     )
+    hold_seconds: float = Field(
+        10,
+        ge=0,
+        le=_DAY,
+        description="For how many seconds a prediction waits for an engine that is being started, at the start of the "
+        "server or after the engine process has died. 0: it is told at once.",
+    )
     upload_seconds: float = Field(
         20, gt=0, le=_DAY, description="Within how many seconds the body of a request must have come."
     )

@@ -56,7 +56,9 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics, d
         threads=settings.decode_threads or usable_cores(),
         draft=settings.jpeg_draft,
     )
-    predict = Predict(ImageClassifier(engine, decoder, metrics), admission, settings, metrics)
+    predict = Predict(
+        ImageClassifier(engine, decoder, metrics, hold_seconds=settings.hold_seconds), admission, settings, metrics
+    )
     draining = draining or Draining()
     app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics, draining)))
     if settings.cors_origins:

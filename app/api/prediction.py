@@ -13,13 +13,14 @@ from app.decoding.decoder import Decoder, DecodeResult, Decoding
 from app.decoding.formats import ImageProblem
 from app.engine.awaited import Awaited
 from app.engine.catalogue import ResolvedModel
-from app.engine.errors import DeadlineExceeded, EngineError, Stale
+from app.engine.errors import DeadlineExceeded, EngineError, Stale, Starting
 from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable, Engine
 from app.engine.predictions import Answer, ItemAnswer, ItemError
 from app.telemetry.metrics import Metrics
 from classifier.preprocess import Pixels
 
 TOP_K = 5
+_LOOK_SECONDS = 0.02  # between two looks whether an engine has started
 
 Item = ItemAnswer | ItemError
 # Is told the model, the version that answered (None if no image could be decoded), and an item for each image.
@@ -44,12 +45,17 @@ class Classified(NamedTuple):
 
 
 class ImageClassifier:
-    """Classifies images with the models of an engine, on one event loop."""
+    """Classifies images with the models of an engine, on one event loop.
 
-    def __init__(self, engine: Engine, decoder: Decoder, metrics: Metrics) -> None:
+    Args:
+        hold_seconds: how long images wait for an engine that is being started.
+    """
+
+    def __init__(self, engine: Engine, decoder: Decoder, metrics: Metrics, *, hold_seconds: float) -> None:
         self.engine = engine
         self.decoder = decoder
         self.metrics = metrics
+        self.hold_seconds = hold_seconds
 
     def start(
         self, images: Sequence[bytes], query: Query, *, deadline: float, done: Done, failed: Failed
@@ -62,11 +68,12 @@ class ImageClassifier:
             done: is told the outcome once, later; unless `failed` is, or the classification is cancelled.
             failed: is told once, later, why there is none: an `EngineError`, or whatever a bug raised.
 
+        For an engine that is being started the images wait.
+
         Raises: NotFound, NotReady, Ambiguous; then neither is told.
         """
-        resolved = self.engine.resolve(query.model, query.version)
-        classification = Classification(self, images, query, resolved, deadline, done, failed)
-        classification.decode()
+        classification = Classification(self, images, query, deadline, done, failed)
+        classification.begin()
         return classification
 
     async def classify(self, images: Sequence[bytes], query: Query, *, deadline: float) -> Classified:
@@ -94,10 +101,14 @@ class ImageClassifier:
 class Classification:
     """The images of one request on their way."""
 
+    _resolved: ResolvedModel
     _started: float  # the step that goes on now, by perf_counter
     _pixels: Sequence[Pixels]
+    _digest: str | None = None  # of the preprocess that the images are decoded for
     _decoding: Decoding | None = None
     _submitted: Cancelable | None = None
+    _held: asyncio.TimerHandle | None = None  # until the next look whether the engine has started
+    _held_until: float | None = None  # a time of `time.monotonic()`, if it was held
     _problems: list[ItemError | None] | None = None  # one for each image, if any has one
 
     def __init__(
@@ -105,7 +116,6 @@ class Classification:
         shared: ImageClassifier,
         images: Sequence[bytes],
         query: Query,
-        resolved: ResolvedModel,
         deadline: float,
         done: Done,
         failed: Failed,
@@ -113,13 +123,23 @@ class Classification:
         self._shared = shared
         self._images = images
         self._query = query
-        self._resolved = resolved
         self._deadline = deadline
         self._done = done
         self._failed = failed
 
-    def decode(self) -> None:
-        """Begins to decode for the version that was chosen."""
+    def begin(self) -> None:
+        """Chooses the version, and begins to decode for it. Raises: NotFound, NotReady, Ambiguous."""
+        try:
+            self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
+        except Starting as starting:
+            if not self._shared.hold_seconds:
+                raise
+            self._hold(starting)
+        else:
+            self._decode()
+
+    def _decode(self) -> None:
+        self._digest = self._resolved.entry.digest
         self._started = time.perf_counter()
         self._decoding = self._shared.decoder.start(
             self._images,
@@ -137,6 +157,9 @@ class Classification:
         if self._submitted is not None:
             self._submitted.cancel()
             self._submitted = None
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     def _decoded(self, results: Sequence[DecodeResult]) -> None:
         self._decoding = None
@@ -160,6 +183,8 @@ class Classification:
             )
         except Stale as stale:
             self._begin_again(stale)
+        except Starting as starting:
+            self._hold(starting)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller is told
             self._failed(error)
 
@@ -178,22 +203,37 @@ class Classification:
             self._done(self._resolved.entry.model, answer.version, items)
 
     def _begin_again(self, stale: Stale) -> None:
-        """Chooses the version anew, and decodes anew only if that one prepares its images differently."""
         if time.monotonic() >= self._deadline:
             expired = DeadlineExceeded("the model was exchanged until the deadline had passed")
             expired.__cause__ = stale
             self._failed(expired)
             return
-        digest = self._resolved.entry.digest
+        self._choose()
+
+    def _hold(self, starting: Starting) -> None:
+        """Waits for an engine that starts, as long as it may; the caller sees to the deadline."""
+        now = time.monotonic()
+        if self._held_until is None:
+            self._held_until = now + self._shared.hold_seconds
+        if now >= self._held_until:
+            self._failed(starting)
+        else:
+            self._held = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._choose)
+
+    def _choose(self) -> None:
+        """Chooses the version anew, and decodes anew only if that one prepares its images differently."""
+        self._held = None
         try:
             self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
+        except Starting as starting:
+            self._hold(starting)
         except Exception as error:  # noqa: BLE001  as above
             self._failed(error)
-            return
-        if self._resolved.entry.digest == digest:
-            self._submit()
         else:
-            self.decode()
+            if self._resolved.entry.digest == self._digest:
+                self._submit()
+            else:
+                self._decode()
 
 
 def _problem_of(result: DecodeResult) -> ItemError | None:

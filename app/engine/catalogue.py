@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from app.engine.errors import Ambiguous, NotFound, NotReady
+from app.engine.errors import Ambiguous, NotFound, NotReady, Starting
 from app.engine.model_info import PassedOver, no_such_model
 from app.engine.rows import RowDecoder
 from classifier.preprocess import Preprocess
@@ -95,7 +95,7 @@ class Catalogue:
 
     def _why_not(self, model: str, version: int | None) -> NotFound | NotReady:
         if not self.complete:
-            return NotReady(self.why_not_ready or NOT_COMPLETE)
+            return Starting(self.why_not_ready or NOT_COMPLETE)
         if model not in self.stored:
             return NotFound("model_not_found", no_such_model(model, self.passed_over))
         if version is None:
@@ -107,7 +107,9 @@ class Catalogue:
     def _named_by_nobody(self) -> str:
         if self.default_model is not None:
             return self.default_model
-        if not self.routes or not self.complete:  # another one may still be on its way
+        if not self.complete:  # another one may still be on its way
+            raise Starting(self.why_not_ready or NOT_COMPLETE)
+        if not self.routes:
             raise NotReady(self.why_not_ready or "nothing is served")
         if len(self.routes) > 1:
             names = ", ".join(sorted(self.routes))

@@ -10,6 +10,7 @@ class EngineError(Exception):
     EngineError
     ├── NotFound          the model or the version is not there
     ├── NotReady          there is nothing to serve yet
+    │   ├── Starting      the first look at the store is not over
     │   └── Draining      the server is shutting down
     ├── Ambiguous         several models are served, and none was named
     ├── Stale             the version was replaced since it was resolved: resolve, and decode, again
@@ -32,6 +33,10 @@ class NotReady(EngineError):
     """There is nothing to serve yet."""
 
     code = "not_ready"
+
+
+class Starting(NotReady):
+    """The first look at the store is not over, or the engine process is being started: in a moment it is known."""
 
 
 class Draining(NotReady):
@@ -66,5 +71,6 @@ class DeadlineExceeded(EngineError):
 
 # By their names, as they go from process to process. NotFound is not among them: it is made with a code.
 ENGINE_ERRORS: Mapping[str, Callable[[str], EngineError]] = {
-    error.__name__: error for error in (EngineError, NotReady, Draining, Ambiguous, Stale, Overloaded, DeadlineExceeded)
+    error.__name__: error
+    for error in (EngineError, NotReady, Starting, Draining, Ambiguous, Stale, Overloaded, DeadlineExceeded)
 }

@@ -1,7 +1,7 @@
 """RemoteEngine: the engine that lives in another process, as a front-end sees it. Imports no torch.
 
 What is served is known from what the engine last said. Images go to it, and rows come back, over one unix stream. While
-there is no engine process, or while it is silent, a front-end says so at once: nothing hangs on it.
+there is no engine process, or while it is silent, a front-end says so at once; who asked may ask again.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from app.engine.background import BackgroundTasks
 from app.engine.catalogue import Catalogue, ResolvedModel
-from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded
+from app.engine.errors import DeadlineExceeded, Draining, NotReady, Overloaded, Starting
 from app.engine.interface import Cancelable, ControlledEngine
 from app.engine.model_info import ModelInfo, PassedOver, ReloadReport, Status
 from app.engine.predictions import OnDone
@@ -81,7 +81,7 @@ class RemoteEngine(ControlledEngine):
     async def models(self) -> list[ModelInfo]:
         connection = self._live_connection()
         if not connection.informed:
-            raise NotReady(ABSENT)
+            raise Starting(ABSENT)
         return [wire.MODEL_INFO.validate_json(connection.infos[name]) for name in sorted(connection.infos)]
 
     async def passed_over(self) -> tuple[PassedOver, ...]:
@@ -114,7 +114,7 @@ class RemoteEngine(ControlledEngine):
     def _live_connection(self) -> EngineConnection:
         """Gives the connection to an engine process that lives. Raises: NotReady."""
         if self._connection is None or self._connection.lost.is_set():
-            raise NotReady(ABSENT)
+            raise Starting(ABSENT)
         if self._connection.seconds_since_heartbeat > self._silent_seconds:
             raise NotReady(f"the engine process has said nothing for {self._silent_seconds:g} seconds")
         return self._connection

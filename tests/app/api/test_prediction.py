@@ -10,7 +10,7 @@ import pytest
 from app.admission import Budget
 from app.api.prediction import Classification, ImageClassifier, Item, Query
 from app.decoding.decoder import Decoder
-from app.engine.errors import DeadlineExceeded, NotFound, Overloaded, Stale
+from app.engine.errors import DeadlineExceeded, Draining, NotFound, NotReady, Overloaded, Stale, Starting
 from app.engine.predictions import ItemAnswer, ItemError
 from app.telemetry.metrics import Metrics
 from tests.support.checkpoints import PHOTOS, png
@@ -26,10 +26,10 @@ STALE = Stale("version 2 wants its images prepared differently")
 class Told:
     """A classifier over a scripted engine, and what its call-backs were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hold_seconds: float = 0) -> None:
         self.engine = ScriptedEngine()
         decoder = Decoder(max_pixels=1_000_000, pixels=Budget("pixels", 10_000_000), threads=1)
-        self.classifier = ImageClassifier(self.engine, decoder, Metrics())
+        self.classifier = ImageClassifier(self.engine, decoder, Metrics(), hold_seconds=hold_seconds)
         self.outcomes: asyncio.Queue[tuple[str, int | None, Sequence[Item]] | Exception] = asyncio.Queue()
 
     def start(self, *images: bytes, seconds: float = 60, **query: Any) -> Classification:
@@ -144,6 +144,68 @@ class TestStale:
         told.start(png())
         told.engine.error = gone = NotFound("model_not_found", "it has gone")
         assert await told.error() is gone
+
+
+class TestStarting:
+    """An engine whose first look at the store is not over, or whose process is being started."""
+
+    STARTING = Starting("the engine process is not there; it is being started")
+
+    async def test_a_prediction_waits_until_it_has_started(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        told.start(png(), b"no image", top_k=2)
+        await asyncio.sleep(0)
+        assert told.engine.submitted.empty()
+        told.engine.error = None
+        assert [type(item) for item in await told.items()] == [ItemAnswer, ItemError]
+        assert told.engine.submitted.get_nowait().top_k == 2
+
+    async def test_one_that_goes_while_images_are_decoded_is_waited_for_and_they_are_not_decoded_again(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.submit_error = self.STARTING
+        told.start(png())
+        assert [type(item) for item in await told.items()] == [ItemAnswer]
+        first, second = (told.engine.submitted.get_nowait() for _ in range(2))
+        assert first.items[0] is second.items[0]
+
+    async def test_it_is_waited_for_no_longer_than_it_may_be(self) -> None:
+        told = Told(hold_seconds=0.01)
+        told.engine.error = self.STARTING
+        told.start(png())
+        assert await told.error() is self.STARTING
+        assert told.engine.submitted.empty()
+
+    @pytest.mark.parametrize(("error", "hold_seconds"), [(STARTING, 0), (NotReady("empty"), 60), (Draining(""), 60)])
+    async def test_what_will_not_start_is_said_at_once(self, error: NotReady, hold_seconds: float) -> None:
+        told = Told(hold_seconds=hold_seconds)
+        told.engine.error = error
+        with pytest.raises(type(error)):
+            told.start(png())
+        assert told.outcomes.empty()
+
+    async def test_a_model_that_is_not_there_once_it_has_started_is_told(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        told.start(png(), model="nobody")
+        told.engine.error = None
+        assert isinstance(await told.error(), NotFound)
+
+    async def test_a_prediction_that_is_cancelled_waits_no_more(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        told.start(png()).cancel()
+        told.engine.error = None
+        told.start(png())
+        await told.items()
+        assert told.engine.submitted.qsize() == 1
+        assert told.outcomes.empty()
+
+    async def test_nobody_waits_past_the_deadline(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        with pytest.raises(DeadlineExceeded):
+            await told.classifier.classify([png()], Query(), deadline=time.monotonic() + 0.01)
 
 
 class TestCancel:
