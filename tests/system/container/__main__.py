@@ -57,12 +57,12 @@ def _temporary() -> "tempfile.TemporaryDirectory[str]":
 def _check(folder: Path, *, own: bool, only: str, kept: bool) -> int:
     with ExitStack() as stack:
         docker, tag = stack.enter_context(engine(folder / "engine", own=own)), f"flambeau-check:{os.getpid()}"
-        stack.callback(docker.docker, "rmi", *(["--no-prune"] if kept else []), tag, may_fail=True)
+        stack.callback(docker.call, "rmi", *(["--no-prune"] if kept else []), tag, may_fail=True)
         try:
             start = time.monotonic()
             print("building the image …", flush=True)
             image_of.build(docker, folder, tag=tag)
-            size = int(docker.docker("image", "inspect", "--format", "{{.Size}}", tag).stdout) / 1e9
+            size = int(docker.call("image", "inspect", "--format", "{{.Size}}", tag).stdout) / 1e9
             print(f"built in {time.monotonic() - start:.0f} s, {size:.2f} GB", flush=True)
             image = Image(docker, tag, folder / "files")
             stack.callback(image.clear)

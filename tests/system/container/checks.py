@@ -56,7 +56,7 @@ def answers_as_a_user_without_rights(image: Image) -> None:
         assert status == 200, body
         assert json.loads(body)["predictions"][0]["label"] == "7", body
         assert "flambeau_" in container.ask("/metrics")[1]
-        user = image.engine.docker("exec", container.name, "python", "-c", "import os; print(os.getuid())").stdout
+        user = image.engine.call("exec", container.name, "python", "-c", "import os; print(os.getuid())").stdout
         assert int(user) != 0
 
 
@@ -88,7 +88,7 @@ def stops(image: Image) -> None:
     with image.serving(*WITH_TMP) as container:
         container.ready()
         start = time.monotonic()
-        image.engine.docker("stop", "--time", "60", container.name)
+        image.engine.call("stop", "--time", "60", container.name)
         took = time.monotonic() - start
         assert container.state()["ExitCode"] == 0, container.log()
         assert took < _STOPS_WITHIN, f"it took {took:.1f} s"
@@ -101,7 +101,7 @@ def stops_while_it_starts(image: Image) -> None:
             command = ("python", "-m", "app", "--front-ends", front_ends)
             with image.serving(*WITH_TMP, command=command) as container:
                 time.sleep(moment)
-                image.engine.docker("kill", "--signal", "TERM", container.name, may_fail=True)
+                image.engine.call("kill", "--signal", "TERM", container.name, may_fail=True)
                 said = f"--front-ends {front_ends}: a SIGTERM {moment} s after its start was lost\n"
                 assert container.ended_within(_STOPS_WITHIN), said + container.log()
 
@@ -130,13 +130,13 @@ _OUTPUT = ("--no-pictures", "--store", "/files/store", "--runs", "/files/runs")
 def _train(image: Image, *command: str, text: str = "") -> None:
     """Runs one command in a container with training's code, and no more of /dev/shm than docker gives."""
     mounts = ("--volume", f"{PROJECT}/training:/srv/training:ro", "--volume", f"{image.files}:/files")
-    image.engine.docker("run", "--rm", "-i", "--network", "none", *WITH_TMP, *mounts, image.tag, *command, text=text)
+    image.engine.call("run", "--rm", "-i", "--network", "none", *WITH_TMP, *mounts, image.tag, *command, text=text)
 
 
 def _processes(image: Image, *options: str) -> int:
     with image.serving(*WITH_TMP, *options) as container:
         container.ready()
-        return len(image.engine.docker("top", container.name).stdout.splitlines()) - 1
+        return len(image.engine.call("top", container.name).stdout.splitlines()) - 1
 
 
 def _status(container: Container) -> str:

@@ -1,12 +1,12 @@
-"""Docker's engine: the one that answers, or one of our own that ends with the check."""
+"""Engines of containers: the docker that answers, or one of our own that ends with the check."""
 
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.system.container.errors import CannotCheck
@@ -18,45 +18,64 @@ _PROGRAMS = ("dockerd", "containerd", "runc", "iptables")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Runs docker's command line against one engine.
+    """Runs the command line of one engine: docker's, or podman's, which takes the same words.
 
     Args:
-        socket: where the engine listens; None: where docker looks by itself.
+        command: what each command begins with.
+        environment: variables for it, beside this process's own.
+        folder: where it runs; None: where this process does.
+        is_ours: the check started it, or keeps its images in a folder of its own, and may name images as it likes.
     """
 
-    socket: Path | None = None
+    command: tuple[str, ...] = ("docker",)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    is_ours: bool = False
 
-    @property
-    def is_ours(self) -> bool:
-        """Says whether the check started it, and may name images as it likes."""
-        return self.socket is not None
-
-    def docker(self, *words: str, text: str = "", may_fail: bool = False) -> "subprocess.CompletedProcess[str]":
+    def call(self, *words: str, text: str = "", may_fail: bool = False) -> "subprocess.CompletedProcess[str]":
         """Runs one command to its end; `text` is its standard input.
 
         Raises: AssertionError if it fails, unless it may.
         """
         ended = subprocess.run(
-            ["docker", *words], env=self._environment(), input=text, capture_output=True, text=True, check=False
+            [*self.command, *words],
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        assert may_fail or ended.returncode == 0, f"docker {' '.join(words)}: {ended.stderr.strip()[-1000:]}"
+        said = f"{self.command[0]} {' '.join(words)}: {ended.stderr.strip()[-1000:]}"
+        assert may_fail or ended.returncode == 0, said
         return ended
 
-    def docker_to(self, log: Path, *words: str) -> int:
+    def call_to(self, log: Path, *words: str) -> int:
         """Runs one long command, whose output goes to `log`, and returns its exit code."""
         with log.open("w") as file:
             return subprocess.run(
-                ["docker", *words], env=self._environment(), stdout=file, stderr=subprocess.STDOUT, check=False
+                [*self.command, *words],
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
             ).returncode
+
+    def begin(self, *words: str) -> "subprocess.Popen[str]":
+        """Starts one command, for whoever has something else to do until it ends."""
+        return subprocess.Popen(
+            [*self.command, *words],
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def answers(self) -> bool:
         """Says whether an engine is there."""
-        return self.docker("version", may_fail=True).returncode == 0
-
-    def _environment(self) -> dict[str, str]:
-        # BuildKit needs a plug-in that Debian's docker.io does not bring; the engine's own builder does it, too.
-        ours = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_BUILDKIT": "0"} if self.socket else {}
-        return os.environ | ours
+        return self.call("version", may_fail=True).returncode == 0
 
 
 @contextmanager
@@ -86,16 +105,11 @@ def engine(folder: Path, *, own: bool) -> Iterator[Engine]:
 @contextmanager
 def _started(folder: Path) -> Iterator[Engine]:
     folder.mkdir(parents=True, exist_ok=True)
-    ours, log = Engine(folder / "docker.sock"), folder / "dockerd.log"
+    host, log = f"unix://{folder / 'docker.sock'}", folder / "dockerd.log"
+    # BuildKit needs a plug-in that Debian's docker.io does not bring; the engine's own builder does it, too.
+    ours = Engine(environment={"DOCKER_HOST": host, "DOCKER_BUILDKIT": "0"}, is_ours=True)
     command = ["dockerd", "--bridge=none", "--iptables=false", "--data-root", str(folder / "data")]
-    command += [
-        "--exec-root",
-        str(folder / "exec"),
-        "--pidfile",
-        str(folder / "pid"),
-        "--host",
-        f"unix://{ours.socket}",
-    ]
+    command += ["--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"), "--host", host]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
@@ -112,15 +126,15 @@ def _started(folder: Path) -> Iterator[Engine]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        _unmount(folder)
+        unmount(folder)
 
 
 def _last_line(log: Path) -> str:
     return (log.read_text(errors="replace").splitlines() or ["it says nothing"])[-1][:300]
 
 
-def _unmount(folder: Path) -> None:
-    """Takes away what an engine left mounted: a network namespace if it ended by itself, more if it was killed."""
+def unmount(folder: Path) -> None:
+    """Takes away what an engine left mounted in its folder: the more the less it ended by itself."""
     points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
         subprocess.run(["umount", point], check=False)

@@ -27,12 +27,12 @@ def build(engine: Engine, folder: Path, *, tag: str) -> None:
     Raises: CannotCheck if the base cannot be had; AssertionError if the Dockerfile does not build.
     """
     base = _base()
-    if engine.is_ours and engine.docker("image", "inspect", base, may_fail=True).returncode:
+    if engine.is_ours and engine.call("image", "inspect", base, may_fail=True).returncode:
         _import(engine, _debootstrapped(base, folder), base)
     log = folder / "build.log"
     index = os.environ.get("PIP_INDEX_URL") or _configured_index()
     argument = ("--build-arg", f"PIP_INDEX_URL={index}") if index else ()
-    code = engine.docker_to(log, "build", "--network", "host", *argument, "--tag", tag, str(PROJECT))
+    code = engine.call_to(log, "build", "--network", "host", *argument, "--tag", tag, str(PROJECT))
     assert code == 0, "the Dockerfile does not build:\n" + "\n".join(log.read_text().splitlines()[-15:])
 
 
@@ -71,10 +71,10 @@ def _import(engine: Engine, root: Path, base: str) -> None:
     archive = root.with_suffix(".tar")
     subprocess.run(["tar", "--create", "--file", str(archive), "--directory", str(root), "."], check=True)
     try:
-        engine.docker("import", str(archive), base)
+        engine.call("import", str(archive), base)
     finally:
         archive.unlink()
-    version = engine.docker("run", "--rm", "--network", "none", base, "python", "-V").stdout.split()[1]
+    version = engine.call("run", "--rm", "--network", "none", base, "python", "-V").stdout.split()[1]
     wanted = base.partition(":")[2].partition("-")[0]
     if not version.startswith(f"{wanted}."):
         raise CannotCheck(f"the Dockerfile wants Python {wanted}, and Debian's is {version}")

@@ -50,13 +50,13 @@ class Container:
     def ask(self, path: str, *, method: str = "GET", file: str = "") -> tuple[int, str]:
         """Returns status and body; the status is 0 if nobody answers."""
         words = ("exec", "-i", self.name, "python", "-", method, path, file, str(self.port))
-        said = self.engine.docker(*words, text=_ASK, may_fail=True)
+        said = self.engine.call(*words, text=_ASK, may_fail=True)
         status, _, body = said.stdout.strip().partition(" ")
         return int(status or 0), body
 
     def state(self) -> Any:
         """Returns what `docker inspect` says of its state."""
-        return json.loads(self.engine.docker("inspect", "--format", "{{json .State}}", self.name).stdout)
+        return json.loads(self.engine.call("inspect", "--format", "{{json .State}}", self.name).stdout)
 
     def wait_until(self, what: str, fulfilled: Callable[[], bool]) -> None:
         """Raises: AssertionError, with the end of the log, if the container ends before or the time is up."""
@@ -82,7 +82,7 @@ class Container:
 
     def log(self) -> str:
         """Returns the last lines that it wrote."""
-        ended = self.engine.docker("logs", "--tail", "15", self.name, may_fail=True)
+        ended = self.engine.call("logs", "--tail", "15", self.name, may_fail=True)
         return ended.stdout + ended.stderr
 
 
@@ -101,7 +101,7 @@ class Image:
     def clear(self) -> None:
         """Takes away what containers wrote into the folder; this machine's user may not."""
         words = ("run", "--rm", "-i", "--network", "none", "--volume", f"{self.files}:/files", self.tag, "python", "-")
-        self.engine.docker(*words, text=_CLEAR, may_fail=True)
+        self.engine.call(*words, text=_CLEAR, may_fail=True)
 
     @contextmanager
     def serving(self, *options: str, command: tuple[str, ...] = (), port: int = 8000) -> Iterator[Container]:
@@ -113,8 +113,8 @@ class Image:
         """
         mounts = ("--volume", f"{self.files}/store:/models_store:ro", "--volume", f"{self.files}:/files:ro")
         words = ("run", "--detach", "--network", "none", *mounts, *options, self.tag, *command)
-        container = Container(self.engine, self.engine.docker(*words).stdout.strip(), port)
+        container = Container(self.engine, self.engine.call(*words).stdout.strip(), port)
         try:
             yield container
         finally:
-            self.engine.docker("rm", "--force", "--volumes", container.name)
+            self.engine.call("rm", "--force", "--volumes", container.name)

@@ -1,0 +1,150 @@
+"""What a fleet has to do, each step as a function that raises AssertionError and returns what was measured.
+
+The steps are one story: each goes on where the one before has ended.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.system.kube.fleet import Fleet
+from tests.system.kube.load import Answer, crowd
+from tests.system.kube.pods import PROJECT, Pod
+
+MODEL = "strokes"
+IMAGES = ("localhost/flambeau:1", "localhost/flambeau:2")
+_SETTLE = 3.0  # seconds of load before something happens, and after it
+_PATIENCE = 120.0
+_SAMPLES = ("--set", "source.samples=3000", "--set", "source.test_samples=500", "--epochs", "2", "--no-pictures")
+_GB = 2**30
+
+
+def train(store: Path, runs: Path) -> None:
+    """Publishes the next version of a small network. Raises: AssertionError."""
+    command = [sys.executable, "-m", "training", MODEL, *_SAMPLES, "--store", str(store), "--runs", str(runs)]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def two_pods_start(fleet: Fleet) -> str:
+    """Both pass their start-up and readiness probes."""
+    began = time.monotonic()
+    for _ in range(2):
+        fleet.add(IMAGES[0])
+    return f"both ready after {time.monotonic() - began:.1f} s"
+
+
+def a_pod_may_do_no_more_than_it_must(fleet: Fleet) -> str:
+    """No root, no capability, no new privileges, a filter of system calls, and files that only read."""
+    for pod in fleet.pods:
+        status = dict(line.split(":\t", 1) for line in pod.run("cat", "/proc/1/status").splitlines() if ":\t" in line)
+        assert set(status["Uid"].split()) == {"10001"}, status["Uid"]
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        for folder in ("/srv", "/tmp", "/models_store"):  # noqa: S108  of the container
+            assert pod.run("sh", "-c", f"touch {folder}/x || echo refused", may_fail=True) == "refused\n", folder
+    return "user 10001"
+
+
+def its_limits_are_those_of_the_manifest(fleet: Fleet) -> str:
+    """The kernel has been told the limits."""
+    uses = [pod.use() for pod in fleet.pods]
+    assert {(use.cores, use.memory) for use in uses} == {(2.0, 2 * _GB)}, uses
+    return "2 cores, 2 GiB"
+
+
+def a_new_image_is_rolled_out(fleet: Fleet) -> str:
+    """Each pod gets a successor under load: nothing is lost, and nothing has to be sent a second time."""
+    before = fleet.balancer.tried_again()
+    with fleet.load() as clients:
+        time.sleep(_SETTLE)
+        took = fleet.roll(IMAGES[1])
+        time.sleep(_SETTLE)
+    assert not clients.lost, clients.lost[:3]
+    assert {pod.image for pod in fleet.pods} == {IMAGES[1]}
+    assert fleet.balancer.tried_again() == before, "a pod has refused a connection"
+    return f"{clients}; the old pods ended with 0 after {' and '.join(f'{each:.1f} s' for each in took)}"
+
+
+def a_new_version_reaches_every_pod(fleet: Fleet) -> str:
+    """Training publishes under load: nothing is lost, and no pod answers by an older version after a newer one."""
+    with fleet.load() as clients:
+        time.sleep(_SETTLE)
+        train(fleet.store, fleet.runs)
+        names, give_up = {str(pod.port) for pod in fleet.pods}, time.monotonic() + _PATIENCE
+        while {answer.pod for answer in clients.answers if answer.version == 2 and answer.pod} != names:
+            assert time.monotonic() < give_up, f"version 2 does not reach every pod: {clients}"
+            time.sleep(_SETTLE)
+    assert not clients.lost, clients.lost[:3]
+    answers = clients.answers
+    for name in names:
+        _only_forward([answer for answer in answers if answer.pod == name])
+    newer = [answer.ended for answer in answers if answer.version == 2]
+    older = [answer.ended for answer in answers if answer.version == 1]
+    both = max(0.0, older[-1] - newer[0])
+    return f"{clients}; version 2 answers in both pods, and both versions answered for {both * 1000:.0f} ms"
+
+
+def a_killed_pod_loses_only_what_it_held(fleet: Fleet) -> str:
+    """SIGKILL: no client loses more than the one request that the pod may have held, and the pod answers again."""
+    pod = fleet.pods[0]
+    with fleet.load() as clients:
+        time.sleep(_SETTLE)
+        took = fleet.kill(pod)
+        back = time.monotonic()
+        time.sleep(_SETTLE)
+    assert any(answer.pod == str(pod.port) and answer.began > back for answer in clients.answers)
+    for client in clients.clients:
+        assert len(client.lost) <= 1, client.lost
+    return f"{clients} (of {len(clients.clients)} clients); asked again after {took:.1f} s"
+
+
+def limits_hold(fleet: Fleet) -> str:
+    """A pod of half a core takes no more. What takes more memory than the pod may have is ended, and it serves on."""
+    (port,) = set(fleet.balancer.places) - {pod.port for pod in fleet.pods}
+    pod = Pod.start(fleet.maker, image=IMAGES[1], port=port, limits={"cpu": "500m", "memory": "1Gi"})
+    try:
+        pod.wait_until_ready()
+        with crowd(fleet.image, [port] * 8) as clients:
+            time.sleep(_SETTLE)
+            before, began = pod.use(), time.monotonic()
+            time.sleep(10)
+            after, seconds = pod.use(), time.monotonic() - began
+            pod.run("python", "-c", "bytearray(b'x') * 2_000_000_000", may_fail=True)
+            time.sleep(_SETTLE)
+        cores, killed = (after.seconds - before.seconds) / seconds, pod.use().killed
+        assert not clients.lost, clients.lost[:3]
+        assert (after.cores, after.memory) == (0.5, _GB)
+        assert cores < 0.55, f"it took {cores:.2f} cores"
+        assert after.throttled > before.throttled, "the load was too small to need the limit"
+        assert after.anonymous < after.memory, f"it takes {after.anonymous:,} bytes"
+        assert killed == after.killed + 1, f"the kernel has ended {killed} processes"
+    finally:
+        pod.remove()
+    return f"{cores:.2f} of 0.5 cores, {after.anonymous / 2**20:.0f} of 1024 MiB; {clients}"
+
+
+def the_fleet_ends(fleet: Fleet) -> str:
+    """SIGTERM to both: each ends with 0."""
+    return " and ".join(f"{fleet.end(pod):.1f} s" for pod in list(fleet.pods))
+
+
+CHECKS: tuple[Callable[[Fleet], str], ...] = (
+    two_pods_start,
+    a_pod_may_do_no_more_than_it_must,
+    its_limits_are_those_of_the_manifest,
+    a_new_image_is_rolled_out,
+    a_new_version_reaches_every_pod,
+    a_killed_pod_loses_only_what_it_held,
+    limits_hold,
+    the_fleet_ends,
+)
+
+
+def _only_forward(answers: Sequence[Answer]) -> None:
+    """Raises: AssertionError, if a request that began after an answer of version 2 was answered by version 1."""
+    first = min(answer.ended for answer in answers if answer.version == 2)
+    late = [answer for answer in answers if answer.version == 1 and answer.began > first]
+    assert not late, f"{len(late)} answers of the older version after the newer one"
