@@ -75,7 +75,7 @@ class Server:
 
 @contextmanager
 def running(
-    contestant: Contestant, ask: Callable[[Server], object], *, checkpoint: Path, store: Path, log: Path
+    contestant: Contestant, ask: Callable[[Server], object], *, checkpoint: Path, store: Path | str, log: Path
 ) -> Iterator[Server]:
     """Starts a server, waits until it answers, and stops it until its turn. In the end it is ended.
 
