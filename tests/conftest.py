@@ -15,8 +15,10 @@ import torch
 from app.http.problems import PROBLEMS
 from classifier.progress import Progress
 from tests.support.answers import MAX_FILES, Answer, CheckProblem
+from tests.support.azure import AzureServer, azure_server
 from tests.support.checkpoints import checkpoint, publish
 from tests.support.cluster import find_kubectl, find_node_models
+from tests.support.google import GoogleServer, google_server
 from tests.support.runs import Said, Train
 from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PROJECT, ServerProcess, serving
@@ -91,6 +93,34 @@ def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in _s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return _s3_server
+
+
+@pytest.fixture(scope="session")
+def _azure_server() -> Iterator[AzureServer]:
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture
+def azure(_azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> AzureServer:
+    """A real server of Azure's blobs that this process can ask, and what it starts."""
+    for name, value in _azure_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return _azure_server
+
+
+@pytest.fixture(scope="session")
+def _google_server() -> Iterator[GoogleServer]:
+    with google_server() as server:
+        yield server
+
+
+@pytest.fixture
+def google(_google_server: GoogleServer, monkeypatch: pytest.MonkeyPatch) -> GoogleServer:
+    """A server of Google's object store that this process can ask, and what it starts."""
+    for name, value in _google_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return _google_server
 
 
 @pytest.fixture(scope="session")

@@ -128,9 +128,12 @@ class RemoteStore:
                 with _asking(url):
                     self._files.put_file(str(content), self._path(*names), mode="create")
                 return
-            except StoreError as error:
+            except (StoreError, FileNotFoundError) as error:
                 status = http_status(error)
-                if status == HTTPStatus.PRECONDITION_FAILED:  # as servers say it whose words s3fs does not know
+                # The first as servers say it whose words s3fs does not know. The second as gcsfs says it of a large
+                # file: it asks the server to forget the upload that was refused, and hears that there is none.
+                refused = status == HTTPStatus.PRECONDITION_FAILED
+                if refused or any(isinstance(each, FileExistsError) for each in _causes(error)):
                     raise _exists(url) from error
                 if status != HTTPStatus.CONFLICT or not tries_left:  # two at once: S3 asks the loser to try again
                     raise
@@ -178,12 +181,17 @@ def _exists(url: str) -> FileExistsError:
 
 def http_status(error: BaseException | None) -> int | None:
     """Returns the HTTP status that a store answered with, if an error in the chain knows it as botocore's do."""
-    while error is not None:
+    for each in _causes(error):
         with contextlib.suppress(AttributeError, KeyError, TypeError):
-            status: int = error.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]
+            status: int = each.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]
             return status
-        error = error.__cause__ or error.__context__
     return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _stamp(info: Mapping[str, Any]) -> str:

@@ -55,9 +55,18 @@ def kubectl(folder: Path) -> str | None:
 
 def find_node_models() -> Path:
     """Returns the folder where `make test-cluster` has put schemas of custom resources, which Node reads."""
-    folder = Path(sys.prefix) / "kubernetes-models"
-    if not (folder / "node_modules").is_dir() or shutil.which("node") is None:
+    return _of_node("kubernetes-models", "node_modules").parent
+
+
+def find_azurite() -> Path:
+    """Returns Azurite, which `make test-cluster` has put into the environment."""
+    return _of_node("azurite", "node_modules/.bin/azurite-blob")
+
+
+def _of_node(folder: str, path: str) -> Path:
+    found = Path(sys.prefix) / folder / path
+    if not found.exists() or shutil.which("node") is None:
         if "NEEDS_CLUSTER" in os.environ:
-            raise FileNotFoundError("make test-cluster has not installed the schemas, or there is no Node")
+            raise FileNotFoundError(f"make test-cluster has not installed {folder}, or there is no Node")
         pytest.skip(_REASON)
-    return folder
+    return found

@@ -1,4 +1,4 @@
-"""A store behind a URL: memory, and a real S3 server where there is one."""
+"""A store behind a URL: memory, and servers of S3, Azure and Google where they are installed."""
 
 import errno
 import http.server
@@ -16,13 +16,18 @@ from tests.support.memory_store import memory_url
 from tests.support.proxy import cutting_proxy
 from tests.support.s3 import S3Server
 
+SERVERS = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.cluster]) for name in ("s3", "azure", "google")]
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=[pytest.mark.slow, pytest.mark.cluster])])
+
+@pytest.fixture(params=["memory", *SERVERS])
 def store(request: pytest.FixtureRequest) -> RemoteStore:
-    if request.param == "s3":
-        server: S3Server = request.getfixturevalue("s3")
-        return RemoteStore(server.new_url())
-    return RemoteStore(memory_url())
+    return RemoteStore(memory_url() if request.param == "memory" else request.getfixturevalue(request.param).new_url())
+
+
+@pytest.fixture(params=SERVERS)
+def served(request: pytest.FixtureRequest) -> RemoteStore:
+    """A store of a real server, which takes puts of several at once."""
+    return RemoteStore(request.getfixturevalue(request.param).new_url())
 
 
 @pytest.fixture
@@ -92,9 +97,8 @@ def test_what_was_removed_is_gone(store: RemoteStore, file: Path) -> None:
     assert [entry.name for entry in store.entries("mnist")] == ["2.safetensors"]
 
 
-@pytest.mark.slow
-def test_of_four_who_make_the_same_object_at_once_one_wins(s3: S3Server, tmp_path: Path) -> None:
-    store, outcomes = RemoteStore(s3.new_url()), Counter[str]()
+def test_of_four_who_make_the_same_object_at_once_one_wins(served: RemoteStore, tmp_path: Path) -> None:
+    store, outcomes = served, Counter[str]()
     barrier = threading.Barrier(4)
 
     def make(number: int) -> None:
@@ -116,9 +120,9 @@ def test_of_four_who_make_the_same_object_at_once_one_wins(s3: S3Server, tmp_pat
     assert len(set(store.read("mnist", "1.safetensors", start=0, end=100_000))) == 1
 
 
-@pytest.mark.slow
-def test_an_object_of_several_parts_is_not_overwritten_either(s3: S3Server, tmp_path: Path) -> None:
-    store, large = RemoteStore(s3.new_url()), tmp_path / "large"
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # of aiohttp, which adlfs uses so
+def test_an_object_of_several_parts_is_not_overwritten_either(served: RemoteStore, tmp_path: Path) -> None:
+    store, large = served, tmp_path / "large"
     large.write_bytes(bytes(60_000_000))
     store.create("mnist", "1.safetensors", content=large)
     (before,) = store.entries("mnist")
