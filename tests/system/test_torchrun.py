@@ -16,7 +16,7 @@ from classifier.checkpoint import Checkpoint
 from tests.support.photo_files import write_folder
 from tests.support.ranks import torchrun, trained
 from tests.support.runs import KINDS, interrupted_after, same_weights
-from training.__main__ import check_restarts
+from training.__main__ import check_restarts, main
 from training.commands.reproduce import reproduce
 from training.commands.train import train
 from training.errors import Interrupted, TrainingError
@@ -143,6 +143,26 @@ def test_of_all_processes_that_cannot_work_one_says_why(tmp_path: Path) -> None:
     (line,) = told(done.stderr)
     assert "2 processes are more than the recipe's virtual_ranks=1: add --set virtual_ranks=2 or more" in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--set", "virtual_ranks=4"], "virtual_ranks 2 there, 4 here"),
+        (["--all-reduce"], "all_reduce None there, True here; virtual_ranks 2 there, None here"),
+    ],
+)
+def test_a_state_with_other_sums_is_refused_by_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
+    run = ["strokes", "--no-pictures", "--epochs", "1", "--set", "source.samples=90", "--set", "source.test_samples=20"]
+    run += ["--device", "cpu", "--runs", str(tmp_path / "runs"), "--store", str(tmp_path / "store")]
+    assert main([*run, "--set", "virtual_ranks=2"]) == 0
+    before = sorted(tmp_path.rglob("*"))
+    done = torchrun(2, "training", *run, *flags, "--resume")
+    assert done.returncode != 0
+    (line,) = told(done.stderr)
+    assert "is of another run" in line
+    assert said in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_flags_that_cannot_be_read_are_said_once(tmp_path: Path) -> None:
