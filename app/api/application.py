@@ -56,10 +56,9 @@ def create_app(engine: ControlledEngine, settings: Settings, metrics: Metrics, d
         threads=settings.decode_threads or usable_cores(),
         draft=settings.jpeg_draft,
     )
-    predict = Predict(
-        ImageClassifier(engine, decoder, metrics, hold_seconds=settings.hold_seconds), admission, settings, metrics
-    )
     draining = draining or Draining()
+    classifier = ImageClassifier(engine, decoder, metrics, hold_seconds=settings.hold_seconds, draining=draining)
+    predict = Predict(classifier, admission, settings, metrics)
     app: ASGIApp = ProblemDocuments(_Dispatch(predict, _api(engine, decoder, settings, metrics, draining)))
     if settings.cors_origins:
         app = CORSMiddleware(

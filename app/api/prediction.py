@@ -16,6 +16,7 @@ from app.engine.catalogue import ResolvedModel
 from app.engine.errors import DeadlineExceeded, EngineError, Stale, Starting
 from app.engine.interface import NO_ANSWER_IN_TIME, Cancelable, Engine
 from app.engine.predictions import Answer, ItemAnswer, ItemError
+from app.http.draining import Draining
 from app.telemetry.metrics import Metrics
 from classifier.preprocess import Pixels
 
@@ -49,13 +50,17 @@ class ImageClassifier:
 
     Args:
         hold_seconds: how long images wait for an engine that is being started.
+        draining: says when the server drains: then an engine that has ended is not started any more.
     """
 
-    def __init__(self, engine: Engine, decoder: Decoder, metrics: Metrics, *, hold_seconds: float) -> None:
+    def __init__(
+        self, engine: Engine, decoder: Decoder, metrics: Metrics, *, hold_seconds: float, draining: Draining
+    ) -> None:
         self.engine = engine
         self.decoder = decoder
         self.metrics = metrics
         self.hold_seconds = hold_seconds
+        self.draining = draining
 
     def start(
         self, images: Sequence[bytes], query: Query, *, deadline: float, done: Done, failed: Failed
@@ -132,7 +137,7 @@ class Classification:
         try:
             self._resolved = self._shared.engine.resolve(self._query.model, self._query.version)
         except Starting as starting:
-            if not self._shared.hold_seconds:
+            if not self._shared.hold_seconds or self._shared.draining.begun:
                 raise
             self._hold(starting)
         else:
@@ -211,14 +216,17 @@ class Classification:
         self._choose()
 
     def _hold(self, starting: Starting) -> None:
-        """Waits for an engine that starts, as long as it may; the caller sees to the deadline."""
+        """Waits for an engine that starts, as long as it may, and looks at least once more.
+
+        It ends before the deadline, so that the caller hears why.
+        """
         now = time.monotonic()
         if self._held_until is None:
-            self._held_until = now + self._shared.hold_seconds
-        if now >= self._held_until:
+            self._held_until = min(now + self._shared.hold_seconds, self._deadline - _LOOK_SECONDS)
+        elif now >= self._held_until or self._shared.draining.begun:
             self._failed(starting)
-        else:
-            self._held = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._choose)
+            return
+        self._held = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._choose)
 
     def _choose(self) -> None:
         """Chooses the version anew, and decodes anew only if that one prepares its images differently."""
@@ -231,6 +239,7 @@ class Classification:
             self._failed(error)
         else:
             if self._resolved.entry.digest == self._digest:
+                self._started = time.perf_counter()
                 self._submit()
             else:
                 self._decode()

@@ -10,7 +10,7 @@ class EngineError(Exception):
     EngineError
     ├── NotFound          the model or the version is not there
     ├── NotReady          there is nothing to serve yet
-    │   ├── Starting      the first look at the store is not over
+    │   ├── Starting      it is being started, or its first look at the store is not over
     │   └── Draining      the server is shutting down
     ├── Ambiguous         several models are served, and none was named
     ├── Stale             the version was replaced since it was resolved: resolve, and decode, again

@@ -13,12 +13,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def end_on_signals(code: int = 0) -> None:
     """Ends this process at once on SIGTERM or SIGINT, until something else handles them.
 
-    It holds nothing yet, or nothing any more. No signal stays blocked, here and in the children, that a parent has
-    blocked: podman starts a container again without SIGUSR1, by which our children are told to stop.
+    It holds nothing yet, or nothing any more. Signals that the parent has blocked are unblocked, here and so in the
+    children. A container that podman starts again begins with SIGUSR1 blocked, by which our children are told to stop.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in _SIGNALS:
         signal.signal(number, lambda *_: os._exit(code))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # last: what has waited is delivered now
 
 
 def ignore_signals() -> None:

@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import os
+import platform
 import shutil
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ from benchmarks.harness import seeded
 from benchmarks.harness.contestants import Contestant
 from benchmarks.harness.load import Body, body_of
 from benchmarks.harness.processes import Server, running
+from classifier.cores import usable_cores
 from classifier.store.remote import RemoteStore
 from tests.support.s3 import s3_server
 
@@ -68,7 +70,8 @@ def main() -> None:
         table.add_row(name, *(f"{each['median']:.3f} s ({each['largest']:.3f})" for each in row.values()))
     Console().print(table)
     if arguments.json:
-        document = {"servers": SERVERS, "versions": arguments.versions, "seconds": rows}
+        machine = f"{platform.machine()}, {usable_cores()} cores"
+        document = {"machine": machine, "servers": SERVERS, "versions": arguments.versions, "seconds": rows}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -102,7 +102,8 @@ def google_server() -> Iterator[GoogleServer]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith("port "))
+        line = next((line for line in process.stdout if line.startswith("port ")), None)
+        assert line is not None, "the emulator does not start"
         yield GoogleServer(int(line.split()[1]))
         assert process.stdin is not None
         process.stdin.close()

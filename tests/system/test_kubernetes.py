@@ -278,6 +278,13 @@ def test_the_first_pod_has_the_name_by_which_all_look_for_it() -> None:
     assert service["spec"]["publishNotReadyAddresses"]
 
 
+def test_the_others_find_a_pod_by_its_address() -> None:
+    (container,) = JOB["spec"]["template"]["spec"]["containers"]
+    torchrun = get_args_parser().parse_args([*container["command"][1:], *container["args"]])
+    (variable,) = (each for each in container["env"] if f"$({each['name']})" == torchrun.local_addr)
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+
+
 def test_a_pod_that_trains_may_do_no_more_than_one_that_serves() -> None:
     pod = JOB["spec"]["template"]["spec"]
     (container,) = pod["containers"]

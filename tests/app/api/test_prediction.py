@@ -12,6 +12,7 @@ from app.api.prediction import Classification, ImageClassifier, Item, Query
 from app.decoding.decoder import Decoder
 from app.engine.errors import DeadlineExceeded, Draining, NotFound, NotReady, Overloaded, Stale, Starting
 from app.engine.predictions import ItemAnswer, ItemError
+from app.http.draining import Draining as ServerDraining
 from app.telemetry.metrics import Metrics
 from tests.support.checkpoints import PHOTOS, png
 from tests.support.engines import ScriptedEngine
@@ -28,8 +29,11 @@ class Told:
 
     def __init__(self, *, hold_seconds: float = 0) -> None:
         self.engine = ScriptedEngine()
+        self.draining = ServerDraining()
         decoder = Decoder(max_pixels=1_000_000, pixels=Budget("pixels", 10_000_000), threads=1)
-        self.classifier = ImageClassifier(self.engine, decoder, Metrics(), hold_seconds=hold_seconds)
+        self.classifier = ImageClassifier(
+            self.engine, decoder, Metrics(), hold_seconds=hold_seconds, draining=self.draining
+        )
         self.outcomes: asyncio.Queue[tuple[str, int | None, Sequence[Item]] | Exception] = asyncio.Queue()
 
     def start(self, *images: bytes, seconds: float = 60, **query: Any) -> Classification:
@@ -184,6 +188,28 @@ class TestStarting:
             told.start(png())
         assert told.outcomes.empty()
 
+    async def test_once_the_server_drains_it_is_not_waited_for(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        told.start(png())
+        told.draining.begun = True
+        assert await told.error() is self.STARTING
+        with pytest.raises(Starting):
+            told.start(png())
+
+    async def test_shortly_before_the_deadline_the_reason_is_told(self) -> None:
+        told = Told(hold_seconds=60)
+        told.engine.error = self.STARTING
+        told.start(png(), seconds=0.05)
+        assert await told.error() is self.STARTING
+
+    async def test_nobody_is_told_before_it_has_begun(self) -> None:
+        told = Told(hold_seconds=1e-12)
+        told.engine.error = self.STARTING
+        told.start(png())
+        assert told.outcomes.empty()
+        assert await told.error() is self.STARTING
+
     async def test_a_model_that_is_not_there_once_it_has_started_is_told(self) -> None:
         told = Told(hold_seconds=60)
         told.engine.error = self.STARTING
@@ -195,8 +221,8 @@ class TestStarting:
         told = Told(hold_seconds=60)
         told.engine.error = self.STARTING
         told.start(png()).cancel()
+        told.start(png())  # its timer comes after that of the first one, if that one has any
         told.engine.error = None
-        told.start(png())
         await told.items()
         assert told.engine.submitted.qsize() == 1
         assert told.outcomes.empty()

@@ -36,6 +36,8 @@ sys.meta_path.insert(0, HoldUp())
 ALL_BLOCKED = """
 import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+if "PENDING" in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -127,6 +129,12 @@ def test_signals_that_a_parent_has_blocked_are_obeyed(front_ends: str, tmp_path:
     blocked, flags = (sys.executable, "-c", ALL_BLOCKED), ("--device", "cpu", "--front-ends", front_ends)
     with serving(tmp_path / "store", *flags, within=blocked) as running:
         assert running.stop(signal.SIGTERM) == 0
+
+
+def test_a_signal_that_came_while_it_was_blocked_ends_a_server_with_0() -> None:
+    command = [sys.executable, "-c", ALL_BLOCKED, *server("--front-ends", "0")]
+    done = subprocess.run(command, cwd=PROJECT, env={**os.environ, "PENDING": ""}, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

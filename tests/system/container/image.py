@@ -15,7 +15,7 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PACKAGES = "python3,python3-venv,ca-certificates"
 
 
-def build(engine: Engine, folder: Path, *, tag: str) -> None:
+def build(engine: Engine, folder: Path, *, tag: str, extras: str = "") -> None:
     """Builds the image and gives it a name.
 
     In an engine of our own, the base image is made by debootstrap, and no registry of images is needed. Elsewhere the
@@ -23,6 +23,7 @@ def build(engine: Engine, folder: Path, *, tag: str) -> None:
 
     Args:
         folder: where the base system and the log of the build are kept.
+        extras: what the image gets beside the core, as EXTRAS of the Dockerfile.
 
     Raises: CannotCheck if the base cannot be had; AssertionError if the Dockerfile does not build.
     """
@@ -31,8 +32,8 @@ def build(engine: Engine, folder: Path, *, tag: str) -> None:
         _import(engine, _debootstrapped(base, folder), base)
     log = folder / "build.log"
     index = os.environ.get("PIP_INDEX_URL") or _configured_index()
-    argument = ("--build-arg", f"PIP_INDEX_URL={index}") if index else ()
-    code = engine.call_to(log, "build", "--network", "host", *argument, "--tag", tag, str(PROJECT))
+    arguments = ["--build-arg", f"EXTRAS={extras}"] + (["--build-arg", f"PIP_INDEX_URL={index}"] if index else [])
+    code = engine.call_to(log, "build", "--network", "host", *arguments, "--tag", tag, str(PROJECT))
     assert code == 0, "the Dockerfile does not build:\n" + "\n".join(log.read_text().splitlines()[-15:])
 
 

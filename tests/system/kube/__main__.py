@@ -2,13 +2,15 @@
 
     python -m tests.system.kube [--folder DIR]
 
-It rolls out a new image, publishes a new version, kills a pod, and looks whether limits hold. It needs root, Debian's
-packages (apt-get install podman runc haproxy debootstrap), kubectl (`make test-cluster` brings one), a network to
-packages, some 25 GB of disk, and ten minutes, of which the image takes seven. Pods and haproxy listen on 127.0.0.1.
+It rolls out a new image, publishes a new version, kills a pod, and looks whether limits hold, and whether a pod serves
+from a bucket. It needs root, Debian's packages (apt-get install podman runc haproxy debootstrap), kubectl and the extra
+`cluster` (`make kube-check` brings both), a network to packages, some 25 GB of disk, and a quarter of an hour, half
+of it for the image. Pods and haproxy listen on 127.0.0.1.
 The exit code is 0 if all is well, 1 if a step fails, and 2, with one line, if this machine cannot check.
 """
 
 import argparse
+import importlib.util
 import signal
 import socket
 import sys
@@ -25,9 +27,10 @@ from tests.system.container.engine import Engine
 from tests.system.container.errors import CannotCheck
 from tests.system.kube.balancer import SENDERS, balancer
 from tests.system.kube.checks import CHECKS, IMAGES, train
-from tests.system.kube.fleet import Fleet
+from tests.system.kube.fleet import Fleet, volume
+from tests.system.kube.job import IMAGE as TRAINING_IMAGE
 from tests.system.kube.podman import podman
-from tests.system.kube.pods import Maker, Probe
+from tests.system.kube.pods import Maker, PodSpec, Probe
 
 _CLAIM = "flambeau-models"
 _PLACES = 3  # two pods, and the one that takes the place of another
@@ -65,10 +68,14 @@ def _check(folder: Path, stack: ExitStack) -> int:
     began = time.monotonic()
     program = kubectl(folder)
     if program is None:
-        raise CannotCheck("there is no kubectl: make test-cluster downloads one")
+        raise CannotCheck("there is no kubectl: make kube-check downloads one")
     engine = stack.enter_context(podman(folder / "podman"))
+    if importlib.util.find_spec("moto") is None:
+        raise CannotCheck("the extra cluster is not installed: make kube-check installs it")
     print("building the image", end=" … ", flush=True)
-    stack.callback(engine.call, "rmi", "--force", *IMAGES, may_fail=True)  # what they are made of stays in the folder
+    stack.callback(
+        engine.call, "rmi", "--force", *IMAGES, TRAINING_IMAGE, may_fail=True
+    )  # what they are made of stays in the folder
     _build(engine, folder)
     print(f"{time.monotonic() - began:.0f} s", flush=True)
     fleet = stack.enter_context(_fleet(engine, program, folder))
@@ -81,19 +88,18 @@ def _check(folder: Path, stack: ExitStack) -> int:
 
 def _build(engine: Engine, folder: Path) -> None:
     """Builds the image, and a second one that differs in a label: a rollout wants another image."""
-    image_of.build(engine, folder, tag=IMAGES[0])
+    image_of.build(engine, folder, tag=IMAGES[0], extras="s3")
     engine.call("build", "--tag", IMAGES[1], "-", text=f"FROM {IMAGES[0]}\nLABEL build=2\n")
 
 
 @contextmanager
 def _fleet(engine: Engine, kubectl: str, folder: Path) -> Iterator[Fleet]:
     """Gives a fleet without pods: a volume with version 1 of a model, and a balancer that sends to nobody."""
-    engine.call("volume", "create", _CLAIM)
-    store = Path(engine.call("volume", "inspect", "--format", "{{.Mountpoint}}", _CLAIM).stdout.strip())
+    store = volume(engine, _CLAIM)
     train(store, folder / "runs")
     *places, service, ingress = _free_ports(_PLACES + len(SENDERS))
     maker = Maker(engine, kubectl, folder / "pods")
-    deployment = maker.deployment(image=IMAGES[0], port=places[0], limits={})
+    deployment = maker.deployment(PodSpec(IMAGES[0], places[0]))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     readiness = Probe.of(container["readinessProbe"], places[0])
     ports = dict(zip(SENDERS, (service, ingress), strict=True))

@@ -3,28 +3,43 @@
 The steps are one story: each goes on where the one before has ended.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.system.kube.fleet import Fleet
+import torch
+
+from classifier.checkpoint import Checkpoint
+from tests.support.s3 import s3_server
+from tests.system.kube import job
+from tests.system.kube.fleet import Fleet, volume
 from tests.system.kube.load import Answer, crowd
-from tests.system.kube.pods import PROJECT, Pod
+from tests.system.kube.pods import PROJECT, Pod, PodSpec
 
 MODEL = "strokes"
+BUCKET = "s3://models/flambeau"  # as the overlay s3 has it
 IMAGES = ("localhost/flambeau:1", "localhost/flambeau:2")
 _SETTLE = 3.0  # seconds of load before something happens, and after it
-_PATIENCE = 120.0
+_PATIENCE = 120.0  # seconds
+_LOOK = 0.1  # seconds between two looks
 _SAMPLES = ("--set", "source.samples=3000", "--set", "source.test_samples=500", "--epochs", "2", "--no-pictures")
 _GB = 2**30
+# What the Job trains, in steps so small that it is killed amid an epoch.
+_JOB = (
+    *(MODEL, "--set=virtual_ranks=2", "--save-steps=3", "--no-pictures", "--epochs=3", "--batch-size=32"),
+    *("--set=source.samples=4000", "--set=source.test_samples=500"),
+)
 
 
-def train(store: Path, runs: Path) -> None:
+def train(store: Path | str, runs: Path, variables: Mapping[str, str] | None = None) -> None:
     """Publishes the next version of a small network. Raises: AssertionError."""
     command = [sys.executable, "-m", "training", MODEL, *_SAMPLES, "--store", str(store), "--runs", str(runs)]
-    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **(variables or {})}
+    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -103,11 +118,10 @@ def a_killed_pod_loses_only_what_it_held(fleet: Fleet) -> str:
 
 def limits_hold(fleet: Fleet) -> str:
     """A pod of half a core takes no more. What takes more memory than the pod may have is ended, and it serves on."""
-    (port,) = set(fleet.balancer.places) - {pod.port for pod in fleet.pods}
-    pod = Pod.start(fleet.maker, image=IMAGES[1], port=port, limits={"cpu": "500m", "memory": "1Gi"})
+    pod = Pod.start(fleet.maker, PodSpec(IMAGES[1], fleet.free_port, limits={"cpu": "500m", "memory": "1Gi"}))
     try:
         pod.wait_until_ready()
-        with crowd(fleet.image, [port] * 8) as clients:
+        with crowd(fleet.image, [pod.port] * 8) as clients:
             time.sleep(_SETTLE)
             before, began = pod.use(), time.monotonic()
             time.sleep(10)
@@ -126,9 +140,68 @@ def limits_hold(fleet: Fleet) -> str:
     return f"{cores:.2f} of 0.5 cores, {after.anonymous / 2**20:.0f} of 1024 MiB; {clients}"
 
 
+def a_pod_of_the_overlay_s3_reads_a_bucket(fleet: Fleet) -> str:
+    """It serves what lies there, takes a new version, and is ready again from its cache when the bucket is gone."""
+    with s3_server() as s3:
+        s3.make("models")
+        train(BUCKET, fleet.runs, s3.environment)
+        made = PodSpec(IMAGES[1], fleet.free_port, overlay="s3", variables=s3.environment)
+        pod = Pod.start(fleet.maker, made)
+        try:
+            pod.wait_until_ready()
+            with crowd(fleet.image, [pod.port]) as clients:
+                train(BUCKET, fleet.runs, s3.environment)
+                give_up = time.monotonic() + _PATIENCE
+                while not any(answer.version == 2 for answer in clients.answers):
+                    assert time.monotonic() < give_up, f"version 2 was not taken\n{pod.log()}"
+                    time.sleep(_LOOK)
+                s3.stop()
+                time.sleep(_SETTLE)
+            assert not clients.lost, clients.lost[:3]
+            pod.kill()
+            pod.wait_until_ready()
+            with crowd(fleet.image, [pod.port]) as again:
+                time.sleep(_SETTLE)
+            assert not again.lost, again.lost[:3]
+            assert {answer.version for answer in again.answers} == {2}
+        finally:
+            pod.remove()
+    return f"{clients}; killed and started again without the bucket: {again}"
+
+
 def the_fleet_ends(fleet: Fleet) -> str:
     """SIGTERM to both: each ends with 0."""
     return " and ".join(f"{fleet.end(pod):.1f} s" for pod in list(fleet.pods))
+
+
+def a_training_job_survives_a_killed_pod(fleet: Fleet) -> str:
+    """Its two pods train together, and one is killed: the weights are those of one process that nobody disturbed."""
+    podman = fleet.maker.podman
+    job.build(podman, server=IMAGES[1])
+    data = volume(podman, "flambeau-training")
+    (fleet.store / MODEL).chmod(0o777)  # as fsGroup would have it
+    alone = fleet.runs / "alone"
+    shutil.rmtree(alone, ignore_errors=True)  # of an earlier check in the same folder
+    arguments = [*_JOB, f"--runs={alone}", f"--store={alone / 'store'}"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "training", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    began = time.monotonic()
+    arguments = [*_JOB, "--resume", "--runs=/data/runs", "--store=/models_store"]
+    running = job.Job.start(podman, fleet.maker.kubectl, arguments, run=data / "runs" / MODEL)
+    try:
+        running.wait_until_kept(5)
+        running.kill(running.names[1])
+        running.wait_until_completed()
+    finally:
+        running.remove()
+    took = time.monotonic() - began
+    newest = max((fleet.store / MODEL).glob("*.safetensors"), key=lambda path: int(path.stem))
+    one, other = (Checkpoint.load(path).network for path in (alone / "store" / MODEL / "1.safetensors", newest))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one), "the weights differ"
+    return f"version {newest.stem} after {took:.0f} s, its weights equal bit for bit"
 
 
 CHECKS: tuple[Callable[[Fleet], str], ...] = (
@@ -139,7 +212,9 @@ CHECKS: tuple[Callable[[Fleet], str], ...] = (
     a_new_version_reaches_every_pod,
     a_killed_pod_loses_only_what_it_held,
     limits_hold,
+    a_pod_of_the_overlay_s3_reads_a_bucket,
     the_fleet_ends,
+    a_training_job_survives_a_killed_pod,
 )
 
 

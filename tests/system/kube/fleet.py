@@ -6,14 +6,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.system.container.engine import Engine
 from tests.system.kube.balancer import SENDERS, Balancer
 from tests.system.kube.load import Crowd, crowd
-from tests.system.kube.pods import Maker, Pod
+from tests.system.kube.pods import Maker, Pod, PodSpec
 
 # Kubernetes takes an address out of a Service, and tells the pod to end, at the same time: some proxies hear of the
 # first after the pod has heard of the second. This many seconds are worse than most clusters, and less than our drain.
 _LATE = 3.0
 _CLIENTS = 4  # at each of the two senders
+
+
+def volume(podman: Engine, name: str) -> Path:
+    """Makes a volume, and returns its folder, to which every user may write: podman knows no `fsGroup`."""
+    podman.call("volume", "create", name)
+    folder = Path(podman.call("volume", "inspect", "--format", "{{.Mountpoint}}", name).stdout.strip())
+    folder.chmod(0o777)
+    return folder
 
 
 @dataclass(slots=True)
@@ -35,13 +44,16 @@ class Fleet:
 
     def add(self, image: str) -> Pod:
         """Starts a pod, waits until it is ready, and lets it have requests. Raises: AssertionError."""
-        taken = {pod.port for pod in self.pods}
-        port = next(port for port in self.balancer.places if port not in taken)
-        pod = Pod.start(self.maker, image=image, port=port, limits={})
+        pod = Pod.start(self.maker, PodSpec(image, self.free_port))
         self.pods.append(pod)
         pod.wait_until_ready()
-        self.balancer.send_to(port)
+        self.balancer.send_to(pod.port)
         return pod
+
+    @property
+    def free_port(self) -> int:
+        """The port of a pod that there may be, and is not."""
+        return next(port for port in self.balancer.places if port not in {pod.port for pod in self.pods})
 
     def end(self, pod: Pod) -> float:
         """Ends a pod as Kubernetes does. Returns the seconds that it took. Raises: AssertionError."""

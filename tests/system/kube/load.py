@@ -39,14 +39,14 @@ class Client:
                 connection.request("POST", "/predict", image, {"Content-Type": "image/png"})
                 response = connection.getresponse()
                 body = response.read()
-            except (OSError, HTTPException) as error:
+                if response.status != 200:
+                    self.lost.append(f"{response.status} {body[:200]!r}")
+                    continue
+                version, pod = json.loads(body)["version"], response.getheader("flambeau-pod", "")
+            except (OSError, HTTPException, ValueError, KeyError) as error:
                 self.lost.append(repr(error))
                 connection.close()
                 continue
-            if response.status != 200:
-                self.lost.append(f"{response.status} {body[:200]!r}")
-                continue
-            version, pod = json.loads(body)["version"], response.getheader("flambeau-pod", "")
             self.answers.append(Answer(began, time.monotonic(), version, pod))
         connection.close()
 
@@ -70,7 +70,7 @@ class Crowd:
     def __str__(self) -> str:
         """Counts the requests, and says the slowest answer."""
         answers = self.answers
-        slowest = max(answer.ended - answer.began for answer in answers)
+        slowest = max((answer.ended - answer.began for answer in answers), default=0.0)
         return f"{len(answers):,} answers, the slowest after {slowest * 1000:.0f} ms, lost: {len(self.lost)}"
 
 

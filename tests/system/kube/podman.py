@@ -34,12 +34,17 @@ def podman(folder: Path) -> Iterator[Engine]:
     command += ["--cgroup-manager", "cgroupfs", "--runtime", "runc"]
     # What ends for want of memory leaves a file `oom` where podman runs.
     engine = Engine(tuple(command), {"CONTAINERS_CONF": str(configuration)}, folder, is_ours=True)
+    _clear(engine)  # of what a check that was killed has left
     try:
         yield engine
     finally:
-        engine.call("pod", "rm", "--all", "--force", "--time", "1", may_fail=True)
-        engine.call("volume", "rm", "--all", "--force", may_fail=True)
+        _clear(engine)
         unmount(folder)
+
+
+def _clear(engine: Engine) -> None:
+    engine.call("pod", "rm", "--all", "--force", "--time", "1", may_fail=True)
+    engine.call("volume", "rm", "--all", "--force", may_fail=True)
 
 
 def _files() -> int:

@@ -23,7 +23,7 @@ import yaml
 from tests.system.container.engine import Engine
 
 PROJECT = Path(__file__).parents[3]
-_OVERLAY = PROJECT / "deploy" / "kubernetes" / "overlays" / "cpu"
+_OVERLAYS = PROJECT / "deploy" / "kubernetes" / "overlays"
 _LOOK = 0.1  # seconds between two looks at a pod
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -48,6 +48,17 @@ print(json.dumps([int(quota) / int(period), limit, *found]))
 """
 
 
+def kill(process: int) -> None:
+    """Kills the first process of a container, and waits until it is gone.
+
+    Raises: AssertionError, if there is none: podman says 0 then.
+    """
+    assert process > 0, "the container does not run"
+    os.kill(process, signal.SIGKILL)
+    while Path(f"/proc/{process}").exists():
+        time.sleep(_LOOK)
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """Says what a pod may use, and what it has used.
@@ -69,6 +80,23 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class PodSpec:
+    """Says which pod is made: of which image and overlay, and what differs from it.
+
+    Args:
+        port: of the machine, where it listens; no two pods have the same.
+        limits: by the name of the resource.
+        variables: beside those of the manifest.
+    """
+
+    image: str
+    port: int
+    overlay: str = "cpu"
+    limits: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Maker:
     """Makes pods.
 
@@ -81,30 +109,27 @@ class Maker:
     kubectl: str
     folder: Path
 
-    def deployment(self, *, image: str, port: int, limits: Mapping[str, str]) -> Any:
-        """Returns the Deployment as Kubernetes would get it.
-
-        Args:
-            limits: what differs from the limits in the manifest.
-
-        Raises: AssertionError, if kustomize does not take it.
-        """
-        container, name, tag = "/spec/template/spec/containers/0", *image.rsplit(":", 1)
+    def deployment(self, made: "PodSpec") -> Any:
+        """Returns the Deployment as Kubernetes would get it. Raises: AssertionError, if kustomize does not take it."""
+        container, name, tag = "/spec/template/spec/containers/0", *made.image.rsplit(":", 1)
+        port, variables = made.port, {"FLAMBEAU_PORT": str(made.port), "FLAMBEAU_HOST": "127.0.0.1", **made.variables}
         patch = [
             {"op": "add", "path": "/spec/template/spec/hostNetwork", "value": True},
             {"op": "replace", "path": f"{container}/ports/0/containerPort", "value": port},
-            {"op": "add", "path": f"{container}/env/-", "value": {"name": "FLAMBEAU_PORT", "value": str(port)}},
-            {"op": "add", "path": f"{container}/env/-", "value": {"name": "FLAMBEAU_HOST", "value": "127.0.0.1"}},
+        ]
+        patch += [
+            {"op": "add", "path": f"{container}/env/-", "value": {"name": variable, "value": value}}
+            for variable, value in variables.items()
         ]
         patch += [
             {"op": "add", "path": f"{container}/resources/{kind}/{resource}", "value": value}
-            for resource, value in limits.items()
+            for resource, value in made.limits.items()
             for kind in ("requests", "limits")
         ]
         folder = self.folder / str(port)
         folder.mkdir(parents=True, exist_ok=True)
         kustomization = {
-            "resources": [os.path.relpath(_OVERLAY, folder)],
+            "resources": [os.path.relpath(_OVERLAYS / made.overlay, folder)],
             "nameSuffix": f"-{port}",
             "images": [{"name": "flambeau", "newName": name, "newTag": tag}],
             "patches": [{"target": {"kind": "Deployment"}, "patch": json.dumps(patch)}],
@@ -158,20 +183,20 @@ class Pod:
     _end: "subprocess.Popen[str] | None" = None
 
     @classmethod
-    def start(cls, maker: Maker, *, image: str, port: int, limits: Mapping[str, str]) -> Self:
+    def start(cls, maker: Maker, made: PodSpec) -> Self:
         """Plays a pod, and waits until its start-up probe passes. The liveness probe begins then.
 
         Raises: AssertionError, with the end of its log, if it does not pass in time.
         """
-        deployment = maker.deployment(image=image, port=port, limits=limits)
+        deployment = maker.deployment(made)
         spec = deployment["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         del container["ports"]
         startup, liveness, readiness = (
-            Probe.of(container.pop(name), port) for name in ("startupProbe", "livenessProbe", "readinessProbe")
+            Probe.of(container.pop(name), made.port) for name in ("startupProbe", "livenessProbe", "readinessProbe")
         )
         name = f"{deployment['metadata']['name']}-pod-0-{container['name']}"  # as podman names it
-        pod = cls(maker.podman, port, image, name, liveness, readiness, spec["terminationGracePeriodSeconds"])
+        pod = cls(maker.podman, made.port, made.image, name, liveness, readiness, spec["terminationGracePeriodSeconds"])
         maker.podman.call("play", "kube", "-", text=json.dumps(deployment))
         pod._until("alive", startup.passes, period=startup.period, times=startup.threshold)
         pod._watch = threading.Thread(target=pod._see_that_it_lives, daemon=True)
@@ -200,8 +225,7 @@ class Pod:
 
     def kill(self) -> None:
         """Sends SIGKILL to the container's first process, as the kernel does: podman is not asked, and restarts it."""
-        self._stop_watching()
-        os.kill(self.state()["Pid"], signal.SIGKILL)
+        kill(self.state()["Pid"])
 
     def remove(self) -> None:
         """Takes the pod away, whatever it does."""
