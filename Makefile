@@ -58,7 +58,7 @@ clients-check: $(VENV)/installed ## clients generated from /openapi.json, where 
 container-check: ## build the image for real and try it; FOLDER=... keeps what it needs for the next time
 	$(PYTHON) -m tests.system.container $(if $(FOLDER),--folder $(FOLDER))
 
-kube-check: $(VENV)/cluster ## play the Deployment as pods behind haproxy, under load; FOLDER=... as above; 15 minutes
+kube-check: $(VENV)/cluster ## play the manifests as pods behind haproxy, under load; FOLDER=... as above; 15 minutes
 	@$(BIN)/python -m tests.system.kube $(if $(FOLDER),--folder $(FOLDER))
 
 # The stamp is written last: an installation that was cut off is done again.
