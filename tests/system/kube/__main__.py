@@ -1,4 +1,4 @@
-"""Builds the image, and plays the Deployment of `deploy/kubernetes` as two pods behind haproxy, under load.
+"""Builds the images, and plays `deploy/kubernetes`: two pods behind haproxy, under load, and a run of training.
 
     python -m tests.system.kube [--folder DIR]
 
@@ -73,9 +73,8 @@ def _check(folder: Path, stack: ExitStack) -> int:
     if importlib.util.find_spec("moto") is None:
         raise CannotCheck("the extra cluster is not installed: make kube-check installs it")
     print("building the image", end=" … ", flush=True)
-    stack.callback(
-        engine.call, "rmi", "--force", *IMAGES, TRAINING_IMAGE, may_fail=True
-    )  # what they are made of stays in the folder
+    # What they are made of stays in the folder.
+    stack.callback(engine.call, "rmi", "--force", *IMAGES, TRAINING_IMAGE, may_fail=True)
     _build(engine, folder)
     print(f"{time.monotonic() - began:.0f} s", flush=True)
     fleet = stack.enter_context(_fleet(engine, program, folder))
