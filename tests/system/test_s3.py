@@ -17,6 +17,7 @@ from tests.support.checkpoints import checkpoint, png
 from tests.support.proxy import cutting_proxy
 from tests.support.s3 import S3Server, s3_server
 from tests.support.server import PATIENCE, PROJECT, ServerProcess, serving
+from tests.support.variables import set_variables
 from tests.support.waiting import until
 from training.publishing.publish import publish
 
@@ -31,8 +32,7 @@ URL = f"s3://{BUCKET}/models"
 def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """A server that this test alone asks, and may kill."""
     with s3_server() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
+        set_variables(monkeypatch, server.environment)
         server.make(BUCKET)
         yield server
 

@@ -10,9 +10,7 @@ The exit code is 0 if all is well, 1 if a check fails, and 2, with one line, if 
 
 import argparse
 import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,8 +18,8 @@ from pathlib import Path
 
 from tests.system.container import image as image_of
 from tests.system.container.checks import CHECKS, prepare
+from tests.system.container.command import exit_code
 from tests.system.container.engine import engine
-from tests.system.container.errors import CannotCheck
 from tests.system.container.running import Image
 
 
@@ -36,22 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--own-engine", action="store_true", help="start an engine even if another one answers")
     parser.add_argument("--only", metavar="NAME", help="do only the checks whose name holds this")
     parsed = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the engine ends, and nothing stays mounted
-        signal.signal(number, signal.default_int_handler)
-    try:
-        with ExitStack() as stack:
-            folder = parsed.folder or Path(stack.enter_context(_temporary()))
-            return _check(folder.resolve(), own=parsed.own_engine, only=parsed.only or "", kept=bool(parsed.folder))
-    except CannotCheck as error:
-        print(f"container-check: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("container-check: interrupted", file=sys.stderr)
-        return 130
-
-
-def _temporary() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="flambeau-container-", ignore_cleanup_errors=True)
+    return exit_code(
+        "container-check",
+        parsed.folder,
+        lambda folder: _check(folder, own=parsed.own_engine, only=parsed.only or "", kept=bool(parsed.folder)),
+    )
 
 
 def _check(folder: Path, *, own: bool, only: str, kept: bool) -> int:

@@ -1,5 +1,6 @@
 """Engines of containers: the docker that answers, or one of our own that ends with the check."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.system.container.errors import CannotCheck
 
@@ -72,6 +74,15 @@ class Engine:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def state(self, name: str) -> Any:
+        """Returns what `inspect` says of a container's state."""
+        return json.loads(self.call("inspect", "--format", "{{json .State}}", name).stdout)
+
+    def log(self, name: str) -> str:
+        """Returns the last lines that a container wrote."""
+        ended = self.call("logs", "--tail", "15", name, may_fail=True)
+        return ended.stdout + ended.stderr
 
     def answers(self) -> bool:
         """Says whether an engine is there."""

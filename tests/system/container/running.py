@@ -1,6 +1,5 @@
 """Containers of the image, and questions to the server inside."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +55,7 @@ class Container:
 
     def state(self) -> Any:
         """Returns what `docker inspect` says of its state."""
-        return json.loads(self.engine.call("inspect", "--format", "{{json .State}}", self.name).stdout)
+        return self.engine.state(self.name)
 
     def wait_until(self, what: str, fulfilled: Callable[[], bool]) -> None:
         """Raises: AssertionError, with the end of the log, if the container ends before or the time is up."""
@@ -82,8 +81,7 @@ class Container:
 
     def log(self) -> str:
         """Returns the last lines that it wrote."""
-        ended = self.engine.call("logs", "--tail", "15", self.name, may_fail=True)
-        return ended.stdout + ended.stderr
+        return self.engine.log(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,8 @@ The exit code is 0 if all is well, 1 if a step fails, and 2, with one line, if t
 
 import argparse
 import importlib.util
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,7 @@ from pathlib import Path
 from tests.support.checkpoints import png
 from tests.support.cluster import kubectl
 from tests.system.container import image as image_of
+from tests.system.container.command import exit_code
 from tests.system.container.engine import Engine
 from tests.system.container.errors import CannotCheck
 from tests.system.kube.balancer import SENDERS, balancer
@@ -43,28 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--folder", type=Path, help="keep everything here, so that the next time is quicker")
     parsed = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # pods and haproxy end, and nothing stays mounted
-        signal.signal(number, signal.default_int_handler)
+    return exit_code("kube-check", parsed.folder, _check)
+
+
+def _check(folder: Path) -> int:
     try:
         with ExitStack() as stack:
-            folder = parsed.folder or Path(stack.enter_context(_temporary()))
-            return _check(folder.resolve(), stack)
-    except CannotCheck as error:
-        print(f"kube-check: {error}", file=sys.stderr)
-        return 2
+            _play(folder, stack)
     except AssertionError as error:
         print(f"FAILED\n    {str(error).strip()}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("kube-check: interrupted", file=sys.stderr)
-        return 130
+    return 0
 
 
-def _temporary() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="flambeau-kube-", ignore_cleanup_errors=True)
-
-
-def _check(folder: Path, stack: ExitStack) -> int:
+def _play(folder: Path, stack: ExitStack) -> None:
+    """Takes each step. Raises: AssertionError; CannotCheck."""
     began = time.monotonic()
     program = kubectl(folder)
     if program is None:
@@ -82,7 +74,6 @@ def _check(folder: Path, stack: ExitStack) -> int:
         print(check.__name__.replace("_", " "), end=" … ", flush=True)
         print(check(fleet), flush=True)
     print(f"all is well, after {time.monotonic() - began:.0f} s")
-    return 0
 
 
 def _build(engine: Engine, folder: Path) -> None:

@@ -7,15 +7,13 @@ so all have its address, also in place of the first one's name.
 import contextlib
 import json
 import re
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tests.support.cluster import kustomized
 from tests.system.container.engine import Engine
 from tests.system.kube.pods import PROJECT, kill
 
@@ -51,9 +49,7 @@ class Job:
     @classmethod
     def start(cls, podman: Engine, kubectl: str, arguments: Sequence[str], *, run: Path) -> "Job":
         """Starts each of its pods. Raises: AssertionError."""
-        ended = subprocess.run([kubectl, "kustomize", str(_FOLDER)], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, f"kubectl kustomize: {ended.stderr.strip()}"
-        (job,) = (each for each in yaml.safe_load_all(ended.stdout) if each["kind"] == "Job")
+        (job,) = (each for each in kustomized(kubectl, _FOLDER) if each["kind"] == "Job")
         names = [_start(podman, job, arguments, index) for index in range(job["spec"]["parallelism"])]
         return cls(podman, run, names)
 
@@ -66,13 +62,13 @@ class Job:
 
     def kill(self, name: str) -> None:
         """Kills a container as the kernel does. It is started again, as the manifest says."""
-        kill(self._state(name)["Pid"])
+        kill(self.podman.state(name)["Pid"])
 
     def wait_until_completed(self) -> None:
         """Waits until all its pods have ended with 0. Raises: AssertionError."""
 
         def has_ended() -> bool:
-            states = [self._state(name) for name in self.names]
+            states = [self.podman.state(name) for name in self.names]
             return all(not state["Running"] and state["ExitCode"] == 0 for state in states)
 
         self._wait("completed", has_ended)
@@ -89,18 +85,11 @@ class Job:
                 times.append((self.run / name).stat().st_mtime_ns)
         return times
 
-    def _state(self, name: str) -> Any:
-        return json.loads(self.podman.call("inspect", "--format", "{{json .State}}", name).stdout)
-
     def _wait(self, what: str, happens: Callable[[], bool]) -> None:
         give_up = time.monotonic() + _PATIENCE
         while not happens():
-            assert time.monotonic() < give_up, f"the job has not {what}\n{self._logs()}"
+            assert time.monotonic() < give_up, "\n".join([f"the job has not {what}", *map(self.podman.log, self.names)])
             time.sleep(_LOOK)
-
-    def _logs(self) -> str:
-        logs = (self.podman.call("logs", "--tail", "15", name, may_fail=True) for name in self.names)
-        return "\n".join(log.stdout + log.stderr for log in logs)
 
 
 def _start(podman: Engine, job: Any, arguments: Sequence[str], index: int) -> str:

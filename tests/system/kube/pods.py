@@ -11,15 +11,13 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
+from tests.support.cluster import kustomized
 from tests.system.container.engine import Engine
 
 PROJECT = Path(__file__).parents[3]
@@ -109,7 +107,7 @@ class Maker:
     kubectl: str
     folder: Path
 
-    def deployment(self, made: "PodSpec") -> Any:
+    def deployment(self, made: PodSpec) -> Any:
         """Returns the Deployment as Kubernetes would get it. Raises: AssertionError, if kustomize does not take it."""
         container, name, tag = "/spec/template/spec/containers/0", *made.image.rsplit(":", 1)
         port, variables = made.port, {"FLAMBEAU_PORT": str(made.port), "FLAMBEAU_HOST": "127.0.0.1", **made.variables}
@@ -135,9 +133,7 @@ class Maker:
             "patches": [{"target": {"kind": "Deployment"}, "patch": json.dumps(patch)}],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
-        ended = subprocess.run([self.kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, f"kubectl kustomize: {ended.stderr.strip()}"
-        (deployment,) = (each for each in yaml.safe_load_all(ended.stdout) if each["kind"] == "Deployment")
+        (deployment,) = (each for each in kustomized(self.kubectl, folder) if each["kind"] == "Deployment")
         return deployment
 
 
@@ -242,11 +238,11 @@ class Pod:
 
     def state(self) -> Any:
         """Returns what `podman inspect` says of its state."""
-        return json.loads(self.podman.call("inspect", "--format", "{{json .State}}", self.name).stdout)
+        return self.podman.state(self.name)
 
     def log(self) -> str:
         """Returns the last lines that it wrote."""
-        return self.podman.call("logs", "--tail", "15", self.name, may_fail=True).stdout
+        return self.podman.log(self.name)
 
     def _until(self, what: str, fulfilled: Callable[[], bool], *, period: float, times: int) -> None:
         for _ in range(times):
